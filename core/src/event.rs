@@ -1,0 +1,160 @@
+//! What the application is told.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::net::SocketAddr;
+use core::ops::Deref;
+
+use smallvec::SmallVec;
+
+use crate::id::{Identity, NodeId};
+
+/// A key of the map, as events carry it. Keys of up to 40 bytes are stored in place.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(SmallVec<[u8; 40]>);
+
+impl Key {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        Self(SmallVec::from_slice(bytes))
+    }
+}
+
+impl Deref for Key {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Key {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Something that happened, in order and without gaps.
+///
+/// Applying `Joined`, `Updated`, `Restarted`, `Failed` and `Left` to the member list at the start
+/// gives the member list now. If the application is slow and the queue overflows, the oldest events
+/// are dropped and [`Event::Missed`] says how many; the views of the node are then the truth to
+/// resume from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A member is there that was not before: new, or back after it had failed or left.
+    Joined {
+        /// Who.
+        identity: Arc<Identity>,
+    },
+    /// A live member changed its address, zone, name or metadata.
+    Updated {
+        /// What it says of itself now.
+        identity: Arc<Identity>,
+    },
+    /// A live member was started anew under its old name.
+    Restarted {
+        /// The boot epoch that it replaces.
+        old_epoch: u64,
+        /// What it says of itself now.
+        identity: Arc<Identity>,
+    },
+    /// A member does not answer. It stays in the list until it is confirmed failed or refutes.
+    Suspected {
+        /// Who.
+        id: NodeId,
+        /// The accuser from whom the suspicion started.
+        by: NodeId,
+    },
+    /// A suspected member showed that it is alive.
+    Recovered {
+        /// Who.
+        id: NodeId,
+    },
+    /// A member was confirmed failed and is out of the list.
+    Failed {
+        /// Who.
+        id: NodeId,
+    },
+    /// A member left gracefully and is out of the list.
+    Left {
+        /// Who.
+        id: NodeId,
+    },
+    /// Two live nodes claim one id. If `id` is this node's own and `newcomer` its own address, it
+    /// stays out of the cluster until it is started under another name.
+    Conflict {
+        /// The contested id.
+        id: NodeId,
+        /// Where the node that keeps the id lives.
+        holder: SocketAddr,
+        /// Where the node that stays out lives.
+        newcomer: SocketAddr,
+    },
+    /// This node's own leave is over; it can be dropped now.
+    LeaveFinished {
+        /// How many members acknowledged the leave; zero if all were unreachable.
+        acknowledged: usize,
+    },
+    /// The value read for a key is another one, or gone.
+    Changed {
+        /// The key.
+        key: Key,
+        /// The writer of the value that is read now; `None` if the key was removed.
+        writer: Option<NodeId>,
+    },
+    /// The map is at its configured size and refuses data from peers; see `map::Config`.
+    Full,
+    /// The queue overflowed and this many events before the next one were dropped.
+    Missed {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// A bounded queue of events that drops the oldest.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    events: VecDeque<Event>,
+    max: usize,
+    missed: u64,
+}
+
+impl Queue {
+    pub(crate) const fn new(max: usize) -> Self {
+        Self { events: VecDeque::new(), max, missed: 0 }
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        if self.events.len() >= self.max {
+            self.events.pop_front();
+            self.missed += 1;
+        }
+        self.events.push_back(event);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Event> {
+        if self.missed > 0 {
+            let events = core::mem::take(&mut self.missed);
+            return Some(Event::Missed { events });
+        }
+        self.events.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_drops_the_oldest_and_says_so() {
+        let mut queue = Queue::new(2);
+        for id in 1..=5 {
+            queue.push(Event::Failed { id: NodeId(id) });
+        }
+        assert_eq!(queue.pop(), Some(Event::Missed { events: 3 }));
+        assert_eq!(queue.pop(), Some(Event::Failed { id: NodeId(4) }));
+        assert_eq!(queue.pop(), Some(Event::Failed { id: NodeId(5) }));
+        assert_eq!(queue.pop(), None);
+    }
+}

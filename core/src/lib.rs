@@ -1,0 +1,111 @@
+//! The parts of a coordination-free cluster as pure state machines.
+//!
+//! Three bricks, each usable alone, and [`Node`], which composes them:
+//!
+//! - [`swim`]: who is alive. SWIM membership with Lifeguard's extensions.
+//! - [`hrw`]: who owns what. Rendezvous hashing: every node computes the same owner from the same
+//!   members, without talk.
+//! - [`map`]: what everybody knows. A delta-state CRDT from keys to values that each node reads from its
+//!   own copy and that converges through loss, partitions and restarts.
+//!
+//! There is no leader and no consensus: available first, convergent always.
+//!
+//! # Model
+//!
+//! The core opens no socket, reads no clock, starts no thread and logs nothing. Whoever embeds it, the
+//! *driver*, feeds it datagrams, time and wishes, and takes from it datagrams to send, events, and the
+//! one instant at which it wants to be called again. The same entropy and the same inputs give the same
+//! outputs on every platform, so whole clusters run in a test under virtual time.
+//!
+//! What is owed to a peer is kept as a mark and turned into bytes only when the datagram leaves, into
+//! the driver's buffer: the backlog is bounded by the number of members, and news are always the
+//! freshest.
+//!
+//! # Driver contract
+//!
+//! 1. Hand in what has arrived before firing timers.
+//! 2. After any input send until [`Node::poll_transmit`] returns `None` or the socket blocks; hold the
+//!    one datagram that it did not take.
+//! 3. Drain [`Node::poll_event`].
+//! 4. Re-arm the timer from [`Node::poll_timeout`], also when one is armed already.
+//! 5. Call [`Node::handle_timeout`] when it is due, rounding sleeps up; bound the work per turn, so that
+//!    a flood does not starve the timer.
+//!
+//! The package `brickwork-tokio` does this for tokio.
+//!
+//! # Example
+//!
+//! Two nodes under virtual time, with the loop of a driver in miniature:
+//!
+//! ```
+//! use brickwork_core::{Config, Identity, Instant, Node};
+//!
+//! let addr = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+//! let mut now = Instant::ZERO;
+//! let node = |name, port| {
+//!     Node::new(now, Identity::new(name, addr(port)), Config::lan(), [port as u8; 32])
+//! };
+//! let mut nodes = [node("a", 1)?, node("b", 2)?];
+//! nodes[1].join(now, &[addr(1)]);
+//! nodes[0].insert(now, b"origin-17", b"up")?;
+//!
+//! let mut buf = [0; 1400];
+//! while nodes[1].get(b"origin-17") != Some(b"up") {
+//!     let mut quiet = true;
+//!     for (from, to) in [(0, 1), (1, 0)] {
+//!         while let Some(sent) = nodes[from].poll_transmit(&mut buf) {
+//!             let len = sent.payload.len();
+//!             let source = nodes[from].identity().addr;
+//!             nodes[to].handle_packet(now, source, &mut buf[..len])?;
+//!             quiet = false;
+//!         }
+//!     }
+//!     if quiet {
+//!         // Nothing is under way: let time pass until somebody wants to be called.
+//!         now = nodes.iter().filter_map(Node::poll_timeout).min().expect("a timer is armed");
+//!         nodes.iter_mut().for_each(|node| node.handle_timeout(now));
+//!     }
+//! }
+//! assert_eq!(nodes[0].members().count(), 2);
+//! assert_eq!(nodes[0].owner(b"origin-17"), nodes[1].owner(b"origin-17"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Errors and panics
+//!
+//! What a peer does wrong is a [`PacketError`], counted by cause and otherwise without effect; drivers
+//! go on. What the caller asks beyond a limit is an error that names the limit. A panic is a bug here
+//! or a documented mistake of the caller, never the effect of bytes that came from the network.
+//!
+//! # Features
+//!
+//! - `std`: run-time detection of the processor's CRC instructions. Without it the crate is `no_std`
+//!   and needs only `alloc`.
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(clippy::std_instead_of_core, clippy::std_instead_of_alloc, clippy::alloc_instead_of_core)]
+
+extern crate alloc;
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+mod config;
+mod event;
+mod hash;
+pub mod hrw;
+mod id;
+pub mod map;
+mod node;
+mod rng;
+pub mod swim;
+mod time;
+mod timer;
+mod wire;
+
+pub use config::{Config, ConfigError};
+pub use event::{Event, Key};
+pub use id::{Identity, MAX_META, MAX_NAME, MAX_ZONE, NodeId};
+pub use node::{Node, Refused, Stats, Transmit};
+pub use time::Instant;
+pub use wire::{MAX_DATAGRAM, MIN_DATAGRAM, PacketError};

@@ -1,0 +1,411 @@
+//! Chunks: writing what a peer lacks, and applying what a peer told.
+//!
+//! A chunk is self-contained: whole entries with exactly the dots they explain. Loss, reordering and
+//! duplication of chunks, in any number and combination, are harmless: what was not claimed is asked
+//! for again.
+
+use smallvec::SmallVec;
+
+use super::dot::Packed;
+use super::peer::{Cursor, Introduced, Peer};
+use super::replica::Replicas;
+use super::store::{Entry, Store, Told};
+use super::wire::{
+    self, Body, Chunk, FLAG_LAST, FLAG_MORE, FullEntry, ITEM_BARE, ITEM_FULL, ITEM_KEY, ITEM_OWN,
+    ITEM_REF, Step,
+};
+use super::{Map, Stats};
+use crate::event::{Event, Key};
+use crate::time::Instant;
+use crate::wire::{NoRoom, Writer};
+
+/// Which key has which number in the chunk being written: per slot the chunk's serial and the number.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    serial: u32,
+    marks: alloc::vec::Vec<(u32, u32)>,
+}
+
+impl Marks {
+    fn begin(&mut self) {
+        self.serial = self.serial.wrapping_add(1);
+        if self.serial == 0 {
+            self.marks.clear();
+            self.serial = 1;
+        }
+    }
+
+    fn get(&self, slot: u32) -> Option<u32> {
+        let &(serial, number) = self.marks.get(slot as usize)?;
+        (serial == self.serial).then_some(number)
+    }
+
+    fn set(&mut self, slot: u32, number: u32) {
+        let at = slot as usize;
+        if self.marks.len() <= at {
+            self.marks.resize(at + 1, (0, 0));
+        }
+        self.marks[at] = (self.serial, number);
+    }
+}
+
+/// How a chunk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Everything that the peer lacks is in it or in chunks before it.
+    Complete,
+    /// The datagram is full.
+    Full,
+    /// The budget is used up.
+    Budget,
+}
+
+/// Writes one chunk.
+pub(super) struct ChunkWriter<'m> {
+    pub(super) replicas: &'m Replicas,
+    pub(super) store: &'m Store,
+    pub(super) marks: &'m mut Marks,
+    pub(super) stats: &'m mut Stats,
+    pub(super) peer: &'m Peer,
+    introduced: Introduced,
+    objects: u32,
+    /// The run being written: replica, last counter, place of its count, count.
+    run: Option<(u16, u64, usize, u8)>,
+}
+
+impl<'m> ChunkWriter<'m> {
+    pub(super) fn new(
+        replicas: &'m Replicas,
+        store: &'m Store,
+        marks: &'m mut Marks,
+        stats: &'m mut Stats,
+        peer: &'m Peer,
+    ) -> Self {
+        marks.begin();
+        let introduced = Introduced::default();
+        Self { replicas, store, marks, stats, peer, introduced, objects: 0, run: None }
+    }
+
+    /// Writes what the peer lacks from `cursor` on, at most about `budget` bytes, as one frame.
+    /// `nonce` is that of the pull it answers, 0 for a push.
+    pub(super) fn write(
+        mut self,
+        w: &mut Writer<'_>,
+        addressee: u64,
+        nonce: u64,
+        cursor: &mut Cursor,
+        budget: u64,
+    ) -> Result<End, NoRoom> {
+        let alone = w.is_fresh();
+        let mut end = End::Full;
+        let written = w.frame(wire::CHUNK, |w| {
+            w.u64(addressee)?;
+            w.varint(nonce)?;
+            let flags_at = w.len();
+            w.u8(0)?;
+            let start = w.len();
+            end = self.items(w, cursor, budget, alone);
+            match end {
+                _ if nonce == 0 => {}
+                End::Complete => w.set(flags_at, &[FLAG_LAST]),
+                End::Budget => w.set(flags_at, &[FLAG_LAST | FLAG_MORE]),
+                End::Full => {}
+            }
+            // An empty chunk is worth sending only to end a pull.
+            let idle = nonce == 0 || end == End::Full;
+            if w.len() == start && idle { Err(NoRoom) } else { Ok(()) }
+        });
+        match (written, end) {
+            (Err(NoRoom), End::Full | End::Budget) => Err(NoRoom),
+            _ => Ok(end),
+        }
+    }
+
+    fn items(&mut self, w: &mut Writer<'_>, cursor: &mut Cursor, budget: u64, alone: bool) -> End {
+        let start = w.len();
+        loop {
+            let Some(dot) = cursor.next(self.replicas, &self.peer.known) else {
+                return End::Complete;
+            };
+            if (w.len() - start) as u64 >= budget {
+                return End::Budget;
+            }
+            if self.item(w, dot).is_err() {
+                if w.len() > start || !alone {
+                    return End::Full;
+                }
+                // It would not fit any datagram: leave it out, or it would hold up the others.
+                self.stats.oversize += 1;
+            }
+            cursor.pass(dot);
+        }
+    }
+
+    /// Writes one dot with what explains it; takes everything back if it does not fit.
+    fn item(&mut self, w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {
+        let (introduced, run) = (self.introduced.len(), self.run);
+        let result = w.attempt(|w| {
+            let (replica, counter) = (dot.replica(), dot.counter());
+            self.run = match self.run {
+                Some((of, last, at, count))
+                    if of == replica && last + 1 == counter && count < 127 =>
+                {
+                    w.set(at, &[count + 1]);
+                    Some((of, counter, at, count + 1))
+                }
+                _ => {
+                    self.replica(w, replica)?;
+                    w.varint(counter)?;
+                    w.u8(1)?;
+                    Some((replica, counter, w.len() - 1, 1))
+                }
+            };
+            self.body(w, dot)
+        });
+        if result.is_err() {
+            self.introduced.truncate(introduced);
+            self.run = run;
+            if let Some((_, _, at, count)) = run {
+                w.set(at, &[count]);
+            }
+        }
+        result
+    }
+
+    fn body(&mut self, w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {
+        // Every known dot has a slot.
+        let slot = self.replicas.slot(dot).ok_or(NoRoom)?;
+        if let Some(number) = self.marks.get(slot) {
+            w.u8(ITEM_REF)?;
+            return w.varint(u64::from(number));
+        }
+        let entry = self.store.entry(slot);
+        self.object(w, dot, entry)?;
+        self.marks.set(slot, self.objects);
+        self.objects += 1;
+        Ok(())
+    }
+
+    fn object(&mut self, w: &mut Writer<'_>, dot: Packed, entry: &Entry) -> Result<(), NoRoom> {
+        let siblings = entry.siblings.iter().map(|sibling| sibling.dot);
+        let mut dots = siblings.chain(entry.superseded.iter().copied());
+        if dots.all(|dot| self.peer.known.contains(dot)) {
+            w.u8(ITEM_KEY)?;
+            return w.bytes(&entry.key);
+        }
+        match (entry.siblings.as_slice(), entry.superseded.as_slice()) {
+            ([only], superseded) if only.dot == dot && matches!(superseded, [] | [_]) => {
+                match superseded {
+                    [] => w.u8(ITEM_BARE)?,
+                    [own] if *own == dot => w.u8(ITEM_OWN)?,
+                    _ => return self.full(w, entry),
+                }
+                w.bytes(&entry.key)?;
+                w.bytes(&only.value)
+            }
+            _ => self.full(w, entry),
+        }
+    }
+
+    fn full(&mut self, w: &mut Writer<'_>, entry: &Entry) -> Result<(), NoRoom> {
+        w.u8(ITEM_FULL)?;
+        w.bytes(&entry.key)?;
+        w.varint(entry.siblings.len() as u64)?;
+        for sibling in &entry.siblings {
+            self.replica(w, sibling.dot.replica())?;
+            w.varint(sibling.dot.counter())?;
+            w.bytes(&sibling.value)?;
+        }
+        w.varint(entry.superseded.len() as u64)?;
+        for dot in &entry.superseded {
+            self.replica(w, dot.replica())?;
+            w.varint(dot.counter())?;
+        }
+        Ok(())
+    }
+
+    fn replica(&mut self, w: &mut Writer<'_>, replica: u16) -> Result<(), NoRoom> {
+        if let Some(number) = self.introduced.number(replica) {
+            return w.varint(number as u64 + 1);
+        }
+        w.varint(0)?;
+        wire::write_replica(w, self.replicas.id(replica))?;
+        self.introduced.push(replica);
+        Ok(())
+    }
+}
+
+/// Siblings and superseded dots of one received object, with replicas interned.
+#[derive(Debug, Default)]
+struct Object<'p> {
+    siblings: SmallVec<[(Packed, &'p [u8]); 2]>,
+    superseded: SmallVec<[Packed; 4]>,
+}
+
+impl Map {
+    /// Applies a chunk from the peer in `slot`. Returns how many of its dots were new, or `None` if
+    /// it was refused whole.
+    pub(super) fn apply_chunk(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        chunk: &Chunk<'_>,
+    ) -> Option<u64> {
+        if !self.admits(chunk) {
+            self.refuse(now);
+            return None;
+        }
+        self.full = false;
+        let mut introduced = Introduced::default();
+        let mut objects: SmallVec<[Option<u32>; 32]> = SmallVec::new();
+        let mut items = chunk.items;
+        let (mut replica, mut news) = (0, 0);
+        while let Ok(Some(step)) = items.next() {
+            let item = match step {
+                Step::Run(reference) => {
+                    replica = introduced.resolve(&mut self.replicas, reference)?;
+                    continue;
+                }
+                Step::Item(item) => item,
+            };
+            let dot = Packed::new(replica, item.counter);
+            let about = match item.body {
+                Body::Ref { object } => objects.get(object).copied().flatten(),
+                Body::Key { key } => {
+                    let about = self.store.slot(key);
+                    objects.push(about);
+                    about
+                }
+                Body::Own { key, value } => {
+                    let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
+                    Some(self.merge(key, told, &mut objects, &mut news))
+                }
+                Body::Bare { key, value } => {
+                    let told = Told { siblings: &[(dot, value)], superseded: &[] };
+                    Some(self.merge(key, told, &mut objects, &mut news))
+                }
+                Body::Full { key, entry } => {
+                    let object = self.intern(entry, &mut introduced)?;
+                    let (siblings, superseded) = (&object.siblings, &object.superseded);
+                    let told = Told { siblings, superseded };
+                    Some(self.merge(key, told, &mut objects, &mut news))
+                }
+            };
+            // A key that the sender only names but that is not here: not claimed, so asked for again.
+            if let Some(about) = about {
+                news += u64::from(self.claim(dot, about));
+                if let Some(peer) = self.peers.get_mut(slot) {
+                    peer.known.runs_mut(replica).add(item.counter, item.counter);
+                }
+            }
+        }
+        self.stats.dots_received += news;
+        Some(news)
+    }
+
+    fn intern<'p>(
+        &mut self,
+        mut entry: FullEntry<'p>,
+        introduced: &mut Introduced,
+    ) -> Option<Object<'p>> {
+        let mut object = Object::default();
+        while let Ok(Some((reference, counter, value))) = entry.next_sibling() {
+            let replica = introduced.resolve(&mut self.replicas, reference)?;
+            object.siblings.push((Packed::new(replica, counter), value));
+        }
+        while let Ok(Some((reference, counter))) = entry.next_superseded() {
+            let replica = introduced.resolve(&mut self.replicas, reference)?;
+            object.superseded.push(Packed::new(replica, counter));
+        }
+        Some(object)
+    }
+
+    /// Joins one object and claims every dot that it names.
+    fn merge(
+        &mut self,
+        key: &[u8],
+        told: Told<'_>,
+        objects: &mut SmallVec<[Option<u32>; 32]>,
+        news: &mut u64,
+    ) -> u32 {
+        let slot = self.store.slot_or_insert(key);
+        objects.push(Some(slot));
+        let before = self.winner_dot(slot);
+        self.store.join(&self.replicas, slot, told);
+        let siblings = told.siblings.iter().map(|(dot, _)| *dot);
+        for dot in siblings.chain(told.superseded.iter().copied()) {
+            *news += u64::from(self.claim(dot, slot));
+        }
+        self.note_change(slot, before);
+        slot
+    }
+
+    /// Adds a dot to the context if there is room for it; without room it is asked for again later.
+    fn claim(&mut self, dot: Packed, slot: u32) -> bool {
+        // Nobody else can know a write of this replica that it does not know itself.
+        let foreign = dot.replica() != 0 || self.replicas.contains(dot);
+        if !foreign || !self.replicas.has_room(dot) {
+            self.stats.dots_refused += 1;
+            return false;
+        }
+        self.replicas.claim(dot, slot)
+    }
+
+    /// Whether the limits hold after the chunk, judged before anything of it is applied.
+    fn admits(&self, chunk: &Chunk<'_>) -> bool {
+        if self.replicas.len() + chunk.replicas > self.config.max_replicas {
+            return false;
+        }
+        if self.store.entries().len() + chunk.objects <= self.config.max_keys
+            && self.store.bytes() + chunk.items.bytes() <= self.config.max_bytes
+        {
+            return true;
+        }
+        // Near the limit look closer: what is known already brings nothing new.
+        let (mut keys, mut bytes) = (0, 0);
+        let mut items = chunk.items;
+        while let Ok(Some(step)) = items.next() {
+            let Step::Item(item) = step else { continue };
+            let (key, len) = match item.body {
+                Body::Own { key, value } | Body::Bare { key, value } => (key, value.len()),
+                Body::Full { key, entry } => (key, entry.bytes()),
+                Body::Ref { .. } | Body::Key { .. } => continue,
+            };
+            if let Some(slot) = self.store.slot(key) {
+                let siblings = &self.store.entry(slot).siblings;
+                let have: usize = siblings.iter().map(|sibling| sibling.value.len()).sum();
+                bytes += len.saturating_sub(have);
+            } else {
+                keys += 1;
+                bytes += key.len() + len;
+            }
+        }
+        self.store.entries().len() + keys <= self.config.max_keys
+            && self.store.bytes() + bytes <= self.config.max_bytes
+    }
+
+    /// A chunk was refused for its size: say so once, and do not ask again soon.
+    fn refuse(&mut self, now: Instant) {
+        self.stats.chunks_refused += 1;
+        self.pull_after = now + self.config.pull_interval * 32;
+        self.pulling = None;
+        if !self.full {
+            self.full = true;
+            self.events.push(Event::Full);
+        }
+    }
+
+    pub(super) fn winner_dot(&self, slot: u32) -> Option<Packed> {
+        self.store.entry(slot).winner(&self.replicas).map(|sibling| sibling.dot)
+    }
+
+    pub(super) fn note_change(&mut self, slot: u32, before: Option<Packed>) {
+        let after = self.winner_dot(slot);
+        if after == before {
+            return;
+        }
+        let key = Key::new(&self.store.entry(slot).key);
+        let writer = after.map(|dot| self.replicas.id(dot.replica()).node);
+        self.events.push(Event::Changed { key, writer });
+    }
+}

@@ -1,0 +1,109 @@
+//! Settings of the map.
+
+use core::time::Duration;
+
+use crate::config::ConfigError;
+
+/// What a chunk needs besides one key and one value: headers, and the dots that the entry names.
+const OVERHEAD: usize = 160;
+
+/// Settings of the map. Start from [`Config::lan`] or [`Config::local`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// Longest key, in bytes.
+    pub max_key: usize,
+    /// Longest value, in bytes. A key and a value together must fit one datagram with 160 bytes to
+    /// spare.
+    pub max_value: usize,
+    /// Most keys, removed ones included. A local insert beyond it is an error; a chunk from a peer
+    /// that would exceed it is refused whole, counted, and asked for again later.
+    pub max_keys: usize,
+    /// Most bytes of keys and values; treated as `max_keys` is.
+    pub max_bytes: usize,
+    /// Most replicas ever seen, at most 65,535: every start of a node without its old state is one.
+    pub max_replicas: usize,
+    /// Most dots of one replica that are known ahead of a gap.
+    pub max_gap_dots: usize,
+    /// Local changes are pushed to the peers at once, but at most once per this time.
+    pub push_interval: Duration,
+    /// Missing data is asked for at most once per this time, unless the last answer brought some.
+    pub pull_interval: Duration,
+    /// When a pull without an answer is given up.
+    pub pull_timeout: Duration,
+    /// Most bytes that one pull asks for.
+    pub pull_budget: usize,
+    /// How often a random peer is told the state digest, besides those on pings and acks.
+    pub sync_interval: Duration,
+    /// Most peers.
+    pub max_peers: usize,
+    /// Most events that wait for [`poll_event`](super::Map::poll_event).
+    pub max_events: usize,
+}
+
+impl Config {
+    /// For replicas in one datacenter.
+    #[must_use]
+    pub const fn lan() -> Self {
+        Self {
+            max_key: 256,
+            max_value: 512,
+            max_keys: 1 << 22,
+            max_bytes: 1 << 30,
+            max_replicas: 65_535,
+            max_gap_dots: 65_536,
+            push_interval: Duration::from_millis(20),
+            pull_interval: Duration::from_millis(200),
+            pull_timeout: Duration::from_millis(300),
+            pull_budget: 64 * 1024,
+            sync_interval: Duration::from_secs(2),
+            max_peers: 16_384,
+            max_events: 65_536,
+        }
+    }
+
+    /// For replicas on one machine, as in tests: about five times as fast as [`Config::lan`].
+    #[must_use]
+    pub const fn local() -> Self {
+        Self {
+            push_interval: Duration::from_millis(4),
+            pull_interval: Duration::from_millis(40),
+            pull_timeout: Duration::from_millis(80),
+            sync_interval: Duration::from_millis(400),
+            ..Self::lan()
+        }
+    }
+
+    pub(crate) fn check(&self, max_datagram: usize) -> Result<(), ConfigError> {
+        let refuse = |reason| Err(ConfigError::Refused(reason));
+        let entry = self.max_key.saturating_add(self.max_value).saturating_add(OVERHEAD);
+        if entry > max_datagram.min(16_000) {
+            return refuse("map.max_key + map.max_value + 160 must fit max_datagram (and 16,000)");
+        }
+        if self.max_replicas == 0 || self.max_replicas > 65_535 {
+            return refuse("map.max_replicas must be from 1 to 65,535");
+        }
+        if self.max_keys == 0 || self.max_keys > 1 << 31 {
+            return refuse("map.max_keys must be from 1 to 2,147,483,648");
+        }
+        if self.max_gap_dots == 0 || self.max_peers == 0 || self.max_events == 0 {
+            return refuse("map.max_gap_dots, max_peers and max_events must be above zero");
+        }
+        if self.pull_interval.is_zero()
+            || self.pull_timeout.is_zero()
+            || self.sync_interval.is_zero()
+        {
+            return refuse("map.pull_interval, pull_timeout and sync_interval must be above zero");
+        }
+        if self.pull_budget < max_datagram {
+            return refuse("map.pull_budget must be at least max_datagram");
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::lan()
+    }
+}

@@ -1,0 +1,559 @@
+//! The map: what everybody knows, merged without coordination.
+//!
+//! A delta-state CRDT (van der Linde, Leitão, Preguiça 2016; Almeida, Shoker, Baquero 2018) from keys
+//! to values. Every write is named by a dot. Concurrent values of a key are kept as siblings, and
+//! which of them is read is decided at read time: that of the writer with the highest rendezvous score
+//! for the key, so every replica reads the same. A write supersedes exactly what its writer had seen;
+//! a removal is a write without a value, and a concurrent value survives it.
+//!
+//! What travels is always the whole entry of a key, in chunks that claim exactly the dots they explain,
+//! so any chunk may be lost, repeated or late. Each replica keeps the exact set of dots that it
+//! reflects; telling it to a peer is all it takes to be sent what is missing.
+//!
+//! Not built yet: collecting the supersession vectors and logs of settled keys (they take some bytes
+//! per write and per removed key), values larger than a datagram, and leases.
+//!
+//! ```
+//! use brickwork_core::map::{self, Map, ReplicaId};
+//! use brickwork_core::{Instant, NodeId};
+//!
+//! let now = Instant::ZERO;
+//! let addr = |port| ([127, 0, 0, 1], port).into();
+//! let replica = |id| Map::new(now, ReplicaId::new(NodeId(id), 1), "docs", map::Config::lan(), 1400, [7; 32]);
+//! let (mut a, mut b) = (replica(1)?, replica(2)?);
+//! a.peer_up(now, NodeId(2), 1, addr(2));
+//! b.peer_up(now, NodeId(1), 1, addr(1));
+//!
+//! a.insert(now, b"origin-17", b"up")?;
+//! let mut buf = [0; 1400];
+//! loop {
+//!     if let Some(sent) = a.poll_transmit(&mut buf) {
+//!         let len = sent.payload.len();
+//!         b.handle_packet(now, addr(1), &mut buf[..len])?;
+//!     } else if let Some(sent) = b.poll_transmit(&mut buf) {
+//!         let len = sent.payload.len();
+//!         a.handle_packet(now, addr(2), &mut buf[..len])?;
+//!     } else {
+//!         break;
+//!     }
+//! }
+//! assert_eq!(b.get(b"origin-17"), Some(&b"up"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod chunk;
+mod config;
+mod dot;
+mod peer;
+mod replica;
+mod store;
+mod sync;
+mod wire;
+
+use core::fmt;
+use core::net::SocketAddr;
+
+use smallvec::SmallVec;
+
+pub use config::Config;
+pub use dot::{Dot, ReplicaId};
+pub(crate) use wire::owns;
+
+use crate::config::{ConfigError, check_datagram};
+use crate::event::{Event, Queue};
+use crate::hash::Secret;
+use crate::id::NodeId;
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::wire::{self as packet, PacketError, Sender, Writer};
+use crate::{MIN_DATAGRAM, Transmit};
+use chunk::Marks;
+use dot::{MAX_COUNTER, Packed};
+use peer::Peers;
+use replica::Replicas;
+use store::Store;
+use sync::Pulling;
+
+/// Counters of the map since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Local writes and removals.
+    pub writes: u64,
+    /// Dots learned from peers.
+    pub dots_received: u64,
+    /// Dots that were not claimed for lack of room ahead of a gap, or because they were forged.
+    pub dots_refused: u64,
+    /// Pulls sent.
+    pub pulls_sent: u64,
+    /// Pulls that were given up without an answer.
+    pub pulls_timed_out: u64,
+    /// Chunks refused because the map is full.
+    pub chunks_refused: u64,
+    /// Entries that were not sent because they fit no datagram.
+    pub oversize: u64,
+    /// Frames from unknown peers, or meant for another boot: skipped.
+    pub misaddressed: u64,
+    /// Peers with an equal context and unequal content, which is corruption or a bug.
+    pub diverged: u64,
+}
+
+/// Why a write was refused. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InsertError {
+    /// The key is longer than `max_key`.
+    KeyTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The most bytes it may have.
+        max: usize,
+    },
+    /// The value is longer than `max_value`.
+    ValueTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The most bytes it may have.
+        max: usize,
+    },
+    /// The map holds `max_keys` keys already.
+    TooManyKeys {
+        /// The limit.
+        max: usize,
+    },
+    /// The map would hold more than `max_bytes` of keys and values.
+    TooManyBytes {
+        /// The limit.
+        max: usize,
+    },
+    /// This replica has used up its 2^48 - 1 writes.
+    Exhausted,
+}
+
+impl fmt::Display for InsertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyTooLong { len, max } => {
+                write!(f, "the key has {len} bytes, and {max} are the most")
+            }
+            Self::ValueTooLong { len, max } => {
+                write!(f, "the value has {len} bytes, and {max} are the most")
+            }
+            Self::TooManyKeys { max } => write!(f, "the map is at its limit of {max} keys"),
+            Self::TooManyBytes { max } => write!(f, "the map is at its limit of {max} bytes"),
+            Self::Exhausted => f.write_str("this replica has used up its writes"),
+        }
+    }
+}
+
+impl core::error::Error for InsertError {}
+
+/// One of the concurrent values of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sibling<'m> {
+    /// The write that it comes from.
+    pub dot: Dot,
+    /// The value.
+    pub value: &'m [u8],
+}
+
+/// Which siblings of a key were read, for [`Map::resolve`]. It belongs to the map that gave it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Context(SmallVec<[Packed; 2]>);
+
+/// One replica of the map.
+#[derive(Debug)]
+pub struct Map {
+    config: Config,
+    max_datagram: usize,
+    cluster: u32,
+    /// This node's boot epoch, which chunks to it name.
+    boot: u64,
+    rng: Rng,
+    /// Replica number 0 is this one.
+    replicas: Replicas,
+    store: Store,
+    peers: Peers,
+    marks: Marks,
+    pulling: Option<Pulling>,
+    /// A peer to pull from when the pull under way and the interval are over.
+    wanted: Option<u32>,
+    pull_after: Instant,
+    /// Where the next page of the digest begins, if it does not fit one datagram.
+    page: Option<ReplicaId>,
+    push_at: Option<Instant>,
+    pushed_at: Option<Instant>,
+    sync_at: Option<Instant>,
+    /// The last chunk was refused for its size.
+    full: bool,
+    events: Queue,
+    stats: Stats,
+}
+
+/// Inputs.
+impl Map {
+    /// An empty replica of the cluster called `cluster`, without peers.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a setting is out of range.
+    pub fn new(
+        now: Instant,
+        replica: ReplicaId,
+        cluster: &str,
+        config: Config,
+        max_datagram: usize,
+        entropy: [u8; 32],
+    ) -> Result<Self, ConfigError> {
+        check_datagram(max_datagram)?;
+        config.check(max_datagram)?;
+        let mut rng = Rng::fork(&entropy, 2);
+        let secret = Secret::new(&mut rng);
+        Ok(Self {
+            max_datagram,
+            cluster: packet::cluster_tag(cluster),
+            boot: replica.epoch,
+            replicas: Replicas::new(replica, config.max_replicas, config.max_gap_dots),
+            store: Store::new(secret),
+            peers: Peers::new(secret),
+            marks: Marks::default(),
+            pulling: None,
+            wanted: None,
+            pull_after: now,
+            page: None,
+            push_at: None,
+            pushed_at: None,
+            sync_at: None,
+            full: false,
+            events: Queue::new(config.max_events),
+            stats: Stats::default(),
+            rng,
+            config,
+        })
+    }
+
+    /// Takes a datagram that arrived from `from`. The packet may be altered in place.
+    ///
+    /// # Errors
+    ///
+    /// [`PacketError`] if the packet is not a correct one of this cluster; the state is untouched.
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        _from: SocketAddr,
+        packet: &mut [u8],
+    ) -> Result<(), PacketError> {
+        let (sender, frames) = packet::open(packet, self.cluster)?;
+        if sender == self.sender() {
+            return Err(PacketError::OwnPacket);
+        }
+        let mut check = frames;
+        while let Some((tag, body)) = check.next()? {
+            Self::check_frame(tag, body)?;
+        }
+        self.apply(now, sender, frames);
+        Ok(())
+    }
+
+    /// Fires the timers that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.fire_push(now);
+        self.fire_pull(now);
+        self.fire_sync(now);
+    }
+
+    /// Says that the boot `boot_epoch` of node `id` is a peer, living at `addr`. Replaces a peer of
+    /// that id; beyond `max_peers` it is ignored and counted as misaddressed when it speaks.
+    pub fn peer_up(&mut self, now: Instant, id: NodeId, boot_epoch: u64, addr: SocketAddr) {
+        if id == self.replicas.id(0).node || self.peers.len() >= self.config.max_peers {
+            return;
+        }
+        self.forget(id);
+        // What was written before it came is left to its pulls.
+        let slot = self.peers.insert(id, boot_epoch, addr, self.replicas.base(0));
+        self.owe_state(slot);
+        self.arm_sync(now);
+    }
+
+    /// Says that a peer moved to `addr`.
+    pub fn peer_moved(&mut self, id: NodeId, addr: SocketAddr) {
+        if let Some(peer) = self.peers.slot(id).and_then(|slot| self.peers.get_mut(slot)) {
+            peer.addr = addr;
+        }
+    }
+
+    /// Says that node `id` is no peer any more.
+    pub fn peer_down(&mut self, id: NodeId) {
+        self.forget(id);
+        if self.peers.len() == 0 {
+            self.sync_at = None;
+        }
+    }
+
+    /// Writes `value` under `key`; it supersedes every value of the key that this replica has seen.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`] names the limit that the write would break.
+    pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
+        self.check_write(key, Some(value))?;
+        let slot = self.store.slot_or_insert(key);
+        Ok(self.write(now, slot, Some(value), |_| true))
+    }
+
+    /// Removes what this replica has seen of `key`; a concurrent write elsewhere survives. Returns
+    /// whether there was a value.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError::Exhausted`]: a removal is a write.
+    pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
+        let slot = self.store.slot(key);
+        let Some(slot) = slot.filter(|&slot| !self.store.entry(slot).siblings.is_empty()) else {
+            return Ok(false);
+        };
+        self.check_write(&[], None)?;
+        self.write(now, slot, None, |_| true);
+        Ok(true)
+    }
+
+    /// Writes `value`, or removes for `None`, superseding exactly the siblings in `context`: those
+    /// that came since it was read survive. This is how an application merges siblings (DeCandia et
+    /// al. 2007, section 4.4). Returns `None` if there was nothing to remove.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`] names the limit that the write would break.
+    pub fn resolve(
+        &mut self,
+        now: Instant,
+        key: &[u8],
+        context: &Context,
+        value: Option<&[u8]>,
+    ) -> Result<Option<Dot>, InsertError> {
+        self.check_write(key, value)?;
+        let slot = match (self.store.slot(key), value) {
+            (Some(slot), _) => slot,
+            (None, Some(_)) => self.store.slot_or_insert(key),
+            (None, None) => return Ok(None),
+        };
+        if value.is_none() && self.store.entry(slot).siblings.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.write(now, slot, value, |dot| context.0.contains(&dot))))
+    }
+}
+
+/// Outputs.
+impl Map {
+    /// Writes the next datagram that this replica owes into `buf`; `None` when it owes nothing.
+    ///
+    /// # Panics
+    ///
+    /// If `buf` is shorter than [`MIN_DATAGRAM`].
+    pub fn poll_transmit<'b>(&mut self, buf: &'b mut [u8]) -> Option<Transmit<'b>> {
+        assert!(buf.len() >= MIN_DATAGRAM, "buffer of {} bytes", buf.len());
+        let room = buf.len().min(self.max_datagram);
+        let (to, len) = loop {
+            let (slot, addr) = self.next_peer()?;
+            let (cluster, me) = (self.cluster, self.sender());
+            let body = |w: &mut Writer<'_>| self.write_frames(slot, w);
+            if let Some(len) = packet::seal(&mut buf[..room], cluster, me, body) {
+                break (addr, len);
+            }
+        };
+        Some(Transmit { to, payload: &buf[..len] })
+    }
+
+    /// The next event, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// When [`Map::handle_timeout`] is due; `None` if never.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let pull = match &self.pulling {
+            Some(pulling) => Some(pulling.deadline()),
+            None => self.wanted.map(|_| self.pull_after),
+        };
+        [self.push_at, pull, self.sync_at].into_iter().flatten().min()
+    }
+}
+
+/// Views.
+impl Map {
+    /// The value read for `key`: of the concurrent ones, that of the writer with the highest
+    /// unweighted rendezvous score for the key, whoever is alive.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        let entry = self.store.entry(self.store.slot(key)?);
+        entry.winner(&self.replicas).map(|sibling| &*sibling.value)
+    }
+
+    /// All concurrent values of `key`, in the order of their dots.
+    pub fn siblings(&self, key: &[u8]) -> impl Iterator<Item = Sibling<'_>> {
+        let entry = self.store.slot(key).map(|slot| self.store.entry(slot));
+        let siblings = entry.map_or(&[][..], |entry| entry.siblings.as_slice());
+        let mut order: SmallVec<[Sibling<'_>; 2]> = siblings
+            .iter()
+            .map(|sibling| Sibling { dot: self.replicas.dot(sibling.dot), value: &sibling.value })
+            .collect();
+        order.sort_unstable_by_key(|sibling| sibling.dot);
+        order.into_iter()
+    }
+
+    /// The siblings of `key` as a context for [`Map::resolve`].
+    #[must_use]
+    pub fn context(&self, key: &[u8]) -> Context {
+        let entry = self.store.slot(key).map(|slot| self.store.entry(slot));
+        let siblings = entry.map_or(&[][..], |entry| entry.siblings.as_slice());
+        Context(siblings.iter().map(|sibling| sibling.dot).collect())
+    }
+
+    /// All keys that have a value, with the value read for each, in the order in which this replica
+    /// met the keys.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.store.entries().iter().filter_map(|entry| {
+            let winner = entry.winner(&self.replicas)?;
+            Some((&*entry.key, &*winner.value))
+        })
+    }
+
+    /// How many keys have a value.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.store.live()
+    }
+
+    /// Whether no key has a value.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.store.live() == 0
+    }
+
+    /// Digests of the set of writes reflected here and of the values that result. Replicas with equal
+    /// first numbers reflect the same writes and therefore have equal second ones.
+    #[must_use]
+    pub const fn digest(&self) -> (u64, u64) {
+        (self.replicas.digest(), self.store.digest())
+    }
+
+    /// This replica.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.replicas.id(0)
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+}
+
+/// Hooks for composition.
+impl Map {
+    /// This node took another boot epoch; its writes stay.
+    pub(crate) fn set_boot(&mut self, boot: u64) {
+        self.boot = boot;
+    }
+
+    pub(crate) fn check_frame(tag: u8, body: &[u8]) -> Result<(), PacketError> {
+        wire::parse(tag, body).map(drop)
+    }
+
+    /// Applies the map's frames of a packet that was checked.
+    pub(crate) fn apply(&mut self, now: Instant, sender: Sender, mut frames: packet::Frames<'_>) {
+        let slot = self.peers.slot(sender.id);
+        let of_boot =
+            |slot: &u32| self.peers.get(*slot).is_some_and(|peer| peer.boot == sender.boot_epoch);
+        let slot = slot.filter(of_boot);
+        while let Ok(Some((tag, body))) = frames.next() {
+            if !owns(tag) {
+                continue;
+            }
+            match (slot, wire::parse(tag, body)) {
+                (Some(slot), Ok(frame)) => self.apply_frame(now, slot, frame),
+                _ => self.stats.misaddressed += 1,
+            }
+        }
+    }
+
+    pub(crate) fn next_peer(&mut self) -> Option<(u32, SocketAddr)> {
+        loop {
+            let slot = self.peers.next()?;
+            if let Some(peer) = self.peers.get(slot) {
+                return Some((slot, peer.addr));
+            }
+        }
+    }
+
+    /// Writes what the peer in `slot` is owed. What does not fit stays owed.
+    pub(crate) fn write_frames(&mut self, slot: u32, w: &mut Writer<'_>) {
+        self.write_owed(slot, w);
+    }
+
+    /// Fills spare room of a datagram to node `id`: the state digest if `state`, and fresh changes.
+    pub(crate) fn write_spare(&mut self, id: NodeId, state: bool, w: &mut Writer<'_>) {
+        let Some(slot) = self.peers.slot(id) else { return };
+        if state {
+            self.write_state(w);
+        }
+        self.write_push(slot, w);
+    }
+}
+
+impl Map {
+    fn sender(&self) -> Sender {
+        Sender { id: self.replicas.id(0).node, boot_epoch: self.boot }
+    }
+
+    fn forget(&mut self, id: NodeId) {
+        let Some(slot) = self.peers.remove(id) else { return };
+        self.pulling.take_if(|pulling| pulling.peer() == slot);
+        self.wanted.take_if(|wanted| *wanted == slot);
+    }
+
+    fn check_write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), InsertError> {
+        let config = &self.config;
+        if key.len() > config.max_key {
+            return Err(InsertError::KeyTooLong { len: key.len(), max: config.max_key });
+        }
+        if self.replicas.base(0) >= MAX_COUNTER {
+            return Err(InsertError::Exhausted);
+        }
+        let Some(value) = value else { return Ok(()) };
+        if value.len() > config.max_value {
+            return Err(InsertError::ValueTooLong { len: value.len(), max: config.max_value });
+        }
+        let known = self.store.slot(key);
+        if known.is_none() && self.store.entries().len() >= config.max_keys {
+            return Err(InsertError::TooManyKeys { max: config.max_keys });
+        }
+        let key_bytes = if known.is_none() { key.len() } else { 0 };
+        if self.store.bytes() + key_bytes + value.len() > config.max_bytes {
+            return Err(InsertError::TooManyBytes { max: config.max_bytes });
+        }
+        Ok(())
+    }
+
+    /// Writes after all checks: the next own dot supersedes the siblings that `reads` accepts.
+    fn write(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        value: Option<&[u8]>,
+        reads: impl Fn(Packed) -> bool,
+    ) -> Dot {
+        let before = self.winner_dot(slot);
+        let dot = Packed::new(0, self.replicas.base(0) + 1);
+        self.store.write(&self.replicas, slot, dot, value, reads);
+        self.replicas.claim(dot, slot);
+        self.stats.writes += 1;
+        self.note_change(slot, before);
+        self.schedule_push(now);
+        self.replicas.dot(dot)
+    }
+}

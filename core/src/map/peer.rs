@@ -1,0 +1,288 @@
+//! What is known of the peers, and what they are owed.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use smallvec::SmallVec;
+
+use super::dot::{Packed, ReplicaId, Runs};
+use super::replica::Replicas;
+use super::wire::ReplicaRef;
+use crate::hash::{Index, Secret};
+use crate::id::NodeId;
+use crate::rng::Rng;
+
+/// A set of dots that a peer has for certain; it may have more.
+#[derive(Debug, Default)]
+pub(super) struct Context {
+    /// By interned replica.
+    runs: Vec<Runs>,
+    /// What it has of a replica that it never told of.
+    nothing: Runs,
+}
+
+impl Context {
+    pub(super) fn runs(&self, replica: u16) -> &Runs {
+        self.runs.get(usize::from(replica)).unwrap_or(&self.nothing)
+    }
+
+    pub(super) fn contains(&self, dot: Packed) -> bool {
+        self.runs(dot.replica()).contains(dot.counter())
+    }
+
+    pub(super) fn runs_mut(&mut self, replica: u16) -> &mut Runs {
+        let at = usize::from(replica);
+        if self.runs.len() <= at {
+            self.runs.resize_with(at + 1, Runs::default);
+        }
+        &mut self.runs[at]
+    }
+}
+
+/// Walks the dots that a peer lacks, replica by replica in the shared order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cursor {
+    current: Option<u16>,
+    counter: u64,
+    after: Option<ReplicaId>,
+    upto: Option<ReplicaId>,
+}
+
+impl Cursor {
+    /// All dots of the replicas in a range.
+    pub(super) const fn over(after: Option<ReplicaId>, upto: Option<ReplicaId>) -> Self {
+        Self { current: None, counter: 1, after, upto }
+    }
+
+    /// The dots of one replica after `counter`.
+    pub(super) fn of(replicas: &Replicas, replica: u16, counter: u64) -> Self {
+        let upto = Some(replicas.id(replica));
+        Self { current: Some(replica), counter: counter + 1, after: upto, upto }
+    }
+
+    /// The next dot that is known here and not in `theirs`; stays there until [`Cursor::pass`].
+    pub(super) fn next(&mut self, replicas: &Replicas, theirs: &Context) -> Option<Packed> {
+        loop {
+            if let Some(replica) = self.current {
+                let runs = theirs.runs(replica);
+                if let Some(counter) = replicas.next_missing(replica, runs, self.counter) {
+                    return Some(Packed::new(replica, counter));
+                }
+                self.after = Some(replicas.id(replica));
+                self.current = None;
+            }
+            let (_, replica) = replicas.range(self.after, self.upto).next()?;
+            self.current = Some(replica);
+            self.counter = 1;
+        }
+    }
+
+    pub(super) const fn pass(&mut self, dot: Packed) {
+        self.counter = dot.counter() + 1;
+    }
+}
+
+/// An answer to a pull under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Serve {
+    pub(super) nonce: u64,
+    pub(super) cursor: Cursor,
+    /// Bytes that the peer still wants.
+    pub(super) budget: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    pub(super) boot: u64,
+    pub(super) addr: SocketAddr,
+    /// Its replica epoch, once it told; nothing can be addressed to it before.
+    pub(super) epoch: Option<u64>,
+    pub(super) known: Context,
+    /// Own dots up to this counter were pushed to it, or are left to its pulls.
+    pub(super) pushed: u64,
+    /// The context digest that it told last.
+    pub(super) state: u64,
+    /// A context digest of its with which it had nothing new for this replica.
+    pub(super) exhausted: Option<u64>,
+    pub(super) owes_push: bool,
+    pub(super) owes_state: bool,
+    pub(super) owes_pull: bool,
+    pub(super) serve: Option<Serve>,
+    ready: bool,
+    /// Position in the list of active peers.
+    position: u32,
+}
+
+impl Peer {
+    /// Notes that the peer lives with this replica epoch. A new epoch starts from nothing.
+    pub(super) fn meet(&mut self, epoch: u64) {
+        if self.epoch != Some(epoch) {
+            self.epoch = Some(epoch);
+            self.known = Context::default();
+            self.exhausted = None;
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Peers {
+    slots: Vec<Option<Peer>>,
+    free: Vec<u32>,
+    active: Vec<u32>,
+    index: Index<NodeId>,
+    ready: VecDeque<u32>,
+}
+
+impl Peers {
+    pub(super) fn new(secret: Secret) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            active: Vec::new(),
+            index: Index::new(secret),
+            ready: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn slot(&self, id: NodeId) -> Option<u32> {
+        self.index.get(&id)
+    }
+
+    pub(super) fn get(&self, slot: u32) -> Option<&Peer> {
+        self.slots.get(slot as usize).and_then(Option::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Peer> {
+        self.slots.get_mut(slot as usize).and_then(Option::as_mut)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    pub(super) fn random(&self, rng: &mut Rng) -> Option<u32> {
+        self.active.get(rng.below(self.active.len())).copied()
+    }
+
+    /// Adds a peer, or replaces what was known of the boot before.
+    #[allow(clippy::cast_possible_truncation)] // max_peers bounds it
+    pub(super) fn insert(&mut self, id: NodeId, boot: u64, addr: SocketAddr, pushed: u64) -> u32 {
+        self.remove(id);
+        let peer = Peer {
+            id,
+            boot,
+            addr,
+            epoch: None,
+            known: Context::default(),
+            pushed,
+            state: 0,
+            exhausted: None,
+            owes_push: false,
+            owes_state: false,
+            owes_pull: false,
+            serve: None,
+            ready: false,
+            position: self.active.len() as u32,
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = Some(peer);
+                slot
+            }
+            None => {
+                self.slots.push(Some(peer));
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.active.push(slot);
+        self.index.insert(id, slot);
+        slot
+    }
+
+    pub(super) fn remove(&mut self, id: NodeId) -> Option<u32> {
+        let slot = self.slot(id)?;
+        let peer = self.slots[slot as usize].take()?;
+        self.index.remove(&id);
+        self.active.swap_remove(peer.position as usize);
+        if let Some(&moved) = self.active.get(peer.position as usize)
+            && let Some(moved) = &mut self.slots[moved as usize]
+        {
+            moved.position = peer.position;
+        }
+        if peer.ready {
+            self.ready.retain(|ready| *ready != slot);
+        }
+        self.free.push(slot);
+        Some(slot)
+    }
+
+    /// Puts a peer into the ready ring.
+    pub(super) fn wake(&mut self, slot: u32) {
+        if let Some(Some(peer)) = self.slots.get_mut(slot as usize)
+            && !peer.ready
+        {
+            peer.ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Owes every active peer a push.
+    pub(super) fn wake_all_for_push(&mut self) {
+        for at in 0..self.active.len() {
+            let slot = self.active[at];
+            if let Some(Some(peer)) = self.slots.get_mut(slot as usize) {
+                peer.owes_push = true;
+            }
+            self.wake(slot);
+        }
+    }
+
+    /// Takes the next peer out of the ready ring.
+    pub(super) fn next(&mut self) -> Option<u32> {
+        let slot = self.ready.pop_front()?;
+        if let Some(Some(peer)) = self.slots.get_mut(slot as usize) {
+            peer.ready = false;
+        }
+        Some(slot)
+    }
+}
+
+/// The numbers that a chunk gives to replicas, on the side that writes it.
+#[derive(Debug, Default)]
+pub(super) struct Introduced(SmallVec<[u16; 16]>);
+
+impl Introduced {
+    pub(super) fn number(&self, replica: u16) -> Option<usize> {
+        self.0.iter().position(|other| *other == replica)
+    }
+
+    pub(super) fn push(&mut self, replica: u16) {
+        self.0.push(replica);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.0.truncate(len);
+    }
+
+    /// On the side that reads: the interned number of a reference.
+    pub(super) fn resolve(
+        &mut self,
+        replicas: &mut Replicas,
+        reference: ReplicaRef,
+    ) -> Option<u16> {
+        match reference {
+            ReplicaRef::Known(number) => self.0.get(number).copied(),
+            ReplicaRef::New(id) => {
+                let replica = replicas.intern(id)?;
+                self.0.push(replica);
+                Some(replica)
+            }
+        }
+    }
+}

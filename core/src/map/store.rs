@@ -1,0 +1,232 @@
+//! The entries: concurrent values as siblings, and what they supersede.
+//!
+//! An entry is the pair (siblings, superseded). `superseded` holds, per replica, the greatest counter
+//! n such that all of that replica's events on this key up to n are reflected here. The value of an
+//! entry is a function of the set of events it reflects, so merging entries in any order, any number
+//! of times, gives the same entry; the proof is that of the optimised observed-remove set (Bieniusa
+//! et al. 2012) with per-key version vectors (Preguiça et al. 2010, dotted version vectors).
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use super::dot::Packed;
+use super::replica::Replicas;
+use crate::hash::{self, Secret};
+use crate::hrw;
+
+/// One of the concurrent values of a key.
+#[derive(Debug)]
+pub(super) struct Sibling {
+    pub(super) dot: Packed,
+    pub(super) value: Box<[u8]>,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: Box<[u8]>,
+    /// The wire-stable hash of the key, which scores its writers.
+    hash: u64,
+    /// One in steady state, none if the key is removed, several after concurrent writes.
+    pub(super) siblings: SmallVec<[Sibling; 1]>,
+    /// At most one dot per replica: its greatest reflected one on this key.
+    pub(super) superseded: SmallVec<[Packed; 2]>,
+}
+
+impl Entry {
+    /// Whether all events of the dot's replica up to the dot are reflected by supersession.
+    pub(super) fn supersedes(&self, dot: Packed) -> bool {
+        let of_replica = |other: &&Packed| other.replica() == dot.replica();
+        self.superseded.iter().find(of_replica).is_some_and(|other| *other >= dot)
+    }
+
+    fn raise(&mut self, dot: Packed) {
+        match self.superseded.iter_mut().find(|other| other.replica() == dot.replica()) {
+            Some(other) => *other = dot.max(*other),
+            None => self.superseded.push(dot),
+        }
+    }
+
+    /// The sibling that is read: of the writer with the highest unweighted score for the key,
+    /// whoever is alive; among one node's the latest.
+    pub(super) fn winner(&self, replicas: &Replicas) -> Option<&Sibling> {
+        match self.siblings.as_slice() {
+            [] => None,
+            [only] => Some(only),
+            several => several.iter().max_by_key(|sibling| {
+                let dot = replicas.dot(sibling.dot);
+                let node = dot.replica.node;
+                (hrw::score(self.hash, node), node, dot.replica.epoch, dot.counter)
+            }),
+        }
+    }
+}
+
+/// What another replica says an entry is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    pub(super) siblings: &'a [(Packed, &'a [u8])],
+    pub(super) superseded: &'a [Packed],
+}
+
+/// All entries in slots, with an index by key.
+#[derive(Debug)]
+pub(super) struct Store {
+    secret: Secret,
+    entries: Vec<Entry>,
+    index: HashTable<u32>,
+    /// Bytes of keys and values.
+    bytes: usize,
+    /// Keys with a value.
+    live: usize,
+    /// Sum of a hash of (key, dot) over all siblings: equal contents have equal sums.
+    digest: u64,
+}
+
+impl Store {
+    pub(super) fn new(secret: Secret) -> Self {
+        let (entries, index) = (Vec::new(), HashTable::new());
+        Self { secret, entries, index, bytes: 0, live: 0, digest: 0 }
+    }
+
+    pub(super) fn slot(&self, key: &[u8]) -> Option<u32> {
+        let same = |slot: &u32| *self.entries[*slot as usize].key == *key;
+        self.index.find(self.secret.hash(key), same).copied()
+    }
+
+    /// The slot of `key`, with an empty entry made if there was none.
+    #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
+    pub(super) fn slot_or_insert(&mut self, key: &[u8]) -> u32 {
+        if let Some(slot) = self.slot(key) {
+            return slot;
+        }
+        let slot = self.entries.len() as u32;
+        self.entries.push(Entry {
+            key: key.into(),
+            hash: hrw::key_hash(key),
+            siblings: SmallVec::new(),
+            superseded: SmallVec::new(),
+        });
+        self.bytes += key.len();
+        let (secret, entries) = (self.secret, &self.entries);
+        let rehash = |slot: &u32| secret.hash(&entries[*slot as usize].key);
+        self.index.insert_unique(secret.hash(key), slot, rehash);
+        slot
+    }
+
+    pub(super) fn entry(&self, slot: u32) -> &Entry {
+        &self.entries[slot as usize]
+    }
+
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) const fn live(&self) -> usize {
+        self.live
+    }
+
+    pub(super) const fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Applies a write of this replica: `dot` supersedes the siblings that `reads` accepts and, unless
+    /// it is a removal, becomes one itself. The caller claims the dot.
+    pub(super) fn write(
+        &mut self,
+        replicas: &Replicas,
+        slot: u32,
+        dot: Packed,
+        value: Option<&[u8]>,
+        reads: impl Fn(Packed) -> bool,
+    ) {
+        self.uncount(replicas, slot);
+        let entry = &mut self.entries[slot as usize];
+        for at in 0..entry.siblings.len() {
+            entry.raise(entry.siblings[at].dot);
+        }
+        // The space of an overwritten value is used again where the sizes agree.
+        let mut reuse = None;
+        entry.siblings.retain(|sibling| {
+            let keep = !reads(sibling.dot);
+            if !keep {
+                reuse = Some(core::mem::take(&mut sibling.value));
+            }
+            keep
+        });
+        if let Some(value) = value {
+            let value = match reuse {
+                Some(mut old) if old.len() == value.len() => {
+                    old.copy_from_slice(value);
+                    old
+                }
+                _ => value.into(),
+            };
+            entry.siblings.push(Sibling { dot, value });
+        }
+        entry.raise(dot);
+        self.count(replicas, slot);
+    }
+
+    /// Merges what another replica says of an entry: a sibling survives if both have it, or if the
+    /// side that lacks it does not reflect its dot.
+    pub(super) fn join(&mut self, replicas: &Replicas, slot: u32, told: Told<'_>) {
+        self.uncount(replicas, slot);
+        let entry = &mut self.entries[slot as usize];
+        let reflected_there = |dot: Packed| {
+            let covers = |other: &Packed| other.replica() == dot.replica() && *other >= dot;
+            told.superseded.iter().any(covers)
+        };
+        let has_there = |dot: Packed| told.siblings.iter().any(|(other, _)| *other == dot);
+        // Judge the incoming by the entry as it was, before anything of it is dropped.
+        let mut incoming: SmallVec<[Sibling; 1]> = SmallVec::new();
+        for &(dot, value) in told.siblings {
+            let reflected = replicas.contains(dot) || entry.supersedes(dot);
+            if !reflected {
+                incoming.push(Sibling { dot, value: value.into() });
+            }
+        }
+        entry.siblings.retain(|own| has_there(own.dot) || !reflected_there(own.dot));
+        entry.siblings.extend(incoming);
+        for &dot in told.superseded {
+            entry.raise(dot);
+        }
+        if !entry.superseded.is_empty() {
+            for at in 0..entry.siblings.len() {
+                entry.raise(entry.siblings[at].dot);
+            }
+        }
+        self.count(replicas, slot);
+    }
+
+    /// Takes an entry out of the sums, before it changes.
+    fn uncount(&mut self, replicas: &Replicas, slot: u32) {
+        let sums = self.sums(replicas, slot);
+        self.digest = self.digest.wrapping_sub(sums.0);
+        self.bytes -= sums.1;
+        self.live -= usize::from(sums.2);
+    }
+
+    fn count(&mut self, replicas: &Replicas, slot: u32) {
+        let sums = self.sums(replicas, slot);
+        self.digest = self.digest.wrapping_add(sums.0);
+        self.bytes += sums.1;
+        self.live += usize::from(sums.2);
+    }
+
+    fn sums(&self, replicas: &Replicas, slot: u32) -> (u64, usize, bool) {
+        let entry = &self.entries[slot as usize];
+        let (mut digest, mut bytes) = (0_u64, 0);
+        for sibling in &entry.siblings {
+            digest = digest.wrapping_add(hash::mix2(entry.hash, replicas.hash(sibling.dot)));
+            bytes += sibling.value.len();
+        }
+        (digest, bytes, !entry.siblings.is_empty())
+    }
+}

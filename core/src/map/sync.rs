@@ -1,0 +1,340 @@
+//! Who is told what, and who is asked.
+//!
+//! The writer alone pushes a fresh change, once, to every peer; nobody forwards. Whatever that
+//! misses is pulled: state digests ride on pings and acks, and a replica that sees a different one
+//! sends its context and is answered with what it lacks. The next pull is the acknowledgement of the
+//! last, so the answering side keeps no timers and no copies.
+
+use super::Map;
+use super::chunk::{ChunkWriter, End};
+use super::dot::{Packed, ReplicaId};
+use super::peer::{Cursor, Serve};
+use super::wire::{self, Chunk, Frame, Pull, PullHead};
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::{NoRoom, Writer};
+
+/// The pull that is under way.
+#[derive(Debug)]
+pub(super) struct Pulling {
+    peer: u32,
+    nonce: u64,
+    deadline: Instant,
+    /// Dots that it brought so far.
+    news: u64,
+    /// Last replica of the digest, if the whole did not fit.
+    upto: Option<ReplicaId>,
+}
+
+impl Pulling {
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(super) const fn peer(&self) -> u32 {
+        self.peer
+    }
+}
+
+impl Map {
+    pub(super) fn apply_frame(&mut self, now: Instant, slot: u32, frame: Frame<'_>) {
+        match frame {
+            Frame::Pull(pull) => self.on_pull(now, slot, pull),
+            Frame::State { context, content, epoch } => {
+                self.on_state(now, slot, context, content, epoch);
+            }
+            Frame::Chunk(chunk) => self.on_chunk(now, slot, &chunk),
+            Frame::Unknown => {}
+        }
+    }
+
+    /// A local write happened: push it at once, or when the push interval is over.
+    pub(super) fn schedule_push(&mut self, now: Instant) {
+        if self.push_at.is_none() {
+            let at = self.pushed_at.map_or(now, |last| last + self.config.push_interval);
+            self.push_at = Some(at);
+        }
+        self.fire_push(now);
+    }
+
+    pub(super) fn fire_push(&mut self, now: Instant) {
+        if self.push_at.is_some_and(|at| at <= now) {
+            self.push_at = None;
+            self.pushed_at = Some(now);
+            self.peers.wake_all_for_push();
+        }
+    }
+
+    pub(super) fn fire_pull(&mut self, now: Instant) {
+        if self.pulling.as_ref().is_some_and(|pulling| pulling.deadline <= now) {
+            self.pulling = None;
+            self.stats.pulls_timed_out += 1;
+            // Whoever it was may be gone; another one has the data too.
+            self.wanted = self.peers.random(&mut self.rng);
+        }
+        if self.pulling.is_none() && self.wanted.is_some() && self.pull_after <= now {
+            let wanted = self.wanted.take();
+            if let Some(slot) = wanted {
+                self.start_pull(now, slot);
+            }
+        }
+    }
+
+    pub(super) fn fire_sync(&mut self, now: Instant) {
+        if self.sync_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.sync_at = None;
+        if let Some(slot) = self.peers.random(&mut self.rng) {
+            self.owe_state(slot);
+            self.arm_sync(now);
+        }
+    }
+
+    pub(super) fn arm_sync(&mut self, now: Instant) {
+        if self.sync_at.is_none() {
+            self.sync_at = Some(now + self.rng.jitter(self.config.sync_interval));
+        }
+    }
+
+    pub(super) fn owe_state(&mut self, slot: u32) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.owes_state = true;
+            self.peers.wake(slot);
+        }
+    }
+
+    /// A peer may have what is missing here: ask it now, or when the pull interval is over.
+    fn want_pull(&mut self, now: Instant, slot: u32) {
+        if self.pulling.is_none() && self.pull_after <= now {
+            self.start_pull(now, slot);
+        } else if self.wanted.is_none() {
+            self.wanted = Some(slot);
+        }
+    }
+
+    fn start_pull(&mut self, now: Instant, slot: u32) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.owes_pull = true;
+        self.peers.wake(slot);
+        // Never zero, which marks a push.
+        let nonce = u64::from(self.rng.u32()) + 1;
+        let deadline = now + self.config.pull_timeout;
+        self.pulling = Some(Pulling { peer: slot, nonce, deadline, news: 0, upto: None });
+        self.pull_after = now + self.config.pull_interval;
+        self.stats.pulls_sent += 1;
+    }
+
+    fn on_state(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        context: u64,
+        content: u64,
+        epoch: Option<u64>,
+    ) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.meet(epoch.unwrap_or(peer.boot));
+        peer.state = context;
+        if context == self.replicas.digest() {
+            // Equal sets of events make equal contents; anything else is corruption.
+            self.stats.diverged += u64::from(content != self.store.digest());
+        } else if peer.exhausted != Some(context) {
+            self.want_pull(now, slot);
+        }
+    }
+
+    fn on_pull(&mut self, now: Instant, slot: u32, mut pull: Pull<'_>) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        peer.meet(pull.epoch);
+        let mut behind = false;
+        let cursor = Cursor::over(pull.after, pull.upto);
+        while let Ok(Some((id, runs))) = pull.next() {
+            let Some(number) = self.replicas.number(id) else {
+                // Nothing of it is known here; its dots are asked for below.
+                behind |= runs.base > 0 || !runs.runs.is_empty();
+                continue;
+            };
+            behind |= runs.base > self.replicas.base(number);
+            let known = peer.known.runs_mut(number);
+            known.add(1, runs.base);
+            for (from, to) in runs.runs {
+                known.add(from, to);
+            }
+        }
+        let budget = pull.budget.min(self.config.pull_budget as u64);
+        peer.serve = Some(Serve { nonce: pull.nonce, cursor, budget });
+        self.peers.wake(slot);
+        if behind {
+            self.want_pull(now, slot);
+        }
+    }
+
+    fn on_chunk(&mut self, now: Instant, slot: u32, chunk: &Chunk<'_>) {
+        let me = self.replicas.id(0);
+        if chunk.addressee != wire::addressee(me.node, self.boot, me.epoch) {
+            self.stats.misaddressed += 1;
+            return;
+        }
+        let Some(news) = self.apply_chunk(now, slot, chunk) else { return };
+        let mine = |pulling: &&mut Pulling| pulling.peer == slot && pulling.nonce == chunk.nonce;
+        let Some(pulling) = self.pulling.as_mut().filter(mine) else {
+            self.look_for_gap(now, slot);
+            return;
+        };
+        pulling.news += news;
+        pulling.deadline = now + self.config.pull_timeout;
+        if !chunk.last {
+            return;
+        }
+        let (news, upto) = (pulling.news, pulling.upto);
+        self.pulling = None;
+        if !chunk.more {
+            self.page = upto;
+        }
+        if upto.is_some() || (chunk.more && news > 0) {
+            self.start_pull(now, slot);
+        } else if news == 0
+            && let Some(peer) = self.peers.get_mut(slot)
+        {
+            peer.exhausted = Some(peer.state);
+        }
+    }
+
+    /// A push that starts after a gap shows that one before it was lost.
+    fn look_for_gap(&mut self, now: Instant, slot: u32) {
+        let Some(peer) = self.peers.get(slot) else { return };
+        let id = peer.epoch.map(|epoch| ReplicaId::new(peer.id, epoch));
+        let number = id.and_then(|id| self.replicas.number(id));
+        if number.is_some_and(|number| self.replicas.has_gap(number)) {
+            self.want_pull(now, slot);
+        }
+    }
+
+    /// Writes what the peer in `slot` is owed. What does not fit stays owed.
+    pub(super) fn write_owed(&mut self, slot: u32, w: &mut Writer<'_>) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let (pull, state) = (core::mem::take(&mut peer.owes_pull), peer.owes_state);
+        if pull && self.write_pull(slot, w).is_err() {
+            if let Some(peer) = self.peers.get_mut(slot) {
+                peer.owes_pull = true;
+            }
+            self.peers.wake(slot);
+            return;
+        }
+        if state {
+            self.write_state(w);
+            if let Some(peer) = self.peers.get_mut(slot) {
+                peer.owes_state = false;
+            }
+        }
+        self.write_push(slot, w);
+        self.write_serve(slot, w);
+    }
+
+    /// Writes the digests of context and content, for pings and acks.
+    pub(super) fn write_state(&self, w: &mut Writer<'_>) {
+        let (context, content) = (self.replicas.digest(), self.store.digest());
+        let epoch = self.replicas.id(0).epoch;
+        let boot = self.boot;
+        // Optional: without room the next datagram carries it.
+        let _ = w.frame(wire::STATE, |w| {
+            w.u64(context)?;
+            w.u64(content)?;
+            if epoch == boot { Ok(()) } else { w.u64(epoch) }
+        });
+    }
+
+    /// Writes the context, or the page of it that fits, as a pull.
+    fn write_pull(&mut self, slot: u32, w: &mut Writer<'_>) -> Result<(), NoRoom> {
+        let Some(pulling) = self.pulling.as_mut().filter(|pulling| pulling.peer == slot) else {
+            return Ok(());
+        };
+        let replicas = &self.replicas;
+        let mut head = PullHead {
+            nonce: pulling.nonce,
+            budget: self.config.pull_budget as u64,
+            epoch: replicas.id(0).epoch,
+            after: self.page,
+            upto: None,
+        };
+        let dots = |w: &mut Writer<'_>, id, number| {
+            let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
+            wire::write_replica_dots(w, id, base, ahead)
+        };
+        let fresh = w.is_fresh();
+        let whole = w.frame(wire::PULL, |w| {
+            head.write(w)?;
+            replicas.range(head.after, None).try_for_each(|(id, number)| dots(w, id, number))
+        });
+        if whole.is_ok() || !fresh {
+            pulling.upto = None;
+            return whole;
+        }
+        // As many as fit; the upper bound is known, and written, only after them.
+        head.upto = Some(ReplicaId::new(NodeId(u64::MAX), u64::MAX));
+        w.frame(wire::PULL, |w| {
+            head.write(w)?;
+            let bound_at = w.len() - wire::REPLICA_LEN;
+            for (id, number) in replicas.range(head.after, None) {
+                if dots(w, id, number).is_err() {
+                    break;
+                }
+                head.upto = Some(id);
+            }
+            let end = w.len();
+            w.rewind(bound_at);
+            head.upto.map_or(Ok(()), |upto| wire::write_replica(w, upto))?;
+            w.rewind(end);
+            Ok(())
+        })?;
+        pulling.upto = head.upto;
+        Ok(())
+    }
+
+    /// Writes own dots that the peer was not pushed yet.
+    pub(super) fn write_push(&mut self, slot: u32, w: &mut Writer<'_>) {
+        let Some(peer) = self.peers.get(slot).filter(|peer| peer.owes_push) else { return };
+        let mut cursor = Cursor::of(&self.replicas, 0, peer.pushed);
+        let last = self.replicas.base(0);
+        let Some(epoch) = peer.epoch else {
+            // It is not known which life of it to address; it will pull.
+            if let Some(peer) = self.peers.get_mut(slot) {
+                peer.owes_push = false;
+                peer.pushed = last;
+            }
+            return;
+        };
+        let addressee = wire::addressee(peer.id, peer.boot, epoch);
+        let (marks, stats) = (&mut self.marks, &mut self.stats);
+        let chunk = ChunkWriter::new(&self.replicas, &self.store, marks, stats, peer);
+        let end = chunk.write(w, addressee, 0, &mut cursor, u64::MAX);
+        let next = cursor.next(&self.replicas, &peer.known).map_or(last, Packed::counter_before);
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.pushed = next;
+            peer.owes_push = end != Ok(End::Complete);
+            if peer.owes_push {
+                self.peers.wake(slot);
+            }
+        }
+    }
+
+    /// Goes on with the answer to the peer's pull.
+    fn write_serve(&mut self, slot: u32, w: &mut Writer<'_>) {
+        let Some(peer) = self.peers.get(slot) else { return };
+        let (Some(mut serve), Some(epoch)) = (peer.serve, peer.epoch) else { return };
+        let addressee = wire::addressee(peer.id, peer.boot, epoch);
+        let (marks, stats) = (&mut self.marks, &mut self.stats);
+        let before = w.len();
+        let chunk = ChunkWriter::new(&self.replicas, &self.store, marks, stats, peer);
+        let end = chunk.write(w, addressee, serve.nonce, &mut serve.cursor, serve.budget);
+        serve.budget = serve.budget.saturating_sub((w.len() - before) as u64);
+        let done = matches!(end, Ok(End::Complete | End::Budget));
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.serve = Some(serve).filter(|_| !done);
+        }
+        if !done {
+            self.peers.wake(slot);
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! The frames of the map. All are optional frames: a member without a map skips them.
+//!
+//! ```text
+//! tag  frame   body
+//! a1   PULL    nonce varint, byte budget varint, puller's replica epoch u64,
+//!              bounds u8 (bit 0: lower, bit 1: upper), [replica: not above], [replica: not beyond],
+//!              then per replica, ascending, to the end:
+//!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
+//! a2   STATE   digest of the context u64, digest of the content u64,
+//!              [replica epoch u64, if it is not the boot epoch of the header]
+//! a3   CHUNK   addressee u64, nonce varint (0: a push), flags u8 (bit 0: last of this pull,
+//!              bit 1: there is more), then runs of claimed dots to the end:
+//!                replica ref, first counter varint, dots u8 (1..=127), an item per dot
+//!
+//! item  0 ref    object number varint: a dot about a key that is in this chunk already
+//!       1 own    key, value: the dot is the only sibling and supersedes all before it
+//!       2 bare   key, value: the dot is the only sibling, and nothing is superseded
+//!       3 full   key, siblings varint, each (replica ref, counter varint, value),
+//!                superseded varint, each (replica ref, counter varint)
+//!       4 key    key: the receiver has the object, it is named for its dot alone
+//! replica      node id u64, epoch u64
+//! replica ref  0 and a replica: the next number of this chunk; k: number k - 1
+//! key, value   a length and bytes
+//! ```
+//!
+//! `addressee` is a hash of (node id, boot epoch, replica epoch) of the receiver: what was judged
+//! against the context of one boot must not be applied by the next. The gap of a run is the number
+//! of missing counters before it, less one; its length is the number of its counters, less one.
+
+#![warn(clippy::indexing_slicing)]
+
+use smallvec::SmallVec;
+
+use super::dot::{MAX_COUNTER, MAX_RUNS, ReplicaId, Runs};
+use crate::hash;
+use crate::id::NodeId;
+use crate::wire::{NoRoom, PacketError, Reader, Writer};
+
+pub(super) const PULL: u8 = 0xa1;
+pub(super) const STATE: u8 = 0xa2;
+pub(super) const CHUNK: u8 = 0xa3;
+
+pub(super) const ITEM_REF: u8 = 0;
+pub(super) const ITEM_OWN: u8 = 1;
+pub(super) const ITEM_BARE: u8 = 2;
+pub(super) const ITEM_FULL: u8 = 3;
+pub(super) const ITEM_KEY: u8 = 4;
+
+pub(super) const FLAG_LAST: u8 = 1;
+pub(super) const FLAG_MORE: u8 = 2;
+
+/// Longest key or value that any configuration allows, far above what a datagram holds.
+const MAX_BYTES: usize = 65_536;
+
+/// Whether the map owns frames of this tag.
+pub(crate) const fn owns(tag: u8) -> bool {
+    matches!(tag & 0x7f, 0x20..=0x3f)
+}
+
+/// The hash that names the receiver of a chunk.
+pub(super) fn addressee(node: NodeId, boot_epoch: u64, replica_epoch: u64) -> u64 {
+    hash::mix2(hash::mix2(node.0, boot_epoch), replica_epoch)
+}
+
+/// A frame as received; borrows the packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Frame<'p> {
+    Pull(Pull<'p>),
+    State {
+        context: u64,
+        content: u64,
+        epoch: Option<u64>,
+    },
+    Chunk(Chunk<'p>),
+    /// An optional frame of a later version.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pull<'p> {
+    pub(super) nonce: u64,
+    pub(super) budget: u64,
+    pub(super) epoch: u64,
+    pub(super) after: Option<ReplicaId>,
+    pub(super) upto: Option<ReplicaId>,
+    rest: Reader<'p>,
+}
+
+impl Pull<'_> {
+    /// The next replica of the digest and its dots.
+    pub(super) fn next(&mut self) -> Result<Option<(ReplicaId, Runs)>, PacketError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let r = &mut self.rest;
+        let id = replica(r)?;
+        let mut runs = Runs { base: counter(r, 0)?, runs: SmallVec::new() };
+        let count = usize::from(r.u8()?);
+        if count > MAX_RUNS {
+            return Err(PacketError::LimitExceeded);
+        }
+        let mut end = runs.base;
+        for _ in 0..count {
+            let from = add(end, r.varint()?, 2)?;
+            end = add(from, r.varint()?, 0)?;
+            runs.runs.push((from, end));
+        }
+        Ok(Some((id, runs)))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chunk<'p> {
+    pub(super) addressee: u64,
+    pub(super) nonce: u64,
+    pub(super) last: bool,
+    pub(super) more: bool,
+    /// How many replicas it introduces.
+    pub(super) replicas: usize,
+    /// How many keys it names.
+    pub(super) objects: usize,
+    pub(super) items: Items<'p>,
+}
+
+/// Parses one frame completely.
+pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
+    let mut r = Reader::new(body);
+    match tag {
+        PULL => {
+            let (nonce, budget, epoch) = (r.varint()?, r.varint()?, r.u64()?);
+            let bounds = r.u8()?;
+            if bounds > 3 || nonce == 0 {
+                return Err(PacketError::Malformed);
+            }
+            let after = if bounds & 1 == 0 { None } else { Some(replica(&mut r)?) };
+            let upto = if bounds & 2 == 0 { None } else { Some(replica(&mut r)?) };
+            let pull = Pull { nonce, budget, epoch, after, upto, rest: r };
+            let (mut check, mut last) = (pull, after);
+            while let Some((id, _)) = check.next()? {
+                if last.is_some_and(|last| last >= id) || upto.is_some_and(|upto| id > upto) {
+                    return Err(PacketError::Malformed);
+                }
+                last = Some(id);
+            }
+            Ok(Frame::Pull(pull))
+        }
+        STATE => {
+            let (context, content) = (r.u64()?, r.u64()?);
+            let epoch = if r.is_empty() { None } else { Some(r.u64()?) };
+            r.finish()?;
+            Ok(Frame::State { context, content, epoch })
+        }
+        CHUNK => {
+            let (addressee, nonce, flags) = (r.u64()?, r.varint()?, r.u8()?);
+            if flags & !(FLAG_LAST | FLAG_MORE) != 0 {
+                return Err(PacketError::Malformed);
+            }
+            let items = Items::new(r);
+            let mut check = items;
+            while check.next()?.is_some() {}
+            let (last, more) = (flags & FLAG_LAST != 0, flags & FLAG_MORE != 0);
+            let (replicas, objects) = (check.replicas, check.objects);
+            Ok(Frame::Chunk(Chunk { addressee, nonce, last, more, replicas, objects, items }))
+        }
+        tag => crate::wire::unknown(tag).map(|()| Frame::Unknown),
+    }
+}
+
+fn replica(r: &mut Reader<'_>) -> Result<ReplicaId, PacketError> {
+    Ok(ReplicaId::new(r.node()?, r.u64()?))
+}
+
+/// A counter from `min` on.
+fn counter(r: &mut Reader<'_>, min: u64) -> Result<u64, PacketError> {
+    match r.varint()? {
+        counter if (min..=MAX_COUNTER).contains(&counter) => Ok(counter),
+        _ => Err(PacketError::LimitExceeded),
+    }
+}
+
+fn add(a: u64, b: u64, c: u64) -> Result<u64, PacketError> {
+    let sum = a.checked_add(b).and_then(|sum| sum.checked_add(c));
+    sum.filter(|sum| *sum <= MAX_COUNTER).ok_or(PacketError::LimitExceeded)
+}
+
+/// A replica as a chunk names it: introduced, or the number of one introduced before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplicaRef {
+    New(ReplicaId),
+    Known(usize),
+}
+
+/// One claimed dot, `counter` of the current run's replica, and what comes with it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item<'p> {
+    pub(super) counter: u64,
+    pub(super) body: Body<'p>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Body<'p> {
+    Ref { object: usize },
+    Own { key: &'p [u8], value: &'p [u8] },
+    Bare { key: &'p [u8], value: &'p [u8] },
+    Full { key: &'p [u8], entry: FullEntry<'p> },
+    Key { key: &'p [u8] },
+}
+
+/// What comes next in a chunk.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step<'p> {
+    /// A run of this replica's dots begins.
+    Run(ReplicaRef),
+    Item(Item<'p>),
+}
+
+/// A sibling of a full item: replica, counter, value.
+type ToldSibling<'p> = (ReplicaRef, u64, &'p [u8]);
+
+/// Siblings and superseded dots of a full item, already checked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FullEntry<'p> {
+    siblings: (usize, Reader<'p>),
+    superseded: (usize, Reader<'p>),
+}
+
+impl<'p> FullEntry<'p> {
+    /// Bytes of all sibling values.
+    pub(super) fn bytes(mut self) -> usize {
+        let mut bytes = 0;
+        while let Ok(Some((_, _, value))) = self.next_sibling() {
+            bytes += value.len();
+        }
+        bytes
+    }
+
+    pub(super) fn next_sibling(&mut self) -> Result<Option<ToldSibling<'p>>, PacketError> {
+        let (left, r) = &mut self.siblings;
+        if *left == 0 {
+            return Ok(None);
+        }
+        *left -= 1;
+        Ok(Some((replica_ref(r)?, counter(r, 1)?, r.bytes(MAX_BYTES)?)))
+    }
+
+    pub(super) fn next_superseded(&mut self) -> Result<Option<(ReplicaRef, u64)>, PacketError> {
+        let (left, r) = &mut self.superseded;
+        if *left == 0 {
+            return Ok(None);
+        }
+        *left -= 1;
+        Ok(Some((replica_ref(r)?, counter(r, 1)?)))
+    }
+}
+
+fn replica_ref(r: &mut Reader<'_>) -> Result<ReplicaRef, PacketError> {
+    match r.varint()? {
+        0 => replica(r).map(ReplicaRef::New),
+        number => usize::try_from(number - 1)
+            .map(ReplicaRef::Known)
+            .map_err(|_| PacketError::LimitExceeded),
+    }
+}
+
+/// Walks the runs and items of a chunk, checking every reference.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Items<'p> {
+    rest: Reader<'p>,
+    left_in_run: u8,
+    counter: u64,
+    replicas: usize,
+    objects: usize,
+}
+
+impl<'p> Items<'p> {
+    /// Bytes that are left to walk.
+    pub(super) const fn bytes(&self) -> usize {
+        self.rest.remaining()
+    }
+
+    const fn new(rest: Reader<'p>) -> Self {
+        Self { rest, left_in_run: 0, counter: 0, replicas: 0, objects: 0 }
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<Step<'p>>, PacketError> {
+        if self.left_in_run > 0 {
+            self.left_in_run -= 1;
+            self.counter += 1;
+            let body = self.body()?;
+            return Ok(Some(Step::Item(Item { counter: self.counter, body })));
+        }
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let replica = self.replica_ref()?;
+        let first = counter(&mut self.rest, 1)?;
+        let dots = self.rest.u8()?;
+        if dots == 0 || dots > 127 {
+            return Err(PacketError::LimitExceeded);
+        }
+        add(first, u64::from(dots), 0)?;
+        (self.left_in_run, self.counter) = (dots, first - 1);
+        Ok(Some(Step::Run(replica)))
+    }
+
+    fn replica_ref(&mut self) -> Result<ReplicaRef, PacketError> {
+        let replica = replica_ref(&mut self.rest)?;
+        self.check_ref(replica)?;
+        Ok(replica)
+    }
+
+    fn check_ref(&mut self, replica: ReplicaRef) -> Result<(), PacketError> {
+        match replica {
+            ReplicaRef::New(_) => self.replicas += 1,
+            ReplicaRef::Known(number) if number < self.replicas => {}
+            ReplicaRef::Known(_) => return Err(PacketError::Malformed),
+        }
+        Ok(())
+    }
+
+    fn body(&mut self) -> Result<Body<'p>, PacketError> {
+        let kind = self.rest.u8()?;
+        if kind == ITEM_REF {
+            let object = self.rest.count(MAX_BYTES)?;
+            return if object < self.objects {
+                Ok(Body::Ref { object })
+            } else {
+                Err(PacketError::Malformed)
+            };
+        }
+        self.objects += 1;
+        let key = self.rest.bytes(MAX_BYTES)?;
+        match kind {
+            ITEM_OWN => Ok(Body::Own { key, value: self.rest.bytes(MAX_BYTES)? }),
+            ITEM_BARE => Ok(Body::Bare { key, value: self.rest.bytes(MAX_BYTES)? }),
+            ITEM_FULL => self.full(key),
+            ITEM_KEY => Ok(Body::Key { key }),
+            _ => Err(PacketError::Malformed),
+        }
+    }
+
+    fn full(&mut self, key: &'p [u8]) -> Result<Body<'p>, PacketError> {
+        // Each sibling takes three bytes at least, each superseded dot two.
+        let count = self.rest.count(self.rest.remaining() / 3)?;
+        let siblings = (count, self.rest);
+        for _ in 0..count {
+            self.replica_ref()?;
+            counter(&mut self.rest, 1)?;
+            self.rest.bytes(MAX_BYTES)?;
+        }
+        let count = self.rest.count(self.rest.remaining() / 2)?;
+        let superseded = (count, self.rest);
+        for _ in 0..count {
+            self.replica_ref()?;
+            counter(&mut self.rest, 1)?;
+        }
+        Ok(Body::Full { key, entry: FullEntry { siblings, superseded } })
+    }
+}
+
+/// What a pull says before its digest.
+#[derive(Debug)]
+pub(super) struct PullHead {
+    pub(super) nonce: u64,
+    pub(super) budget: u64,
+    pub(super) epoch: u64,
+    pub(super) after: Option<ReplicaId>,
+    pub(super) upto: Option<ReplicaId>,
+}
+
+impl PullHead {
+    /// Writes it; the upper bound, if there is one, comes last.
+    pub(super) fn write(&self, w: &mut Writer<'_>) -> Result<(), NoRoom> {
+        w.varint(self.nonce)?;
+        w.varint(self.budget)?;
+        w.u64(self.epoch)?;
+        w.u8(u8::from(self.after.is_some()) | u8::from(self.upto.is_some()) << 1)?;
+        [self.after, self.upto].into_iter().flatten().try_for_each(|id| write_replica(w, id))
+    }
+}
+
+/// Bytes that [`write_replica`] takes.
+pub(super) const REPLICA_LEN: usize = 16;
+
+/// Writes one replica of a digest: its base and as many runs ahead of it as are allowed.
+pub(super) fn write_replica_dots(
+    w: &mut Writer<'_>,
+    id: ReplicaId,
+    base: u64,
+    runs: impl Iterator<Item = (u64, u64)>,
+) -> Result<(), NoRoom> {
+    w.attempt(|w| {
+        write_replica(w, id)?;
+        w.varint(base)?;
+        let count_at = w.len();
+        w.u8(0)?;
+        let (mut end, mut count) = (base, 0);
+        for (from, to) in runs.take(MAX_RUNS) {
+            w.varint(from - end - 2)?;
+            w.varint(to - from)?;
+            end = to;
+            count += 1;
+        }
+        w.set(count_at, &[count]);
+        Ok(())
+    })
+}
+
+pub(super) fn write_replica(w: &mut Writer<'_>, id: ReplicaId) -> Result<(), NoRoom> {
+    w.node(id.node)?;
+    w.u64(id.epoch)
+}

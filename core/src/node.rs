@@ -1,0 +1,512 @@
+//! The composition: one node of the cluster.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use crate::config::{Config, ConfigError};
+use crate::event::{Event, Queue};
+use crate::hrw::{self, View};
+use crate::id::{Identity, NodeId};
+use crate::map::{self, Context, Dot, InsertError, Map, ReplicaId, Sibling};
+use crate::swim::{self, Member, Swim};
+use crate::time::Instant;
+use crate::wire::{self, MIN_DATAGRAM, PacketError, Writer};
+
+/// A datagram to send: the first `payload.len()` bytes of the buffer that was polled into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Transmit<'b> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Its bytes.
+    pub payload: &'b [u8],
+}
+
+/// Counters of a node since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Datagrams handed out.
+    pub datagrams_sent: u64,
+    /// Their bytes, without IP and UDP headers.
+    pub bytes_sent: u64,
+    /// Datagrams taken in and applied.
+    pub datagrams_received: u64,
+    /// Bytes of all datagrams that arrived, refused ones included.
+    pub bytes_received: u64,
+    /// Datagrams refused, by cause.
+    pub refused: Refused,
+    /// Counters of membership.
+    pub swim: swim::Stats,
+    /// Counters of the map.
+    pub map: map::Stats,
+}
+
+/// Refused datagrams by cause; see [`PacketError`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refused {
+    /// [`PacketError::Truncated`].
+    pub truncated: u64,
+    /// [`PacketError::BadMagic`].
+    pub bad_magic: u64,
+    /// [`PacketError::UnsupportedVersion`].
+    pub unsupported_version: u64,
+    /// [`PacketError::Sealed`].
+    pub sealed: u64,
+    /// [`PacketError::WrongCluster`].
+    pub wrong_cluster: u64,
+    /// [`PacketError::BadChecksum`].
+    pub bad_checksum: u64,
+    /// [`PacketError::UnknownFrame`].
+    pub unknown_frame: u64,
+    /// [`PacketError::Malformed`].
+    pub malformed: u64,
+    /// [`PacketError::LimitExceeded`].
+    pub limit_exceeded: u64,
+    /// [`PacketError::OwnPacket`].
+    pub own_packet: u64,
+}
+
+impl Refused {
+    const fn count(&mut self, error: PacketError) {
+        let counter = match error {
+            PacketError::Truncated => &mut self.truncated,
+            PacketError::BadMagic => &mut self.bad_magic,
+            PacketError::UnsupportedVersion => &mut self.unsupported_version,
+            PacketError::Sealed => &mut self.sealed,
+            PacketError::WrongCluster => &mut self.wrong_cluster,
+            PacketError::BadChecksum => &mut self.bad_checksum,
+            PacketError::UnknownFrame => &mut self.unknown_frame,
+            PacketError::Malformed => &mut self.malformed,
+            PacketError::LimitExceeded => &mut self.limit_exceeded,
+            PacketError::OwnPacket => &mut self.own_packet,
+        };
+        *counter += 1;
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.truncated
+            + self.bad_magic
+            + self.unsupported_version
+            + self.sealed
+            + self.wrong_cluster
+            + self.bad_checksum
+            + self.unknown_frame
+            + self.malformed
+            + self.limit_exceeded
+            + self.own_packet
+    }
+}
+
+/// One node: membership, ownership and the map behind three inputs and three polls.
+///
+/// Inputs take `now`: [`handle_packet`](Self::handle_packet), [`handle_timeout`](Self::handle_timeout)
+/// and the wishes ([`join`](Self::join), [`insert`](Self::insert), …). Outputs take none and may be
+/// polled in any order: [`poll_transmit`](Self::poll_transmit), [`poll_event`](Self::poll_event),
+/// [`poll_timeout`](Self::poll_timeout). The crate's first page shows a loop that drives one.
+#[derive(Debug)]
+pub struct Node {
+    cluster: u32,
+    max_datagram: usize,
+    swim: Swim,
+    map: Map,
+    view: View,
+    events: Queue,
+    stats: Stats,
+    /// The datagram that the last poll began with, so that membership and the map take turns.
+    map_first: bool,
+}
+
+/// Inputs.
+impl Node {
+    /// A node that knows nobody yet.
+    ///
+    /// `entropy` seeds all its random choices and secrets: it must be unpredictable in production and
+    /// fixed in a simulation.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a setting or a part of the identity is out of range.
+    pub fn new(
+        now: Instant,
+        identity: Identity,
+        config: Config,
+        entropy: [u8; 32],
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        let Config { cluster, max_datagram, max_events, swim, map } = config;
+        // A start without the old map is a new replica, and boot epochs are never used twice.
+        let replica = ReplicaId::new(identity.id, identity.boot_epoch);
+        let view = [identity.id].into_iter().collect();
+        Ok(Self {
+            cluster: wire::cluster_tag(&cluster),
+            max_datagram,
+            swim: Swim::new(now, identity, &cluster, swim, max_datagram, entropy)?,
+            map: Map::new(now, replica, &cluster, map, max_datagram, entropy)?,
+            view,
+            events: Queue::new(max_events),
+            stats: Stats::default(),
+            map_first: false,
+        })
+    }
+
+    /// Takes a datagram that arrived from `from`. The packet may be altered in place.
+    ///
+    /// # Errors
+    ///
+    /// [`PacketError`] if the packet is not a correct one of this cluster. It is counted in
+    /// [`Stats::refused`] and otherwise as if it had never arrived; drivers go on.
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        packet: &mut [u8],
+    ) -> Result<(), PacketError> {
+        self.stats.bytes_received += packet.len() as u64;
+        let result = self.check_and_apply(now, from, packet);
+        match result {
+            Ok(()) => self.stats.datagrams_received += 1,
+            Err(error) => self.stats.refused.count(error),
+        }
+        result
+    }
+
+    /// Fires the timers that are due. Calling it early or again is harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.swim.is_silent() {
+            return;
+        }
+        self.swim.handle_timeout(now);
+        // A peer that is gone now may be the one that a pull waits for.
+        self.drain_swim(now);
+        self.map.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// Asks the nodes at `seeds` to let this one in, again and again until one does. Seeds are kept
+    /// (at most 64): if all members are lost, this node knocks there.
+    pub fn join(&mut self, now: Instant, seeds: &[SocketAddr]) {
+        self.swim.join(now, seeds);
+        self.settle(now);
+    }
+
+    /// Says goodbye: owns nothing from now on, answers until [`Event::LeaveFinished`], and is silent
+    /// after it.
+    pub fn leave(&mut self, now: Instant) {
+        self.swim.leave(now);
+        self.view.remove(self.id());
+        self.settle(now);
+    }
+
+    /// Tells the members new application metadata.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::TooLong`] above [`MAX_META`](crate::MAX_META) bytes.
+    pub fn set_meta(&mut self, now: Instant, meta: Vec<u8>) -> Result<(), ConfigError> {
+        self.swim.set_meta(now, meta)?;
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Writes `value` under `key`; see [`Map::insert`].
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`] names the limit that the write would break.
+    pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
+        let result = self.map.insert(now, key, value);
+        self.settle(now);
+        result
+    }
+
+    /// Removes what this node has seen of `key`; see [`Map::remove`].
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError::Exhausted`]: a removal is a write.
+    pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
+        let result = self.map.remove(now, key);
+        self.settle(now);
+        result
+    }
+
+    /// Writes `value`, or removes for `None`, superseding exactly the siblings in `context`; see
+    /// [`Map::resolve`].
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`] names the limit that the write would break.
+    pub fn resolve(
+        &mut self,
+        now: Instant,
+        key: &[u8],
+        context: &Context,
+        value: Option<&[u8]>,
+    ) -> Result<Option<Dot>, InsertError> {
+        let result = self.map.resolve(now, key, context, value);
+        self.settle(now);
+        result
+    }
+}
+
+/// Outputs.
+impl Node {
+    /// Writes the next datagram that this node owes into `buf`, or returns `None` when it owes nothing.
+    ///
+    /// The datagram is composed now, not when the need arose, so it carries the newest gossip and map
+    /// changes for its destination. Leaving it uncollected costs nothing: what is owed is kept as one
+    /// mark per peer, and marks merge.
+    ///
+    /// # Panics
+    ///
+    /// If `buf` is shorter than [`MIN_DATAGRAM`].
+    ///
+    /// ```
+    /// # use brickwork_core::{Config, Identity, Instant, Node};
+    /// # let addr = ([127, 0, 0, 1], 7000).into();
+    /// let mut node = Node::new(Instant::ZERO, Identity::new("a", addr), Config::lan(), [7; 32])?;
+    /// let mut buf = [0; 1400];
+    /// assert!(node.poll_transmit(&mut buf).is_none(), "a lone node has nobody to talk to");
+    /// # Ok::<(), brickwork_core::ConfigError>(())
+    /// ```
+    pub fn poll_transmit<'b>(&mut self, buf: &'b mut [u8]) -> Option<Transmit<'b>> {
+        assert!(buf.len() >= MIN_DATAGRAM, "buffer of {} bytes", buf.len());
+        let room = buf.len().min(self.max_datagram);
+        // Probes must not wait behind a bulk transfer, nor the transfer behind them: take turns.
+        self.map_first = !self.map_first;
+        let turns = [self.map_first, !self.map_first];
+        let sent = turns.into_iter().find_map(|map| {
+            if map {
+                self.transmit_map(&mut buf[..room])
+            } else {
+                self.transmit_swim(&mut buf[..room])
+            }
+        });
+        let (to, len) = sent?;
+        self.stats.datagrams_sent += 1;
+        self.stats.bytes_sent += len as u64;
+        Some(Transmit { to, payload: &buf[..len] })
+    }
+
+    /// The next event, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due; `None` if never.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        // A node that is out of the cluster has no timers at all.
+        let swim = self.swim.poll_timeout();
+        if self.swim.is_silent() {
+            None
+        } else {
+            swim.into_iter().chain(self.map.poll_timeout()).min()
+        }
+    }
+}
+
+/// Views.
+impl Node {
+    /// This node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.swim.me().id()
+    }
+
+    /// What this node tells of itself.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<Identity> {
+        self.swim.me().identity()
+    }
+
+    /// The live members, this node first (unless it left); the others in no particular order.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.swim.members()
+    }
+
+    /// The member of that id, dead and left ones included while they are remembered.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.swim.member(id)
+    }
+
+    /// The value read for `key`; see [`Map::get`].
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.map.get(key)
+    }
+
+    /// All concurrent values of `key`, in the order of their dots.
+    pub fn siblings(&self, key: &[u8]) -> impl Iterator<Item = Sibling<'_>> {
+        self.map.siblings(key)
+    }
+
+    /// The siblings of `key` as a context for [`resolve`](Self::resolve).
+    #[must_use]
+    pub fn context(&self, key: &[u8]) -> Context {
+        self.map.context(key)
+    }
+
+    /// All keys that have a value, with the value read for each.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.map.iter()
+    }
+
+    /// The map itself, for its further views.
+    #[must_use]
+    pub const fn map(&self) -> &Map {
+        &self.map
+    }
+
+    /// The membership itself, for its further views.
+    #[must_use]
+    pub const fn swim(&self) -> &Swim {
+        &self.swim
+    }
+
+    /// The member that owns `key` now: the highest rendezvous score among the live. A suspected
+    /// member stays owner until it is confirmed failed; one that leaves owns nothing.
+    #[must_use]
+    pub fn owner(&self, key: &[u8]) -> Option<NodeId> {
+        self.view.owner(hrw::key_hash(key))
+    }
+
+    /// The first `out.len()` members in the order of priorities for `key`, the owner in front.
+    pub fn owners<'o>(&self, key: &[u8], out: &'o mut [NodeId]) -> &'o [NodeId] {
+        self.view.owners(hrw::key_hash(key), out)
+    }
+
+    /// The members among which owners are chosen.
+    #[must_use]
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { swim: *self.swim.stats(), map: *self.map.stats(), ..self.stats }
+    }
+}
+
+impl Node {
+    fn check_and_apply(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        packet: &[u8],
+    ) -> Result<(), PacketError> {
+        let (sender, frames) = wire::open(packet, self.cluster)?;
+        self.swim.check_sender(sender)?;
+        let mut check = frames;
+        while let Some((tag, body)) = check.next()? {
+            if map::owns(tag) {
+                Map::check_frame(tag, body)?;
+            } else {
+                Swim::check_frame(tag, body)?;
+            }
+        }
+        self.swim.apply(now, from, sender, frames);
+        // Membership first: what the packet tells about its sender decides whether it is a peer.
+        self.drain_swim(now);
+        if !self.swim.is_silent() {
+            self.map.apply(now, sender, frames);
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Brings the view and the map's peers in step with membership, and queues all events for the
+    /// application: membership's first, so that an owner is known before its values.
+    fn settle(&mut self, now: Instant) {
+        self.drain_swim(now);
+        while let Some(event) = self.map.poll_event() {
+            self.events.push(event);
+        }
+    }
+
+    fn drain_swim(&mut self, now: Instant) {
+        while let Some(event) = self.swim.poll_event() {
+            match &event {
+                Event::Joined { identity } | Event::Restarted { identity, .. } => {
+                    self.view.insert(identity.id);
+                    self.map.peer_up(now, identity.id, identity.boot_epoch, identity.addr);
+                }
+                Event::Updated { identity } => self.map.peer_moved(identity.id, identity.addr),
+                Event::Failed { id } | Event::Left { id } => {
+                    self.view.remove(*id);
+                    self.map.peer_down(*id);
+                }
+                Event::Missed { .. } => self.rebuild(now),
+                Event::Suspected { .. }
+                | Event::Recovered { .. }
+                | Event::Conflict { .. }
+                | Event::LeaveFinished { .. }
+                | Event::Changed { .. }
+                | Event::Full => {}
+            }
+            self.events.push(event);
+        }
+        let boot = self.swim.me().identity().boot_epoch;
+        self.map.set_boot(boot);
+    }
+
+    /// More membership events than the queue holds came at once: start over from the member list.
+    fn rebuild(&mut self, now: Instant) {
+        let me = self.id();
+        let before: Vec<_> = self.view.nodes().to_vec();
+        self.view = self.swim.members().map(Member::id).collect();
+        for id in before {
+            let live = self.swim.member(id).is_some_and(Member::is_live);
+            if !live {
+                self.map.peer_down(id);
+            }
+        }
+        for member in self.swim.members().filter(|member| member.id() != me) {
+            let identity = member.identity();
+            self.map.peer_up(now, identity.id, identity.boot_epoch, identity.addr);
+        }
+    }
+
+    fn transmit_swim(&mut self, buf: &mut [u8]) -> Option<(SocketAddr, usize)> {
+        loop {
+            let peer = self.swim.next_peer()?;
+            let (cluster, me) = (self.cluster, self.swim.sender());
+            let len = wire::seal(buf, cluster, me, |w: &mut Writer<'_>| {
+                let probing = self.swim.write_frames(&peer, w);
+                // Spare room of a datagram that leaves anyway carries the map's news.
+                if let Some(id) = peer.id.filter(|_| !w.is_fresh()) {
+                    self.map.write_spare(id, probing, w);
+                }
+            });
+            if let Some(len) = len {
+                return Some((peer.addr, len));
+            }
+        }
+    }
+
+    fn transmit_map(&mut self, buf: &mut [u8]) -> Option<(SocketAddr, usize)> {
+        if self.swim.is_silent() {
+            return None;
+        }
+        loop {
+            let (slot, addr) = self.map.next_peer()?;
+            let (cluster, me) = (self.cluster, self.swim.sender());
+            let len = wire::seal(buf, cluster, me, |w: &mut Writer<'_>| {
+                self.map.write_frames(slot, w);
+                if !w.is_fresh() {
+                    self.swim.write_gossip(w);
+                }
+            });
+            if let Some(len) = len {
+                return Some((addr, len));
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! How what is heard changes what is believed.
+//!
+//! Evidence about a member is ordered by (boot epoch, incarnation, state); the greatest wins,
+//! whoever tells it and in whichever order it comes. Only the member itself raises its numbers: an
+//! accusation never does, it counts against the incarnation that is known. A `Dead` heard from
+//! another is one more accusation; the verdict is this node's own.
+
+use super::member::{Case, ME, State};
+use super::outbox::Msg;
+use super::suspicion::Suspicion;
+use super::wire::{AliveRow, Row};
+use super::{Origin, Swim};
+use crate::event::Event;
+use crate::hash;
+use crate::id::NodeId;
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+impl Swim {
+    pub(super) fn apply_row(&mut self, now: Instant, origin: Origin, row: Row<'_>) {
+        match row {
+            Row::Alive(row) => self.apply_alive(now, origin, row),
+            Row::Accused { id, boot, incarnation, accusers } => {
+                let Some(slot) = self.known(origin, id, boot) else { return };
+                if slot == ME {
+                    self.refute(now, origin, incarnation);
+                } else if incarnation < self.table.member(slot).incarnation {
+                    self.correct(origin, slot);
+                } else {
+                    self.accuse(now, slot, accusers.iter(), origin.sender.id, false);
+                }
+            }
+            Row::Left { id, boot, preimage } => self.apply_left(now, origin, id, boot, preimage),
+        }
+    }
+
+    /// The slot of `id` if it is known in exactly this boot. Whoever tells of an older one is corrected.
+    fn known(&mut self, origin: Origin, id: NodeId, boot: u64) -> Option<u32> {
+        let slot = self.table.slot(id)?;
+        let known = self.table.row(slot).boot();
+        if boot < known {
+            self.correct(origin, slot);
+        }
+        (boot == known).then_some(slot)
+    }
+
+    /// Tells the sender what is known of `about`: its own news were older.
+    fn correct(&mut self, origin: Origin, about: u32) {
+        if let Some(slot) = origin.slot {
+            self.outbox.row(slot, about);
+        }
+    }
+
+    pub(super) fn apply_alive(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) {
+        match self.table.slot(row.id) {
+            // Somebody else under this node's name is met in the join handshake.
+            Some(ME) => {}
+            None => self.admit(now, row),
+            Some(slot) => {
+                let known = self.table.row(slot);
+                if row.boot > known.boot() {
+                    self.restarted(now, slot, row);
+                } else if row.boot < known.boot() {
+                    self.correct(origin, slot);
+                } else {
+                    self.refreshed(now, origin, slot, row);
+                }
+            }
+        }
+    }
+
+    fn admit(&mut self, now: Instant, row: AliveRow<'_>) {
+        if self.table.len() >= self.config.max_members {
+            self.stats.members_refused += 1;
+            return;
+        }
+        let identity = row.identity();
+        self.events.push(Event::Joined { identity: Arc::clone(&identity) });
+        let slot = self.table.insert(identity, row.incarnation, row.version, row.commitment);
+        self.arm_probe(now);
+        self.joined(now);
+        self.tell(now, slot);
+    }
+
+    /// A known name with a higher boot epoch: everything known of the old boot is void.
+    fn restarted(&mut self, now: Instant, slot: u32, row: AliveRow<'_>) {
+        let (was_live, old_epoch) =
+            (self.table.member(slot).is_live(), self.table.row(slot).boot());
+        let identity = row.identity();
+        self.void_probes(slot);
+        self.suspicions.clear(slot);
+        self.table.set_identity(slot, Arc::clone(&identity), row.version);
+        self.table.set_state(slot, State::Alive, Case::None, now);
+        let known = self.table.row_mut(slot);
+        known.member.incarnation = row.incarnation;
+        known.member.rtt_us = 0;
+        known.commitment = row.commitment;
+        self.events.push(if was_live {
+            Event::Restarted { old_epoch, identity }
+        } else {
+            Event::Joined { identity }
+        });
+        self.arm_probe(now);
+        self.joined(now);
+        self.tell(now, slot);
+    }
+
+    /// News of the boot that is known.
+    fn refreshed(&mut self, now: Instant, origin: Origin, slot: u32, row: AliveRow<'_>) {
+        let known = self.table.row(slot);
+        let state = known.member.state;
+        if state == State::Left {
+            self.correct(origin, slot);
+            return;
+        }
+        let newer_identity = row.version > known.version;
+        let newer = row.incarnation > known.member.incarnation;
+        if newer_identity {
+            let identity = row.identity();
+            self.table.set_identity(slot, Arc::clone(&identity), row.version);
+            if state != State::Dead {
+                self.events.push(Event::Updated { identity });
+            }
+        }
+        if newer {
+            self.table.row_mut(slot).member.incarnation = row.incarnation;
+            self.suspicions.clear(slot);
+            self.table.set_state(slot, State::Alive, Case::None, now);
+            let member = self.table.member(slot);
+            match state {
+                State::Suspect => self.events.push(Event::Recovered { id: row.id }),
+                State::Dead => {
+                    let identity = Arc::clone(&member.identity);
+                    self.events.push(Event::Joined { identity });
+                    self.arm_probe(now);
+                    self.joined(now);
+                }
+                State::Alive | State::Left => {}
+            }
+        } else if state != State::Alive {
+            self.correct(origin, slot);
+        }
+        if newer || newer_identity {
+            self.tell(now, slot);
+        }
+    }
+
+    fn apply_left(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        id: NodeId,
+        boot: u64,
+        preimage: [u8; 16],
+    ) {
+        let Some(slot) = self.known(origin, id, boot) else { return };
+        if slot == ME {
+            return;
+        }
+        let by_itself = origin.sender.id == id;
+        let (state, commitment) = (self.table.member(slot).state, self.table.row(slot).commitment);
+        if hash::commitment(preimage) != commitment {
+            // Not the leaver's word: no more than somebody's claim that it is gone.
+            self.accuse(now, slot, [origin.sender.id].into_iter(), origin.sender.id, false);
+            return;
+        }
+        if by_itself {
+            self.outbox.msg(slot, Msg::LeftAck);
+        }
+        if state == State::Left {
+            return;
+        }
+        self.void_probes(slot);
+        self.suspicions.clear(slot);
+        let forget_at = now + self.config.tombstone_age;
+        self.table.set_state(slot, State::Left, Case::Left(Box::new(preimage)), forget_at);
+        if state != State::Dead {
+            self.events.push(Event::Left { id });
+        }
+        self.arm_join(now);
+        self.tell(now, slot);
+    }
+
+    /// This node is accused: raise the incarnation and say so, first of all to the sender.
+    fn refute(&mut self, now: Instant, origin: Origin, accused: u32) {
+        let me = self.table.me();
+        if me.state != State::Alive {
+            return;
+        }
+        if let Some(slot) = origin.slot {
+            self.outbox.row(slot, ME);
+        }
+        if accused < me.incarnation || now < self.refute_after {
+            return;
+        }
+        self.refute_after = now + self.config.retry_min;
+        let row = self.table.row_mut(ME);
+        row.member.incarnation = row.member.incarnation.saturating_add(1);
+        self.stats.refutations += 1;
+        self.worsen_health();
+        self.tell(now, ME);
+    }
+
+    /// Adds accusers of a live member, heard through `relay`, and moves the deadline of its suspicion.
+    pub(super) fn accuse(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        accusers: impl Iterator<Item = NodeId>,
+        relay: NodeId,
+        own: bool,
+    ) {
+        let member = self.table.member(slot);
+        if !member.is_live() || slot == ME {
+            return;
+        }
+        let (id, n) = (member.id(), self.len());
+        let fresh = member.state == State::Alive;
+        if fresh {
+            let suspicion = Case::Suspicion(Box::new(Suspicion::new(now)));
+            self.table.set_state(slot, State::Suspect, suspicion, now);
+        }
+        let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
+        suspicion.own |= own;
+        let mut news = fresh;
+        for accuser in accusers {
+            news |= suspicion.add(accuser, relay);
+        }
+        let by = suspicion.accusers.first().copied().unwrap_or(relay);
+        // New evidence can put the deadline into the past, which must not look like a stall.
+        self.suspicions.set(slot, suspicion.deadline(&self.config, n).max(now));
+        if fresh {
+            self.events.push(Event::Suspected { id, by });
+        }
+        if news {
+            self.tell(now, slot);
+        }
+    }
+
+    pub(super) fn fire_suspicions(&mut self, now: Instant) {
+        let due = self.suspicions.next().map(|at| at.max(self.verdicts_after));
+        if due.is_none_or(|at| at > now) || self.notice_stall(now, due) {
+            return;
+        }
+        while let Some((_, slot)) = self.suspicions.pop(now) {
+            let id = self.table.member(slot).id();
+            let row = self.table.row_mut(slot);
+            // The accusers go on with the news: they are its evidence.
+            let case = core::mem::replace(&mut row.case, Case::None);
+            self.void_probes(slot);
+            let forget_at = now + self.config.tombstone_age;
+            self.table.set_state(slot, State::Dead, case, forget_at);
+            self.events.push(Event::Failed { id });
+            self.arm_join(now);
+            self.tell(now, slot);
+        }
+    }
+}

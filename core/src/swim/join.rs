@@ -1,0 +1,350 @@
+//! Getting in, and finding back: the join handshake, contested names, and knocking at the lost.
+//!
+//! A join is answered with a cookie that only the owner of the address can repeat, and with the
+//! member list only after that: an address that was not proven never gets more bytes than it sent.
+//!
+//! Restart under the same name: the higher boot epoch wins, unless the old one answers a challenge
+//! at its other address; then the newcomer is told and stays out. A newcomer with a lower boot epoch
+//! than the one known (its clock stepped back) is told and adopts the next higher one.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::member::{ME, Member, State};
+use super::outbox::Msg;
+use super::wire::AliveRow;
+use super::{Origin, Swim};
+use crate::event::Event;
+use crate::id::{Identity, NodeId};
+use crate::time::Instant;
+use crate::wire::Sender;
+
+/// Most seeds that are kept.
+const MAX_SEEDS: usize = 64;
+/// Most addresses whose answer to a join is awaited.
+const MAX_ASKED: usize = 64;
+/// Most contested names that are challenged at a time.
+const MAX_CHALLENGES: usize = 16;
+/// Cookies change this often; the last two are good.
+const COOKIE_PERIOD: Duration = Duration::from_secs(10);
+/// One node knocks at lost members at least this often.
+const SLOWEST_RECONNECT: Duration = Duration::from_secs(60);
+/// Boot epochs this near to the end of the range are nobody's: adopting the next would exhaust it.
+const LAST_BOOT: u64 = u64::MAX - (1 << 32);
+
+/// A known name asks to join from another address: is the old one still there?
+#[derive(Debug)]
+struct Challenge {
+    id: NodeId,
+    /// The boot that holds the name.
+    boot: u64,
+    newcomer: SocketAddr,
+    newcomer_boot: u64,
+    seq: u32,
+    retry_at: Instant,
+    deadline: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Joiner {
+    seeds: Vec<SocketAddr>,
+    /// When to ask the seeds again, or to knock at a lost member.
+    next_at: Option<Instant>,
+    /// How long the last wait was, while nobody answered.
+    wait: Option<Duration>,
+    /// Addresses that were sent a join lately, and when.
+    asked: Vec<(SocketAddr, Instant)>,
+    challenges: Vec<Challenge>,
+    /// Names whose old holder did not answer: their next join is let in. With the newcomer's boot.
+    cleared: Vec<(NodeId, u64)>,
+    /// Another live node bears this name; this one stays out.
+    pub(super) conflicted: bool,
+}
+
+impl Joiner {
+    pub(super) fn next(&self) -> Option<Instant> {
+        let challenges = self.challenges.iter().map(|c| c.retry_at.min(c.deadline));
+        challenges.chain(self.next_at).min()
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.next_at = None;
+    }
+
+    fn was_asked(&self, addr: SocketAddr) -> bool {
+        self.asked.iter().any(|(other, _)| *other == addr)
+    }
+}
+
+impl Swim {
+    pub(super) fn start_join(&mut self, now: Instant, seeds: &[SocketAddr]) {
+        if self.leave.started() || self.joiner.conflicted {
+            return;
+        }
+        let own = self.table.me().addr();
+        for &seed in seeds {
+            let known = &mut self.joiner.seeds;
+            if seed != own && !known.contains(&seed) && known.len() < MAX_SEEDS {
+                known.push(seed);
+            }
+        }
+        self.joiner.wait = None;
+        self.knock(now);
+    }
+
+    /// Arms the timer that looks for lost members, if there is somebody to look for.
+    pub(super) fn arm_join(&mut self, now: Instant) {
+        let somebody = !self.joiner.seeds.is_empty() || !self.table.gone().is_empty();
+        if somebody && self.joiner.next_at.is_none() && !self.leave.started() {
+            self.joiner.next_at = Some(now + self.reconnect_wait());
+        }
+    }
+
+    /// A member was admitted: unanswered joins start over if all are lost again.
+    pub(super) fn joined(&mut self, now: Instant) {
+        if self.joiner.wait.take().is_some() {
+            self.joiner.next_at = None;
+        }
+        self.arm_join(now);
+    }
+
+    /// The cluster as a whole knocks about once per interval: each of n nodes every n intervals.
+    fn reconnect_wait(&mut self) -> Duration {
+        let n = u32::try_from(self.len().max(1)).unwrap_or(u32::MAX);
+        let wait = self.config.reconnect_interval.saturating_mul(n);
+        self.rng.jitter(wait.min(SLOWEST_RECONNECT))
+    }
+
+    pub(super) fn fire_join(&mut self, now: Instant) {
+        self.fire_challenges(now);
+        if self.joiner.next_at.is_some_and(|at| at <= now) {
+            self.knock(now);
+        }
+    }
+
+    /// Alone: asks every seed. Otherwise: knocks at one of the lost, a failed member or a seed that
+    /// is no member.
+    fn knock(&mut self, now: Instant) {
+        self.joiner.next_at = None;
+        let life = self.config.join_retry_max * 2;
+        self.joiner.asked.retain(|(_, at)| now.since(*at) < life);
+        if self.table.live().is_empty() {
+            for seed in self.joiner.seeds.clone() {
+                self.ask(now, seed, 0);
+            }
+            let wait = match self.joiner.wait {
+                None => self.config.join_retry,
+                Some(wait) => (wait * 2).min(self.config.join_retry_max),
+            };
+            self.joiner.wait = Some(wait);
+            if !self.joiner.seeds.is_empty() {
+                self.joiner.next_at = Some(now + self.rng.jitter(wait));
+            }
+            self.knock_at_dead();
+            if !self.table.gone().is_empty() && self.joiner.next_at.is_none() {
+                self.joiner.next_at = Some(now + self.rng.jitter(wait));
+            }
+            return;
+        }
+        let gone = self.table.gone().len();
+        let drawn = self.rng.below(gone + self.joiner.seeds.len());
+        if drawn < gone {
+            self.knock_at_dead();
+        } else if let Some(&seed) = self.joiner.seeds.get(drawn - gone) {
+            // Once per interval of the whole cluster, so looking at all members is cheap enough.
+            if !self.members().any(|member| member.addr() == seed) {
+                self.ask(now, seed, 0);
+            }
+        }
+        self.arm_join(now);
+    }
+
+    /// Pings a failed member; the ping tells it that it is held dead, and it refutes.
+    fn knock_at_dead(&mut self) {
+        let gone = self.table.gone();
+        let Some(&slot) = gone.get(self.rng.below(gone.len())) else { return };
+        let member = self.table.member(slot);
+        if member.state == State::Dead {
+            let (seq, target) = (self.prober.next_seq(), member.id());
+            self.outbox.msg(slot, Msg::Ping { seq, target });
+        }
+    }
+
+    fn ask(&mut self, now: Instant, addr: SocketAddr, cookie: u64) {
+        let asked = &mut self.joiner.asked;
+        if let Some((_, at)) = asked.iter_mut().find(|(other, _)| *other == addr) {
+            *at = now;
+        } else if asked.len() < MAX_ASKED {
+            asked.push((addr, now));
+        } else {
+            return;
+        }
+        self.outbox.stranger(addr, Msg::Join { cookie });
+    }
+
+    /// A keyed hash of who asks from where and roughly when: stateless proof of the address.
+    fn cookie(&self, from: SocketAddr, sender: Sender, period: u64) -> u64 {
+        let mut text = [0; 48];
+        let mut w = crate::wire::Writer::new(&mut text);
+        let written = w
+            .addr(from)
+            .and_then(|()| w.node(sender.id))
+            .and_then(|()| w.u64(sender.boot_epoch))
+            .and_then(|()| w.u64(period));
+        debug_assert!(written.is_ok(), "19 + 3 * 8 bytes fit");
+        // Zero on the wire means that there is no cookie yet.
+        self.secret.hash(&text).max(1)
+    }
+
+    pub(super) fn on_join(&mut self, now: Instant, origin: Origin, cookie: u64, row: AliveRow<'_>) {
+        let (from, sender) = (origin.from, origin.sender);
+        if row.id != sender.id || row.boot != sender.boot_epoch || self.leave.started() {
+            self.stats.misaddressed += 1;
+            return;
+        }
+        let period = now.as_nanos() / u64::try_from(COOKIE_PERIOD.as_nanos()).unwrap_or(u64::MAX);
+        let good = |period| cookie == self.cookie(from, sender, period);
+        if !good(period) && !period.checked_sub(1).is_some_and(good) {
+            let cookie = self.cookie(from, sender, period);
+            self.outbox.stranger(from, Msg::Cookie { cookie });
+            return;
+        }
+        match self.table.slot(row.id) {
+            Some(ME) => self.contested(row.id, from),
+            None => self.let_in(now, origin, row),
+            Some(slot) => {
+                let known = self.table.row(slot);
+                let (boot, live) = (known.boot(), known.member.is_live());
+                let cleared = self.joiner.cleared.iter().position(|c| *c == (row.id, row.boot));
+                let elsewhere = known.member.addr() != row.addr && live && cleared.is_none();
+                if boot == row.boot {
+                    self.let_in(now, origin, row);
+                } else if elsewhere {
+                    self.challenge(now, slot, from, row.boot);
+                } else if row.boot > boot {
+                    if let Some(at) = cleared {
+                        self.joiner.cleared.swap_remove(at);
+                    }
+                    self.let_in(now, origin, row);
+                } else {
+                    self.outbox.stranger(from, Msg::BootTooOld { boot });
+                }
+            }
+        }
+    }
+
+    /// Admits a newcomer and tells it everyone.
+    fn let_in(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) {
+        self.apply_alive(now, origin, row);
+        let Some(slot) = self.table.slot(row.id) else { return };
+        self.outbox.row(slot, ME);
+        let owed = self.outbox.to(slot);
+        owed.buckets = u64::MAX;
+        owed.resume = 0;
+    }
+
+    /// The name belongs to a live node elsewhere.
+    fn contested(&mut self, id: NodeId, newcomer: SocketAddr) {
+        let Some(holder) = self.member(id).map(Member::addr) else { return };
+        self.outbox.stranger(newcomer, Msg::Conflict { id });
+        self.events.push(Event::Conflict { id, holder, newcomer });
+    }
+
+    fn challenge(&mut self, now: Instant, slot: u32, newcomer: SocketAddr, newcomer_boot: u64) {
+        let (id, boot) = (self.table.member(slot).id(), self.table.row(slot).boot());
+        let challenges = &mut self.joiner.challenges;
+        if challenges.len() >= MAX_CHALLENGES || challenges.iter().any(|c| c.id == id) {
+            return;
+        }
+        let seq = self.prober.next_seq();
+        challenges.push(Challenge {
+            id,
+            boot,
+            newcomer,
+            newcomer_boot,
+            seq,
+            retry_at: now + self.config.retry_max,
+            deadline: now + self.config.probe_interval,
+        });
+        self.outbox.msg(slot, Msg::Ping { seq, target: id });
+    }
+
+    pub(super) fn challenge_answered(&mut self, sender: Sender, seq: u32) {
+        let of = |c: &Challenge| c.seq == seq && c.id == sender.id && c.boot == sender.boot_epoch;
+        if let Some(at) = self.joiner.challenges.iter().position(of) {
+            let challenge = self.joiner.challenges.swap_remove(at);
+            self.contested(challenge.id, challenge.newcomer);
+        }
+    }
+
+    fn fire_challenges(&mut self, now: Instant) {
+        let mut challenges = core::mem::take(&mut self.joiner.challenges);
+        challenges.retain_mut(|challenge| {
+            let id = challenge.id;
+            if challenge.deadline <= now {
+                // The newcomer asks again and is let in then.
+                let cleared = &mut self.joiner.cleared;
+                if cleared.len() >= MAX_CHALLENGES {
+                    cleared.remove(0);
+                }
+                cleared.push((id, challenge.newcomer_boot));
+                return false;
+            }
+            if challenge.retry_at <= now {
+                challenge.retry_at = now + self.config.retry_max;
+                if let Some(slot) = self.table.slot(id) {
+                    self.outbox.msg(slot, Msg::Ping { seq: challenge.seq, target: id });
+                }
+            }
+            true
+        });
+        self.joiner.challenges = challenges;
+    }
+
+    pub(super) fn on_cookie(&mut self, origin: Origin, cookie: u64) {
+        if self.joiner.was_asked(origin.from) && !self.leave.started() {
+            self.outbox.stranger(origin.from, Msg::Join { cookie });
+        }
+    }
+
+    pub(super) fn on_stranger(&mut self, now: Instant, origin: Origin) {
+        let Some(slot) = origin.slot else { return };
+        let from = origin.from;
+        let lately = |&(addr, at): &(SocketAddr, Instant)| {
+            addr == from && now.since(at) < self.config.join_retry
+        };
+        let asked = self.joiner.asked.iter().any(lately);
+        if self.table.member(slot).addr() == from && !asked && !self.leave.started() {
+            self.ask(now, from, 0);
+        }
+    }
+
+    pub(super) fn on_conflict(&mut self, origin: Origin, id: NodeId, holder: SocketAddr) {
+        let me = self.table.me();
+        let newcomer = me.addr();
+        if id != me.id() || holder == newcomer || !self.joiner.was_asked(origin.from) {
+            return;
+        }
+        self.joiner.conflicted = true;
+        self.joiner.stop();
+        self.stop_probing();
+        self.gossip_at = None;
+        self.outbox.clear();
+        self.events.push(Event::Conflict { id, holder, newcomer });
+    }
+
+    /// This node's clock stepped back between two starts: take the next boot epoch after the known.
+    pub(super) fn on_boot_too_old(&mut self, now: Instant, origin: Origin, boot: u64) {
+        let me = &self.table.me().identity;
+        if boot < me.boot_epoch || boot > LAST_BOOT || !self.joiner.was_asked(origin.from) {
+            return;
+        }
+        let identity = Identity::clone(me).with_boot_epoch(boot + 1);
+        let version = self.table.row(ME).version;
+        self.table.set_identity(ME, Arc::new(identity), version);
+        self.tell(now, ME);
+        self.ask(now, origin.from, 0);
+    }
+}

@@ -1,0 +1,440 @@
+//! The member table: who is known, in which state, and in which order they are probed.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::suspicion::Suspicion;
+use crate::hash::{self, Index, Secret};
+use crate::id::{Identity, NodeId};
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// What is believed of a member. The order is the order of evidence at equal incarnations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_enums)] // the protocol has these four
+pub enum State {
+    /// It answers.
+    Alive,
+    /// It did not answer somebody; it has time to refute.
+    Suspect,
+    /// It was confirmed failed.
+    Dead,
+    /// It said goodbye.
+    Left,
+}
+
+/// A member as this node sees it.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub(super) identity: Arc<Identity>,
+    pub(super) incarnation: u32,
+    pub(super) state: State,
+    /// Smoothed round-trip time in microseconds; zero until measured.
+    pub(super) rtt_us: u32,
+}
+
+impl Member {
+    /// What the member says of itself.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.identity.id
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.identity.addr
+    }
+
+    /// How often it refuted an accusation since its start.
+    #[must_use]
+    pub const fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// What is believed of it.
+    #[must_use]
+    pub const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it counts as a member: alive, or suspected and not yet confirmed failed.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        matches!(self.state, State::Alive | State::Suspect)
+    }
+
+    /// The smoothed round-trip time to it, once measured.
+    #[must_use]
+    pub const fn rtt(&self) -> Option<Duration> {
+        if self.rtt_us == 0 { None } else { Some(Duration::from_micros(self.rtt_us as u64)) }
+    }
+}
+
+/// What goes with the state.
+#[derive(Debug)]
+pub(super) enum Case {
+    /// Alive or dead: nothing.
+    None,
+    /// Suspect: who accuses.
+    Suspicion(Box<Suspicion>),
+    /// Left: the secret that proves it, passed on with the news.
+    Left(Box<[u8; 16]>),
+}
+
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) member: Member,
+    /// Version of the identity within its boot; address and metadata may change.
+    pub(super) version: u32,
+    /// Commitment to the secret that a graceful leave reveals.
+    pub(super) commitment: u64,
+    pub(super) case: Case,
+    /// Position in `live` or in `gone`, whichever the state says.
+    position: u32,
+    /// Position in its digest bucket while live.
+    in_bucket: u32,
+    digest: u64,
+    /// Stamp of the newest tombstone made for this row; an older one is void.
+    tombstone: u64,
+}
+
+impl Row {
+    pub(super) fn boot(&self) -> u64 {
+        self.member.identity.boot_epoch
+    }
+}
+
+/// This node itself.
+pub(super) const ME: u32 = 0;
+/// Digest buckets of the table.
+pub(super) const BUCKETS: usize = 64;
+
+/// All known members in slots; slot [`ME`] is this node. Every operation is O(1), apart from sampling,
+/// which is bounded by the sample.
+#[derive(Debug)]
+pub(super) struct Table {
+    rows: Vec<Option<Row>>,
+    free: Vec<u32>,
+    index: Index<NodeId>,
+    /// Live peers. The part before `cursor` was probed this round; the rest is shuffled as it is drawn.
+    live: Vec<u32>,
+    cursor: usize,
+    /// Dead and left peers.
+    gone: Vec<u32>,
+    /// When each tombstone ends, oldest first, with the stamp of the row when it was made.
+    expiries: VecDeque<(Instant, u32, u64)>,
+    /// Tombstones made so far: their stamps.
+    stamps: u64,
+    buckets: [Vec<u32>; BUCKETS],
+    sums: [u64; BUCKETS],
+}
+
+impl Table {
+    pub(super) fn new(me: Arc<Identity>, commitment: u64, secret: Secret) -> Self {
+        let mut table = Self {
+            rows: Vec::new(),
+            free: Vec::new(),
+            index: Index::new(secret),
+            live: Vec::new(),
+            cursor: 0,
+            gone: Vec::new(),
+            expiries: VecDeque::new(),
+            stamps: 0,
+            buckets: [const { Vec::new() }; BUCKETS],
+            sums: [0; BUCKETS],
+        };
+        table.index.insert(me.id, ME);
+        table.rows.push(Some(Row::alive(me, 0, 0, commitment)));
+        table.enter_bucket(ME);
+        table
+    }
+
+    pub(super) fn slot(&self, id: NodeId) -> Option<u32> {
+        self.index.get(&id)
+    }
+
+    /// The row of `slot`, which must be in use: slots are handed out by this table and forgotten by
+    /// their holders when [`Table::expire`] frees them.
+    pub(super) fn row(&self, slot: u32) -> &Row {
+        self.rows[slot as usize].as_ref().expect("slot is in use")
+    }
+
+    /// The row of a slot that may have been freed since it was noted.
+    pub(super) fn try_row(&self, slot: u32) -> Option<&Row> {
+        self.rows.get(slot as usize).and_then(Option::as_ref)
+    }
+
+    pub(super) fn row_mut(&mut self, slot: u32) -> &mut Row {
+        self.rows[slot as usize].as_mut().expect("slot is in use")
+    }
+
+    pub(super) fn member(&self, slot: u32) -> &Member {
+        &self.row(slot).member
+    }
+
+    pub(super) fn me(&self) -> &Member {
+        self.member(ME)
+    }
+
+    /// Live peers, this node not among them.
+    pub(super) fn live(&self) -> &[u32] {
+        &self.live
+    }
+
+    /// Peers that failed or left and are still remembered.
+    pub(super) fn gone(&self) -> &[u32] {
+        &self.gone
+    }
+
+    /// Rows in use, this node's own included.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len() - self.free.len()
+    }
+
+    /// Adds a live member that is not known yet.
+    #[allow(clippy::cast_possible_truncation)] // max_members is far below u32::MAX
+    pub(super) fn insert(
+        &mut self,
+        identity: Arc<Identity>,
+        incarnation: u32,
+        version: u32,
+        commitment: u64,
+    ) -> u32 {
+        let id = identity.id;
+        let row = Row::alive(identity, incarnation, version, commitment);
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.rows[slot as usize] = Some(row);
+                slot
+            }
+            None => {
+                self.rows.push(Some(row));
+                self.rows.len() as u32 - 1
+            }
+        };
+        self.index.insert(id, slot);
+        self.enter_live(slot);
+        self.enter_bucket(slot);
+        slot
+    }
+
+    /// Gives a row a new identity, keeping the digest in step.
+    pub(super) fn set_identity(&mut self, slot: u32, identity: Arc<Identity>, version: u32) {
+        let counted = self.row(slot).member.is_live();
+        if counted {
+            self.leave_bucket(slot);
+        }
+        let row = self.row_mut(slot);
+        row.digest = identity.digest();
+        row.version = version;
+        row.member.identity = identity;
+        if counted {
+            self.enter_bucket(slot);
+        }
+    }
+
+    /// Changes a row's state and keeps the lists and the digest in step. A row that becomes dead or
+    /// left is remembered until `forget_at`.
+    pub(super) fn set_state(&mut self, slot: u32, state: State, case: Case, forget_at: Instant) {
+        let was_live = self.row(slot).member.is_live();
+        let row = self.row_mut(slot);
+        row.member.state = state;
+        row.case = case;
+        let is_live = row.member.is_live();
+        if was_live && !is_live {
+            self.leave_bucket(slot);
+            if slot != ME {
+                self.leave_live(slot);
+                self.enter_gone(slot);
+                self.stamps += 1;
+                self.row_mut(slot).tombstone = self.stamps;
+                self.expiries.push_back((forget_at, slot, self.stamps));
+            }
+        } else if !was_live && is_live {
+            if slot != ME {
+                self.leave_gone(slot);
+                self.enter_live(slot);
+            }
+            self.enter_bucket(slot);
+        }
+    }
+
+    /// When the oldest tombstone ends.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.front().map(|&(at, _, _)| at)
+    }
+
+    /// Forgets one tombstone that is due and returns its slot. Entries of members that came back
+    /// meanwhile are dropped on the way.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<u32> {
+        while let Some(&(at, slot, stamp)) = self.expiries.front() {
+            if at > now {
+                return None;
+            }
+            self.expiries.pop_front();
+            let Some(row) = self.rows.get(slot as usize).and_then(Option::as_ref) else { continue };
+            if row.member.is_live() || row.tombstone != stamp {
+                continue;
+            }
+            let id = row.member.id();
+            self.leave_gone(slot);
+            self.index.remove(&id);
+            self.rows[slot as usize] = None;
+            self.free.push(slot);
+            return Some(slot);
+        }
+        None
+    }
+
+    /// The next member to probe: round robin over a permutation that is shuffled as it is drawn, so
+    /// two probes of one member lie at most 2n - 1 apart (SWIM section 4.3).
+    pub(super) fn next_probe(&mut self, rng: &mut Rng) -> Option<u32> {
+        if self.cursor >= self.live.len() {
+            self.cursor = 0;
+        }
+        if self.live.is_empty() {
+            return None;
+        }
+        let drawn = self.cursor + rng.below(self.live.len() - self.cursor);
+        self.swap_live(self.cursor, drawn);
+        self.cursor += 1;
+        Some(self.live[self.cursor - 1])
+    }
+
+    /// Up to `k` distinct live peers that pass `wanted`: a window of the permutation from a random place.
+    pub(super) fn sample(
+        &self,
+        rng: &mut Rng,
+        k: usize,
+        mut wanted: impl FnMut(&Member) -> bool,
+        mut take: impl FnMut(u32),
+    ) {
+        let start = rng.below(self.live.len());
+        // In a small cluster look at everyone, in a large one give up before it becomes a scan.
+        let looks = self.live.len().min(4 * k + 64);
+        let window = self.live[start..].iter().chain(&self.live[..start]).take(looks);
+        let mut left = k;
+        for &slot in window {
+            if left == 0 {
+                break;
+            }
+            if wanted(self.member(slot)) {
+                take(slot);
+                left -= 1;
+            }
+        }
+    }
+
+    /// The sum of the digests of all live members, this node included.
+    pub(super) fn digest(&self) -> u64 {
+        self.sums.iter().fold(0, |sum, &bucket| sum.wrapping_add(bucket))
+    }
+
+    /// The digest of one bucket, folded to 32 bits.
+    #[allow(clippy::cast_possible_truncation)] // folding is what is wanted
+    pub(super) fn bucket_digest(&self, bucket: usize) -> u32 {
+        let sum = self.sums[bucket];
+        (sum ^ (sum >> 32)) as u32
+    }
+
+    /// The live members of one bucket, this node included.
+    pub(super) fn bucket(&self, bucket: usize) -> &[u32] {
+        &self.buckets[bucket]
+    }
+
+    fn bucket_of(&self, slot: u32) -> usize {
+        (hash::mix(self.member(slot).id().0) >> 58) as usize
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // no more members than u32
+    fn enter_bucket(&mut self, slot: u32) {
+        let bucket = self.bucket_of(slot);
+        let row = self.rows[slot as usize].as_mut().expect("slot is in use");
+        row.in_bucket = self.buckets[bucket].len() as u32;
+        self.sums[bucket] = self.sums[bucket].wrapping_add(row.digest);
+        self.buckets[bucket].push(slot);
+    }
+
+    fn leave_bucket(&mut self, slot: u32) {
+        let bucket = self.bucket_of(slot);
+        let (at, digest) = (self.row(slot).in_bucket, self.row(slot).digest);
+        self.sums[bucket] = self.sums[bucket].wrapping_sub(digest);
+        self.buckets[bucket].swap_remove(at as usize);
+        if let Some(&moved) = self.buckets[bucket].get(at as usize) {
+            self.row_mut(moved).in_bucket = at;
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn enter_live(&mut self, slot: u32) {
+        self.row_mut(slot).position = self.live.len() as u32;
+        self.live.push(slot);
+    }
+
+    fn leave_live(&mut self, slot: u32) {
+        let mut at = self.row(slot).position as usize;
+        if at < self.cursor {
+            // Keep the probed part in front: its last one takes the leaver's place.
+            self.cursor -= 1;
+            self.swap_live(at, self.cursor);
+            at = self.cursor;
+        }
+        self.swap_live(at, self.live.len() - 1);
+        self.live.pop();
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn swap_live(&mut self, a: usize, b: usize) {
+        self.live.swap(a, b);
+        for at in [a, b] {
+            let slot = self.live[at];
+            self.row_mut(slot).position = at as u32;
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation)]
+    fn enter_gone(&mut self, slot: u32) {
+        self.row_mut(slot).position = self.gone.len() as u32;
+        self.gone.push(slot);
+    }
+
+    fn leave_gone(&mut self, slot: u32) {
+        let at = self.row(slot).position;
+        self.gone.swap_remove(at as usize);
+        if let Some(&moved) = self.gone.get(at as usize) {
+            self.row_mut(moved).position = at;
+        }
+    }
+}
+
+impl Row {
+    fn alive(identity: Arc<Identity>, incarnation: u32, version: u32, commitment: u64) -> Self {
+        Self {
+            digest: identity.digest(),
+            member: Member { identity, incarnation, state: State::Alive, rtt_us: 0 },
+            version,
+            commitment,
+            case: Case::None,
+            position: 0,
+            in_bucket: 0,
+            tombstone: 0,
+        }
+    }
+}

@@ -1,0 +1,603 @@
+//! Membership: who is alive, by probing and gossip.
+//!
+//! The protocol is SWIM (Das, Gupta, Motivala 2002) with the extensions of Lifeguard (Dadgar,
+//! Phillips, Currey 2018): every interval a node probes one member, first directly and, while no
+//! answer comes, through helpers; a member that stays silent is suspected, and counts as failed when
+//! it did not refute in time. News ride on every datagram. Each node also compares a digest of its
+//! table with every peer it talks to and exchanges what differs, so a lost update leaves no hole.
+//!
+//! [`Swim`] stands alone; a [`Node`](crate::Node) composes it with the map.
+//!
+//! ```
+//! use brickwork_core::{Event, Identity, Instant, swim};
+//!
+//! let now = Instant::ZERO;
+//! let node = |name, port, seed| {
+//!     let identity = Identity::new(name, ([127, 0, 0, 1], port).into());
+//!     swim::Swim::new(now, identity, "docs", swim::Config::lan(), 1400, [seed; 32])
+//! };
+//! let (mut a, mut b) = (node("a", 1, 1)?, node("b", 2, 2)?);
+//! b.join(now, &[a.me().addr()]);
+//!
+//! // Carry datagrams to and fro until nobody has anything to say.
+//! let mut buf = [0; 1400];
+//! loop {
+//!     if let Some(sent) = a.poll_transmit(&mut buf) {
+//!         let len = sent.payload.len();
+//!         b.handle_packet(now, a.me().addr(), &mut buf[..len])?;
+//!     } else if let Some(sent) = b.poll_transmit(&mut buf) {
+//!         let len = sent.payload.len();
+//!         a.handle_packet(now, b.me().addr(), &mut buf[..len])?;
+//!     } else {
+//!         break;
+//!     }
+//! }
+//! assert_eq!(a.members().count(), 2);
+//! assert!(matches!(a.poll_event(), Some(Event::Joined { identity }) if identity.name == "b"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod config;
+mod evidence;
+mod gossip;
+mod join;
+mod leave;
+mod member;
+mod outbox;
+mod probe;
+mod suspicion;
+mod wire;
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+pub use config::Config;
+pub use member::{Member, State};
+pub(crate) use wire::owns;
+
+use crate::config::{ConfigError, check_datagram, check_identity};
+use crate::event::{Event, Queue};
+use crate::hash::{self, Secret};
+use crate::id::{Identity, NodeId};
+use crate::rng::Rng;
+use crate::time::Instant;
+use crate::timer::Deadlines;
+use crate::wire::{self as packet, NoRoom, PacketError, Sender, Writer};
+use crate::{MIN_DATAGRAM, Transmit};
+use gossip::Gossip;
+use join::Joiner;
+use leave::Leave;
+use member::{BUCKETS, ME, Table};
+use outbox::{Msg, Outbox, Owed};
+use probe::Prober;
+use wire::{Context, Frame};
+
+/// Counters of membership since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Probes started.
+    pub probes: u64,
+    /// Probes that neither the member nor a helper answered.
+    pub probes_failed: u64,
+    /// Probes without a verdict because this node itself was stalled.
+    pub probes_void: u64,
+    /// Accusations against this node that it refuted.
+    pub refutations: u64,
+    /// Members refused because the table was full.
+    pub members_refused: u64,
+    /// Frames meant for somebody else, or from a boot that is over: skipped.
+    pub misaddressed: u64,
+}
+
+/// Whom a packet came from, in terms of the table.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    from: SocketAddr,
+    sender: Sender,
+    /// The sender's slot, if it is known in this boot.
+    slot: Option<u32>,
+}
+
+/// The membership state machine of one node.
+#[derive(Debug)]
+pub struct Swim {
+    config: Config,
+    max_datagram: usize,
+    cluster: u32,
+    secret: Secret,
+    rng: Rng,
+    /// What a graceful leave reveals; the rows of this boot carry the commitment to it.
+    preimage: [u8; 16],
+    table: Table,
+    suspicions: Deadlines,
+    gossip: Gossip,
+    outbox: Outbox,
+    prober: Prober,
+    joiner: Joiner,
+    leave: Leave,
+    /// When dedicated gossip is due; armed while there is something to tell.
+    gossip_at: Option<Instant>,
+    /// Until then no differing table digest starts an exchange.
+    exchange_after: Instant,
+    /// Until then this node does not refute again, so accusations cannot run its numbers up.
+    refute_after: Instant,
+    /// Until then no suspicion runs out: this node was stalled and hears the others first.
+    verdicts_after: Instant,
+    events: Queue,
+    stats: Stats,
+}
+
+/// Inputs.
+impl Swim {
+    /// A node that knows nobody yet.
+    ///
+    /// `cluster` names the cluster, `max_datagram` bounds what is sent, and `entropy` seeds all
+    /// random choices and secrets: it must be unpredictable in production and fixed in a simulation.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a setting or a part of the identity is out of range.
+    pub fn new(
+        now: Instant,
+        identity: Identity,
+        cluster: &str,
+        config: Config,
+        max_datagram: usize,
+        entropy: [u8; 32],
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        check_datagram(max_datagram)?;
+        check_identity(&identity)?;
+        let mut rng = Rng::fork(&entropy, 1);
+        let secret = Secret::new(&mut rng);
+        let preimage = (u128::from(rng.u64()) << 64 | u128::from(rng.u64())).to_le_bytes();
+        let table = Table::new(Arc::new(identity), hash::commitment(preimage), secret);
+        let mut swim = Self {
+            max_datagram,
+            cluster: packet::cluster_tag(cluster),
+            secret,
+            preimage,
+            table,
+            suspicions: Deadlines::default(),
+            gossip: Gossip::new(),
+            outbox: Outbox::default(),
+            prober: Prober::new(&mut rng),
+            joiner: Joiner::default(),
+            leave: Leave::default(),
+            gossip_at: None,
+            exchange_after: now,
+            refute_after: now,
+            verdicts_after: now,
+            events: Queue::new(config.max_events),
+            stats: Stats::default(),
+            rng,
+            config,
+        };
+        swim.tell(now, ME);
+        Ok(swim)
+    }
+
+    /// Takes a datagram that arrived from `from`. The packet may be altered in place.
+    ///
+    /// # Errors
+    ///
+    /// [`PacketError`] if the packet is not a correct one of this cluster; the state is untouched.
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        packet: &mut [u8],
+    ) -> Result<(), PacketError> {
+        let (sender, frames) = packet::open(packet, self.cluster)?;
+        self.check_sender(sender)?;
+        let mut check = frames;
+        while let Some((tag, body)) = check.next()? {
+            Self::check_frame(tag, body)?;
+        }
+        self.apply(now, from, sender, frames);
+        Ok(())
+    }
+
+    /// Fires the timers that are due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.is_silent() {
+            return;
+        }
+        while let Some(slot) = self.table.expire(now) {
+            self.gossip.remove(slot);
+            self.outbox.forget(slot);
+        }
+        self.fire_probe(now);
+        self.fire_suspicions(now);
+        // A member confirmed failed may have been the one under probe: the schedule goes on at once.
+        self.fire_probe(now);
+        self.fire_join(now);
+        self.fire_leave(now);
+        self.fire_gossip(now);
+    }
+
+    /// Asks the nodes at `seeds` to let this one in, again and again until one does. Seeds are kept:
+    /// if all members are lost, this node knocks there.
+    ///
+    /// At most 64 seeds are kept; its own address and duplicates are dropped.
+    pub fn join(&mut self, now: Instant, seeds: &[SocketAddr]) {
+        self.start_join(now, seeds);
+    }
+
+    /// Says goodbye. The node goes on answering until [`Event::LeaveFinished`]; after it, it is silent.
+    pub fn leave(&mut self, now: Instant) {
+        self.start_leave(now);
+    }
+
+    /// Tells the members new application metadata.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::TooLong`] above [`MAX_META`](crate::MAX_META) bytes.
+    pub fn set_meta(&mut self, now: Instant, meta: Vec<u8>) -> Result<(), ConfigError> {
+        let row = self.table.row(ME);
+        let identity = Identity { meta, ..Identity::clone(&row.member.identity) };
+        check_identity(&identity)?;
+        let version = row.version + 1;
+        self.table.set_identity(ME, Arc::new(identity), version);
+        self.tell(now, ME);
+        Ok(())
+    }
+}
+
+/// Outputs.
+impl Swim {
+    /// Writes the next datagram that this node owes into `buf`; `None` when it owes nothing.
+    ///
+    /// # Panics
+    ///
+    /// If `buf` is shorter than [`MIN_DATAGRAM`].
+    pub fn poll_transmit<'b>(&mut self, buf: &'b mut [u8]) -> Option<Transmit<'b>> {
+        assert!(buf.len() >= MIN_DATAGRAM, "buffer of {} bytes", buf.len());
+        let room = buf.len().min(self.max_datagram);
+        let (to, len) = loop {
+            let peer = self.next_peer()?;
+            let (cluster, me) = (self.cluster, self.sender());
+            let body = |w: &mut Writer<'_>| {
+                self.write_frames(&peer, w);
+            };
+            if let Some(len) = packet::seal(&mut buf[..room], cluster, me, body) {
+                break (peer.addr, len);
+            }
+        };
+        Some(Transmit { to, payload: &buf[..len] })
+    }
+
+    /// The next event, in order.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// When [`Swim::handle_timeout`] is due; `None` if never.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.is_silent() {
+            return None;
+        }
+        [
+            self.prober.next(),
+            self.suspicions.next().map(|at| at.max(self.verdicts_after)),
+            self.joiner.next(),
+            self.leave.next(),
+            self.gossip_at,
+            self.table.next_expiry(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+/// Views.
+impl Swim {
+    /// This node itself.
+    #[must_use]
+    pub fn me(&self) -> &Member {
+        self.table.me()
+    }
+
+    /// The live members, this node first (unless it left); the others in no particular order.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        let me = Some(self.table.me()).filter(|me| me.is_live());
+        me.into_iter().chain(self.table.live().iter().map(|&slot| self.table.member(slot)))
+    }
+
+    /// The member of that id, dead and left ones included while they are remembered.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.table.slot(id).map(|slot| self.table.member(slot))
+    }
+
+    /// How many live members there are, this node included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.live().len() + usize::from(self.table.me().is_live())
+    }
+
+    /// Whether there is no live member at all, which is so only after a leave.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Lifeguard's local health score: 0 is healthy, higher means that this node is the slow one.
+    #[must_use]
+    pub fn local_health(&self) -> u32 {
+        self.prober.health
+    }
+
+    /// Counters since the start.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+}
+
+/// A destination taken from the ready ring.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) addr: SocketAddr,
+    /// The member's id; `None` for an address that is not a member's.
+    pub(crate) id: Option<NodeId>,
+    slot: Option<u32>,
+    msgs: smallvec::SmallVec<[Msg; 2]>,
+}
+
+/// Hooks for composition.
+impl Swim {
+    pub(crate) fn sender(&self) -> Sender {
+        let me = &self.table.me().identity;
+        Sender { id: me.id, boot_epoch: me.boot_epoch }
+    }
+
+    pub(crate) fn check_sender(&self, sender: Sender) -> Result<(), PacketError> {
+        if sender == self.sender() { Err(PacketError::OwnPacket) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_frame(tag: u8, body: &[u8]) -> Result<(), PacketError> {
+        wire::parse(tag, body).map(drop)
+    }
+
+    /// Applies the membership frames of a packet that was checked. Updates come first, so that what
+    /// the packet asks is answered in the light of what it tells.
+    pub(crate) fn apply(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        sender: Sender,
+        frames: packet::Frames<'_>,
+    ) {
+        if self.is_silent() {
+            return;
+        }
+        for updates in [true, false] {
+            let slot = self.table.slot(sender.id);
+            let slot = slot.filter(|&slot| self.table.row(slot).boot() == sender.boot_epoch);
+            let origin = Origin { from, sender, slot };
+            let mut frames = frames;
+            while let Ok(Some((tag, body))) = frames.next() {
+                if !owns(tag) || (tag == wire::UPDATES) != updates {
+                    continue;
+                }
+                if let Ok(frame) = wire::parse(tag, body) {
+                    self.apply_frame(now, origin, frame);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn next_peer(&mut self) -> Option<Peer> {
+        if let Some((addr, msgs)) = self.outbox.next_stranger() {
+            return Some(Peer { addr, id: None, slot: None, msgs });
+        }
+        loop {
+            let slot = self.outbox.next()?;
+            if let Some(row) = self.table.try_row(slot) {
+                let (addr, id) = (row.member.addr(), Some(row.member.id()));
+                return Some(Peer { addr, id, slot: Some(slot), msgs: <_>::default() });
+            }
+        }
+    }
+
+    /// Writes what `peer` is owed. What does not fit stays owed. Returns whether the datagram carries
+    /// a ping or an ack, on which digests ride.
+    pub(crate) fn write_frames(&mut self, peer: &Peer, w: &mut Writer<'_>) -> bool {
+        let Some(slot) = peer.slot else {
+            for &msg in &peer.msgs {
+                if self.write_msg(w, msg).is_err() {
+                    self.outbox.stranger(peer.addr, msg);
+                }
+            }
+            return false;
+        };
+        let mut owed = self.outbox.take(slot);
+        let mut probing = false;
+        owed.msgs.retain(|msg| {
+            let written = self.write_msg(w, *msg).is_ok();
+            probing |= written && matches!(msg, Msg::Ping { .. } | Msg::Ack { .. });
+            !written
+        });
+        if probing {
+            let digest = self.table.digest();
+            // Optional: the next ping or ack has room again.
+            let _ = w.frame(wire::TABLE_DIGEST, |w| w.u64(digest));
+        }
+        owed.gossip = false;
+        // No row fitting is fine: what was not written stays owed or queued.
+        let _ = w.frame(wire::UPDATES, |w| self.write_updates(w, slot, &mut owed));
+        self.outbox.put_back(slot, owed);
+        probing
+    }
+
+    /// Fills spare room of a datagram to a member with gossip.
+    pub(crate) fn write_gossip(&mut self, w: &mut Writer<'_>) {
+        let _ = w.frame(wire::UPDATES, |w| self.write_queued(w, ME));
+    }
+}
+
+impl Swim {
+    fn apply_frame(&mut self, now: Instant, origin: Origin, frame: Frame<'_>) {
+        match frame {
+            Frame::Updates(mut rows) => {
+                while let Ok(Some(row)) = rows.next() {
+                    self.apply_row(now, origin, row);
+                }
+            }
+            Frame::Ping { seq, target } => self.on_ping(origin, seq, target),
+            Frame::Ack { seq } => self.on_ack(now, origin, seq),
+            Frame::PingReq { seq, target, millis } => {
+                self.on_ping_req(now, origin, seq, target, millis);
+            }
+            Frame::RelayedAck { seq, boot } => self.on_relayed_ack(now, origin, seq, boot),
+            Frame::Nack { seq } => self.on_nack(origin, seq),
+            Frame::Verify { target } => self.on_verify(now, origin, target),
+            Frame::Join { cookie, row } => self.on_join(now, origin, cookie, row),
+            Frame::Cookie { cookie } => self.on_cookie(origin, cookie),
+            Frame::Conflict { id, holder } => self.on_conflict(origin, id, holder),
+            Frame::BootTooOld { boot } => self.on_boot_too_old(now, origin, boot),
+            Frame::Stranger => self.on_stranger(now, origin),
+            Frame::LeftAck => self.on_left_ack(origin),
+            Frame::TableDigest { digest } => self.on_table_digest(now, origin, digest),
+            Frame::Buckets { reply, digests } => self.on_buckets(origin, reply, &digests),
+            Frame::Unknown => {}
+        }
+    }
+
+    /// A peer's table differs: propose an exchange, at most one per probe interval.
+    fn on_table_digest(&mut self, now: Instant, origin: Origin, digest: u64) {
+        let Some(slot) = origin.slot else { return };
+        if digest == self.table.digest() || now < self.exchange_after {
+            return;
+        }
+        self.exchange_after = now + self.config.probe_interval;
+        self.outbox.msg(slot, Msg::Buckets { reply: true });
+    }
+
+    fn on_buckets(&mut self, origin: Origin, reply: bool, digests: &[u32; BUCKETS]) {
+        let Some(slot) = origin.slot else { return };
+        let differs = |bucket: &usize| digests[*bucket] != self.table.bucket_digest(*bucket);
+        let mask = (0..BUCKETS).filter(differs).fold(0_u64, |mask, bucket| mask | 1 << bucket);
+        if mask == 0 {
+            return;
+        }
+        if reply {
+            self.outbox.msg(slot, Msg::Buckets { reply: false });
+        }
+        let owed = self.outbox.to(slot);
+        owed.buckets |= mask;
+        owed.resume = 0;
+    }
+
+    /// Queues news about `slot` for gossip.
+    fn tell(&mut self, now: Instant, slot: u32) {
+        self.gossip.put(slot);
+        if self.gossip_at.is_none() {
+            self.gossip_at = Some(now + self.rng.jitter(self.config.gossip_interval));
+        }
+    }
+
+    fn fire_gossip(&mut self, now: Instant) {
+        if self.gossip_at.is_none_or(|at| at > now) {
+            return;
+        }
+        if self.gossip.is_empty() || self.table.live().is_empty() {
+            // Whoever joins next is told at once, and `tell` arms the timer again.
+            self.gossip_at = None;
+            return;
+        }
+        self.gossip_at = Some(now + self.config.gossip_interval);
+        let outbox = &mut self.outbox;
+        self.table.sample(
+            &mut self.rng,
+            self.config.gossip_nodes,
+            |_| true,
+            |slot| {
+                outbox.to(slot).gossip = true;
+            },
+        );
+    }
+
+    fn write_msg(&mut self, w: &mut Writer<'_>, msg: Msg) -> Result<(), NoRoom> {
+        let addr =
+            if let Msg::Conflict { id } = msg { self.member(id).map(Member::addr) } else { None };
+        let digests = |bucket| self.table.bucket_digest(bucket);
+        let context = Context { me: self.table.row(ME), digests: &digests, addr };
+        wire::write_msg(w, msg, &context)?;
+        if let Msg::Ping { seq, .. } = msg {
+            self.prober.sent(seq);
+        }
+        Ok(())
+    }
+
+    /// Rows for `slot`, the most urgent first: what it is accused of, what it is owed by name, gossip,
+    /// and what the table exchange owes it.
+    fn write_updates(
+        &mut self,
+        w: &mut Writer<'_>,
+        slot: u32,
+        owed: &mut Owed,
+    ) -> Result<(), NoRoom> {
+        let start = w.len();
+        let me = self.table.me().id();
+        // The accused learns it from the very packet that reaches it (Lifeguard's buddy system).
+        let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
+        if accused {
+            let _ = wire::write_row(w, self.table.row(slot), me);
+        }
+        owed.rows.retain(|about| match self.table.try_row(*about) {
+            Some(row) if *about != slot => wire::write_row(w, row, me).is_err(),
+            _ => false,
+        });
+        let _ = self.write_queued(w, slot);
+        self.write_buckets(w, slot, owed);
+        if w.len() == start { Err(NoRoom) } else { Ok(()) }
+    }
+
+    /// Queued gossip, except about `to` itself.
+    fn write_queued(&mut self, w: &mut Writer<'_>, to: u32) -> Result<(), NoRoom> {
+        let start = w.len();
+        let me = self.table.me().id();
+        let limit = suspicion::retransmits(&self.config, self.len());
+        let (table, gossip) = (&self.table, &mut self.gossip);
+        gossip.pick(limit, |about| {
+            let wanted = about != to || to == ME;
+            let row = table.try_row(about).filter(|_| wanted);
+            row.is_some_and(|row| wire::write_row(w, row, me).is_ok())
+        });
+        if w.len() == start { Err(NoRoom) } else { Ok(()) }
+    }
+
+    /// Members of the owed digest buckets, as many as fit.
+    fn write_buckets(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
+        let me = self.table.me().id();
+        while owed.buckets != 0 {
+            let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
+            while let Some(&about) = bucket.get(owed.resume as usize) {
+                if about != to && wire::write_row(w, self.table.row(about), me).is_err() {
+                    return;
+                }
+                owed.resume += 1;
+            }
+            owed.buckets &= owed.buckets - 1;
+            owed.resume = 0;
+        }
+    }
+
+    /// Whether this node is out of the cluster for good: it left, or another live node bears its name.
+    pub(crate) const fn is_silent(&self) -> bool {
+        self.leave.finished || self.joiner.conflicted
+    }
+
+    /// A duration of the probe schedule, stretched by the local health score.
+    fn stretched(&self, d: Duration) -> Duration {
+        d * (self.prober.health + 1)
+    }
+}

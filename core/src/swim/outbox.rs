@@ -1,0 +1,184 @@
+//! What is owed to whom: marks, never bytes.
+//!
+//! A peer is in the ready ring at most once, and what it is owed merges: the backlog is bounded by
+//! the members, however slow the socket is.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+
+use smallvec::SmallVec;
+
+use crate::id::NodeId;
+
+/// A single message that somebody is owed. Its bytes are written when the datagram leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Msg {
+    /// Are you there? Carries whom it is meant for.
+    Ping { seq: u32, target: NodeId },
+    /// I am here.
+    Ack { seq: u32 },
+    /// Please ping `target` for me; I decide in `millis` milliseconds.
+    PingReq { seq: u32, target: NodeId, millis: u16 },
+    /// The member that you asked me to ping is there, at this boot epoch.
+    RelayedAck { seq: u32, boot: u64 },
+    /// It did not answer me so far, but I am here.
+    Nack { seq: u32 },
+    /// I could not reach `target`: please see for yourself, at once.
+    Verify { target: NodeId },
+    /// Let me in.
+    Join { cookie: u64 },
+    /// Show that you live at this address: send the join again with this cookie.
+    Cookie { cookie: u64 },
+    /// The member called `id` is alive elsewhere; you stay out.
+    Conflict { id: NodeId },
+    /// A higher boot epoch of yours is known.
+    BootTooOld { boot: u64 },
+    /// I do not know you; join me.
+    Stranger,
+    /// I know that you are leaving.
+    LeftAck,
+    /// Here are the digests of my table's buckets; send what differs, and yours if asked.
+    Buckets { reply: bool },
+}
+
+impl Msg {
+    /// Whether `self` takes the place of `other` when both are owed.
+    fn replaces(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::PingReq { seq: a, .. }, Self::PingReq { seq: b, .. }) => a == b,
+            (Self::Join { .. }, Self::Join { .. }) | (Self::Cookie { .. }, Self::Cookie { .. }) => {
+                true
+            }
+            (Self::Buckets { .. }, Self::Buckets { .. }) => true,
+            _ => self == other,
+        }
+    }
+}
+
+/// Most messages that wait for one peer. More means that it was not possible to send for long; the
+/// oldest are dropped, as the network might have dropped them.
+const MAX_MSGS: usize = 16;
+/// Most rows owed to one peer by name; the table exchange tells what is dropped.
+const MAX_ROWS: usize = 16;
+/// Most unknown addresses that are owed something at a time.
+const MAX_STRANGERS: usize = 128;
+
+/// What one member is owed.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    pub(super) msgs: SmallVec<[Msg; 2]>,
+    /// Members whose state it should hear of before others.
+    pub(super) rows: SmallVec<[u32; 4]>,
+    /// Digest buckets whose members it should hear of.
+    pub(super) buckets: u64,
+    /// How far the lowest of those buckets has been told.
+    pub(super) resume: u32,
+    /// A datagram even if there is nothing but gossip to tell.
+    pub(super) gossip: bool,
+    ready: bool,
+}
+
+impl Owed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.msgs.is_empty() && self.rows.is_empty() && self.buckets == 0 && !self.gossip
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    owed: Vec<Owed>,
+    ready: VecDeque<u32>,
+    strangers: VecDeque<(SocketAddr, SmallVec<[Msg; 2]>)>,
+}
+
+impl Outbox {
+    /// What `slot` is owed, to be added to; puts it in the ready ring.
+    pub(super) fn to(&mut self, slot: u32) -> &mut Owed {
+        let index = slot as usize;
+        if self.owed.len() <= index {
+            self.owed.resize_with(index + 1, Owed::default);
+        }
+        let owed = &mut self.owed[index];
+        if !owed.ready {
+            owed.ready = true;
+            self.ready.push_back(slot);
+        }
+        owed
+    }
+
+    pub(super) fn msg(&mut self, slot: u32, msg: Msg) {
+        push_msg(&mut self.to(slot).msgs, msg);
+    }
+
+    /// Owes `slot` the news about `about`.
+    pub(super) fn row(&mut self, slot: u32, about: u32) {
+        let rows = &mut self.to(slot).rows;
+        if rows.len() < MAX_ROWS && !rows.contains(&about) {
+            rows.push(about);
+        }
+    }
+
+    /// Owes a message to an address that is not a member's.
+    pub(super) fn stranger(&mut self, addr: SocketAddr, msg: Msg) {
+        if let Some((_, msgs)) = self.strangers.iter_mut().find(|(other, _)| *other == addr) {
+            push_msg(msgs, msg);
+        } else if self.strangers.len() < MAX_STRANGERS {
+            self.strangers.push_back((addr, SmallVec::from_slice(&[msg])));
+        }
+    }
+
+    /// Takes the next peer out of the ready ring.
+    pub(super) fn next(&mut self) -> Option<u32> {
+        let slot = self.ready.pop_front()?;
+        if let Some(owed) = self.owed.get_mut(slot as usize) {
+            owed.ready = false;
+        }
+        Some(slot)
+    }
+
+    pub(super) fn next_stranger(&mut self) -> Option<(SocketAddr, SmallVec<[Msg; 2]>)> {
+        self.strangers.pop_front()
+    }
+
+    /// Takes what `slot` is owed; what does not fit is given back with [`Outbox::put_back`].
+    pub(super) fn take(&mut self, slot: u32) -> Owed {
+        let Some(owed) = self.owed.get_mut(slot as usize) else { return Owed::default() };
+        let ready = owed.ready;
+        let taken = core::mem::take(owed);
+        owed.ready = ready;
+        taken
+    }
+
+    pub(super) fn put_back(&mut self, slot: u32, rest: Owed) {
+        if rest.is_empty() {
+            return;
+        }
+        let owed = self.to(slot);
+        let ready = owed.ready;
+        *owed = Owed { ready, ..rest };
+    }
+
+    /// Drops what is owed to a slot that is about to be reused. What others are owed about it stays:
+    /// by then it tells of whoever has the slot, or nothing.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.take(slot);
+    }
+
+    /// Drops everything.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn push_msg(msgs: &mut SmallVec<[Msg; 2]>, msg: Msg) {
+    match msgs.iter_mut().find(|other| msg.replaces(other)) {
+        Some(other) => *other = msg,
+        None => {
+            if msgs.len() == MAX_MSGS {
+                msgs.remove(0);
+            }
+            msgs.push(msg);
+        }
+    }
+}

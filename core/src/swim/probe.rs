@@ -1,0 +1,462 @@
+//! The failure detector: probing members, and probing for others.
+//!
+//! One probe is in flight at a time (SWIM section 3.1). It is sent again every few round trips until
+//! its deadline, directly and, from `probe_timeout` on, through helpers: single losses are no
+//! evidence. The verdict falls at the probe's own deadline. A helper answers `Nack` when four fifths
+//! of the asker's time are over and the member is still silent, so the asker learns that at least
+//! its own network works (Lifeguard section IV-A).
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::member::{ME, State};
+use super::outbox::Msg;
+use super::{Origin, Swim};
+use crate::id::NodeId;
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// Most probes that are relayed for others at a time.
+const MAX_RELAYS: usize = 64;
+/// Most members that wait to be verified for others.
+const MAX_URGENT: usize = 8;
+
+/// The probe in flight.
+#[derive(Debug)]
+struct Probe {
+    slot: u32,
+    target: NodeId,
+    boot: u64,
+    seq: u32,
+    started: Instant,
+    retry_at: Instant,
+    helpers_at: Option<Instant>,
+    deadline: Instant,
+    tries: u32,
+    /// Whether the ping was collected at least once.
+    sent: bool,
+    helpers: SmallVec<[NodeId; 4]>,
+    /// Helpers that said that they are there but the member is not.
+    nacks: SmallVec<[NodeId; 4]>,
+}
+
+/// A probe for somebody else.
+#[derive(Debug)]
+struct Relay {
+    asker: u32,
+    asker_boot: u64,
+    asker_seq: u32,
+    slot: u32,
+    target: NodeId,
+    boot: u64,
+    seq: u32,
+    retry_at: Instant,
+    nack_at: Option<Instant>,
+    expires: Instant,
+    answered: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Prober {
+    probe: Option<Probe>,
+    /// When the next scheduled probe starts; armed while there is a live peer.
+    tick: Option<Instant>,
+    /// Members to probe before the schedule's next, because an accuser asked.
+    urgent: SmallVec<[u32; 8]>,
+    relays: Vec<Relay>,
+    seq: u32,
+    /// Lifeguard's local health score, 0 when healthy.
+    pub(super) health: u32,
+}
+
+impl Prober {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self {
+            probe: None,
+            tick: None,
+            urgent: SmallVec::new(),
+            relays: Vec::new(),
+            seq: rng.u32() >> 12,
+            health: 0,
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        let probe = self.probe.as_ref().map(|probe| {
+            let at = probe.retry_at.min(probe.deadline);
+            probe.helpers_at.map_or(at, |helpers| at.min(helpers))
+        });
+        // A tick that falls into a probe waits for its end.
+        let tick = self.tick.filter(|_| probe.is_none());
+        let relays = self.relays.iter().map(Relay::next);
+        relays.chain(probe).chain(tick).min()
+    }
+
+    /// Notes that a ping left.
+    pub(super) fn sent(&mut self, seq: u32) {
+        if let Some(probe) = &mut self.probe
+            && probe.seq == seq
+        {
+            probe.sent = true;
+        }
+    }
+
+    pub(super) fn next_seq(&mut self) -> u32 {
+        self.seq = self.seq.wrapping_add(1);
+        self.seq
+    }
+}
+
+impl Relay {
+    fn next(&self) -> Instant {
+        let at = if self.answered { self.expires } else { self.retry_at.min(self.expires) };
+        self.nack_at.map_or(at, |nack| at.min(nack))
+    }
+}
+
+impl Swim {
+    /// Makes sure that probing goes on now that there is a live peer.
+    pub(super) fn arm_probe(&mut self, now: Instant) {
+        if self.prober.tick.is_none() {
+            let interval = self.config.probe_interval;
+            let spread = usize::try_from(interval.as_nanos()).unwrap_or(usize::MAX);
+            let wait = Duration::from_nanos(self.rng.below(spread) as u64);
+            self.prober.tick = Some(now + wait);
+        }
+    }
+
+    pub(super) fn fire_probe(&mut self, now: Instant) {
+        self.fire_relays(now);
+        if let Some(probe) = &mut self.prober.probe {
+            if probe.deadline <= now {
+                self.verdict(now);
+            } else {
+                if probe.helpers_at.is_some_and(|at| at <= now) {
+                    probe.helpers_at = None;
+                    self.ask_helpers(now);
+                }
+                self.retry(now);
+            }
+        }
+        if self.prober.probe.is_some() {
+            return;
+        }
+        if let Some(slot) = self.prober.urgent.pop()
+            && self.table.try_row(slot).is_some_and(|row| row.member.is_live())
+        {
+            self.start_probe(now, slot);
+            return;
+        }
+        if self.prober.tick.is_none_or(|at| at > now) {
+            return;
+        }
+        self.prober.tick = None;
+        if self.leave.started() {
+            return;
+        }
+        if let Some(slot) = self.table.next_probe(&mut self.rng) {
+            self.prober.tick = Some(now + self.stretched(self.config.probe_interval));
+            self.start_probe(now, slot);
+        }
+    }
+
+    fn start_probe(&mut self, now: Instant, slot: u32) {
+        let seq = self.prober.next_seq();
+        let member = self.table.member(slot);
+        let (target, boot) = (member.id(), member.identity.boot_epoch);
+        self.prober.probe = Some(Probe {
+            slot,
+            target,
+            boot,
+            seq,
+            started: now,
+            retry_at: now + self.retry_interval(slot),
+            helpers_at: Some(now + self.stretched(self.config.probe_timeout)),
+            deadline: now + self.stretched(self.config.probe_interval),
+            tries: 1,
+            sent: false,
+            helpers: SmallVec::new(),
+            nacks: SmallVec::new(),
+        });
+        self.stats.probes += 1;
+        self.outbox.msg(slot, Msg::Ping { seq, target });
+    }
+
+    /// Three smoothed round trips, within the configured bounds.
+    fn retry_interval(&self, slot: u32) -> Duration {
+        let rtt = self.table.member(slot).rtt().unwrap_or(self.config.retry_max);
+        (rtt * 3).clamp(self.config.retry_min, self.config.retry_max)
+    }
+
+    fn ask_helpers(&mut self, now: Instant) {
+        let Some(probe) = &mut self.prober.probe else { return };
+        let (target, helpers) = (probe.target, &mut probe.helpers);
+        let table = &self.table;
+        let wanted = |member: &super::Member| member.state == State::Alive && member.id() != target;
+        table.sample(&mut self.rng, self.config.indirect_probes, wanted, |slot| {
+            helpers.push(table.member(slot).id());
+        });
+        self.send_requests(now);
+    }
+
+    /// Sends the indirect requests, again if they were sent before, to helpers still silent.
+    fn send_requests(&mut self, now: Instant) {
+        let Some(probe) = &self.prober.probe else { return };
+        let left = probe.deadline.since(now).as_millis();
+        let millis = u16::try_from(left).unwrap_or(u16::MAX);
+        for &helper in probe.helpers.iter().filter(|helper| !probe.nacks.contains(helper)) {
+            if let Some(slot) = self.table.slot(helper) {
+                let (seq, target) = (probe.seq, probe.target);
+                self.outbox.msg(slot, Msg::PingReq { seq, target, millis });
+            }
+        }
+    }
+
+    fn retry(&mut self, now: Instant) {
+        let Some(probe) = &self.prober.probe else { return };
+        if probe.retry_at > now {
+            return;
+        }
+        let (slot, seq, target) = (probe.slot, probe.seq, probe.target);
+        let again = now + self.retry_interval(slot);
+        self.outbox.msg(slot, Msg::Ping { seq, target });
+        self.send_requests(now);
+        if let Some(probe) = &mut self.prober.probe {
+            probe.retry_at = again;
+            probe.tries += 1;
+        }
+    }
+
+    /// The probe's deadline is over without an answer.
+    fn verdict(&mut self, now: Instant) {
+        let due = self.prober.probe.as_ref().map(|probe| probe.deadline);
+        let stalled = self.notice_stall(now, due);
+        let Some(probe) = self.prober.probe.take() else { return };
+        if stalled || !probe.sent {
+            // Nothing is known of the member: this node did not get to ask it or to listen.
+            self.stats.probes_void += 1;
+            if !stalled {
+                self.worsen_health();
+            }
+            return;
+        }
+        self.stats.probes_failed += 1;
+        if probe.nacks.is_empty() {
+            self.worsen_health();
+        }
+        let me = self.table.me().id();
+        self.accuse(now, probe.slot, [me].into_iter(), me, true);
+        self.ask_to_verify(probe.slot, probe.target);
+    }
+
+    /// Asks a few members to probe the suspect at once, so that evidence comes fast and from
+    /// independent places; not when there is enough of it, or everyone would probe one suspect.
+    fn ask_to_verify(&mut self, slot: u32, target: NodeId) {
+        let super::member::Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
+        let wanted = self.config.suspicion_confirmations;
+        if suspicion.accusers.len() > wanted {
+            return;
+        }
+        let outbox = &mut self.outbox;
+        let others = |member: &super::Member| member.state == State::Alive;
+        self.table.sample(&mut self.rng, wanted, others, |helper| {
+            outbox.msg(helper, Msg::Verify { target });
+        });
+    }
+
+    /// Whether a deadline was met so late that this node must have been stalled. Then it blames
+    /// itself, drops the probe in flight, and listens for a while before it judges anyone.
+    pub(super) fn notice_stall(&mut self, now: Instant, due: Option<Instant>) -> bool {
+        let stalled = due.is_some_and(|due| now > due + self.config.probe_timeout);
+        if stalled {
+            self.worsen_health();
+            self.verdicts_after = self.verdicts_after.max(now + self.config.probe_interval);
+        }
+        stalled
+    }
+
+    pub(super) fn worsen_health(&mut self) {
+        self.prober.health = (self.prober.health + 1).min(self.config.max_local_health);
+    }
+
+    /// Drops the probe in flight and relays to a member whose boot or state they were for is over.
+    pub(super) fn void_probes(&mut self, slot: u32) {
+        self.prober.probe.take_if(|probe| probe.slot == slot);
+        self.prober.relays.retain(|relay| relay.slot != slot && relay.asker != slot);
+        self.prober.urgent.retain(|urgent| *urgent != slot);
+    }
+
+    pub(super) fn on_ping(&mut self, origin: Origin, seq: u32, target: NodeId) {
+        if target != self.table.me().id() {
+            self.stats.misaddressed += 1;
+            return;
+        }
+        match origin.slot {
+            Some(slot) if self.table.member(slot).addr() == origin.from => {
+                self.outbox.msg(slot, Msg::Ack { seq });
+            }
+            // A member behind a changed address gets its answer where it asked from.
+            Some(_) => self.outbox.stranger(origin.from, Msg::Ack { seq }),
+            None => {
+                self.outbox.stranger(origin.from, Msg::Ack { seq });
+                self.outbox.stranger(origin.from, Msg::Stranger);
+            }
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, now: Instant, origin: Origin, seq: u32) {
+        let sender = origin.sender;
+        if let Some(probe) = &self.prober.probe
+            && probe.seq == seq
+            && probe.target == sender.id
+        {
+            if probe.boot == sender.boot_epoch {
+                let (slot, rtt) = (probe.slot, now.since(probe.started));
+                // With several tries it is unknown which one was answered (Karn).
+                if probe.tries == 1 {
+                    self.measure(slot, rtt);
+                }
+                self.succeed();
+            } else {
+                self.prober.probe = None;
+            }
+            return;
+        }
+        let of_relay = |relay: &&mut Relay| relay.seq == seq && relay.target == sender.id;
+        if let Some(relay) = self.prober.relays.iter_mut().find(of_relay) {
+            if relay.boot == sender.boot_epoch && !relay.answered {
+                relay.answered = true;
+                relay.nack_at = None;
+                let (asker, msg) =
+                    (relay.asker, Msg::RelayedAck { seq: relay.asker_seq, boot: relay.boot });
+                self.outbox.msg(asker, msg);
+            }
+            return;
+        }
+        self.challenge_answered(sender, seq);
+    }
+
+    fn measure(&mut self, slot: u32, rtt: Duration) {
+        let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1);
+        let rtt = &mut self.table.row_mut(slot).member.rtt_us;
+        // RFC 6298 section 2: smoothed by one eighth.
+        *rtt = if *rtt == 0 { sample } else { (*rtt - *rtt / 8).saturating_add(sample / 8).max(1) };
+    }
+
+    fn succeed(&mut self) {
+        self.prober.probe = None;
+        self.prober.health = self.prober.health.saturating_sub(1);
+    }
+
+    pub(super) fn on_relayed_ack(&mut self, _now: Instant, origin: Origin, seq: u32, boot: u64) {
+        if let Some(probe) = &self.prober.probe
+            && probe.seq == seq
+            && probe.boot == boot
+            && probe.helpers.contains(&origin.sender.id)
+        {
+            self.succeed();
+        }
+    }
+
+    pub(super) fn on_nack(&mut self, origin: Origin, seq: u32) {
+        if let Some(probe) = &mut self.prober.probe
+            && probe.seq == seq
+            && probe.helpers.contains(&origin.sender.id)
+            && !probe.nacks.contains(&origin.sender.id)
+        {
+            probe.nacks.push(origin.sender.id);
+        }
+    }
+
+    pub(super) fn on_verify(&mut self, now: Instant, origin: Origin, target: NodeId) {
+        let Some(slot) = self.table.slot(target) else { return };
+        let urgent = &mut self.prober.urgent;
+        let probed = self.prober.probe.as_ref().is_some_and(|probe| probe.slot == slot);
+        let judged = match &self.table.row(slot).case {
+            super::member::Case::Suspicion(suspicion) => suspicion.own,
+            super::member::Case::None | super::member::Case::Left(_) => false,
+        };
+        let live = self.table.member(slot).is_live() && slot != ME;
+        if origin.slot.is_none() || !live || probed || judged || self.leave.started() {
+            return;
+        }
+        if urgent.len() < MAX_URGENT && !urgent.contains(&slot) {
+            urgent.push(slot);
+        }
+        self.fire_probe(now);
+    }
+
+    pub(super) fn on_ping_req(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        asker_seq: u32,
+        target: NodeId,
+        millis: u16,
+    ) {
+        let Some(asker) = origin.slot else { return };
+        let known = self.table.slot(target).filter(|&slot| slot != ME && slot != asker);
+        let Some(slot) = known else {
+            self.outbox.msg(asker, Msg::Nack { seq: asker_seq });
+            return;
+        };
+        let same = |relay: &&Relay| relay.asker == asker && relay.asker_seq == asker_seq;
+        if let Some(relay) = self.prober.relays.iter().find(same) {
+            // Asked again: the answer, if there is one, was lost.
+            if relay.answered {
+                self.outbox.msg(asker, Msg::RelayedAck { seq: asker_seq, boot: relay.boot });
+            } else if relay.nack_at.is_none() {
+                self.outbox.msg(asker, Msg::Nack { seq: asker_seq });
+            }
+            return;
+        }
+        if self.prober.relays.len() >= MAX_RELAYS {
+            return;
+        }
+        let left = Duration::from_millis(u64::from(millis)).min(self.config.probe_interval * 16);
+        let seq = self.prober.next_seq();
+        self.prober.relays.push(Relay {
+            asker,
+            asker_boot: origin.sender.boot_epoch,
+            asker_seq,
+            slot,
+            target,
+            boot: self.table.row(slot).boot(),
+            seq,
+            retry_at: now + self.retry_interval(slot),
+            nack_at: Some(now + left * 4 / 5),
+            expires: now + left,
+            answered: false,
+        });
+        self.outbox.msg(slot, Msg::Ping { seq, target });
+    }
+
+    fn fire_relays(&mut self, now: Instant) {
+        let mut relays = core::mem::take(&mut self.prober.relays);
+        relays.retain(|relay| {
+            let asker = self.table.try_row(relay.asker);
+            relay.expires > now && asker.is_some_and(|row| row.boot() == relay.asker_boot)
+        });
+        for relay in &mut relays {
+            if relay.nack_at.is_some_and(|at| at <= now) {
+                relay.nack_at = None;
+                self.outbox.msg(relay.asker, Msg::Nack { seq: relay.asker_seq });
+            }
+            if !relay.answered && relay.retry_at <= now {
+                relay.retry_at = now + self.retry_interval(relay.slot);
+                let (seq, target) = (relay.seq, relay.target);
+                self.outbox.msg(relay.slot, Msg::Ping { seq, target });
+            }
+        }
+        self.prober.relays = relays;
+    }
+
+    /// Stops all probing of this node's own.
+    pub(super) fn stop_probing(&mut self) {
+        self.prober.probe = None;
+        self.prober.tick = None;
+        self.prober.urgent.clear();
+    }
+}

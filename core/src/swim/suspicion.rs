@@ -1,0 +1,154 @@
+//! How long a suspected member has to refute: Lifeguard's timeout (Dadgar, Phillips, Currey 2018,
+//! section IV-B), in integers.
+
+use core::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::config::Config;
+use crate::id::NodeId;
+use crate::time::Instant;
+
+/// Most accusers that are remembered and told: the first and its confirmations.
+pub(super) const MAX_ACCUSERS: usize = 17;
+
+/// An accusation at one (boot epoch, incarnation) of one member.
+#[derive(Debug)]
+pub(super) struct Suspicion {
+    pub(super) started: Instant,
+    /// Who accuses, each once, the first in front. Accusers merge by union and never overwrite.
+    pub(super) accusers: SmallVec<[NodeId; 4]>,
+    /// Through whom the accusations were heard: the first two distinct ones.
+    relays: SmallVec<[NodeId; 2]>,
+    /// Whether a probe of this node's own failed.
+    pub(super) own: bool,
+}
+
+impl Suspicion {
+    pub(super) fn new(started: Instant) -> Self {
+        Self { started, accusers: SmallVec::new(), relays: SmallVec::new(), own: false }
+    }
+
+    /// Adds an accuser heard through `relay`. Returns whether it is a new one.
+    pub(super) fn add(&mut self, accuser: NodeId, relay: NodeId) -> bool {
+        if self.relays.len() < 2 && !self.relays.contains(&relay) {
+            self.relays.push(relay);
+        }
+        if self.accusers.len() >= MAX_ACCUSERS || self.accusers.contains(&accuser) {
+            return false;
+        }
+        self.accusers.push(accuser);
+        true
+    }
+
+    /// When the member counts as failed, in a cluster of `n` live members.
+    ///
+    /// A node that did not fail to reach the member itself needs evidence from two distinct relays
+    /// before it shortens the wait, so that one liar cannot hurry it.
+    pub(super) fn deadline(&self, config: &Config, n: usize) -> Instant {
+        let heard = if self.own || self.relays.len() >= 2 { self.accusers.len() } else { 1 };
+        self.started + timeout(config, n, heard.saturating_sub(1))
+    }
+}
+
+/// The timeout after `confirmations` independent ones beyond the first accuser: from `max` down to
+/// `min` with the logarithm of their number.
+fn timeout(config: &Config, n: usize, confirmations: usize) -> Duration {
+    let min = config.probe_interval * config.suspicion_min;
+    let min = scale(min, log2_q16(n as u64).max(LOG2_10_Q16), LOG2_10_Q16);
+    let wanted = config.suspicion_confirmations.min(n.saturating_sub(2));
+    if wanted == 0 || confirmations >= wanted {
+        return min;
+    }
+    let span = min * (config.suspicion_max_mult - 1);
+    let (have, all) = (log2_q16(confirmations as u64 + 1), log2_q16(wanted as u64 + 1));
+    min + scale(span, all - have, all)
+}
+
+/// How often one update is sent: `retransmit_mult * ceil(log10(n + 1))`.
+pub(super) fn retransmits(config: &Config, n: usize) -> u32 {
+    let mut digits = 1;
+    let mut power = 10_usize;
+    while power < n + 1 {
+        digits += 1;
+        power = power.saturating_mul(10);
+    }
+    config.retransmit_mult.saturating_mul(digits)
+}
+
+fn scale(d: Duration, numerator: u64, denominator: u64) -> Duration {
+    let nanos = d.as_nanos() * u128::from(numerator) / u128::from(denominator);
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// log2(10) in 16.16 fixed point.
+const LOG2_10_Q16: u64 = 217_705;
+
+/// log2 in 16.16 fixed point by repeated squaring; 0 for 0 and 1. Rounded down.
+fn log2_q16(x: u64) -> u64 {
+    if x < 2 {
+        return 0;
+    }
+    let whole = u64::from(x.ilog2());
+    // The mantissa in 1.63 fixed point.
+    let mut mantissa = u128::from(x << (63 - whole));
+    let mut fraction = 0;
+    for _ in 0..16 {
+        mantissa = (mantissa * mantissa) >> 63;
+        fraction <<= 1;
+        if mantissa >> 64 != 0 {
+            fraction |= 1;
+            mantissa >>= 1;
+        }
+    }
+    (whole << 16) | fraction
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logarithms_match_their_values() {
+        assert_eq!(log2_q16(1), 0);
+        assert_eq!(log2_q16(2), 1 << 16);
+        assert_eq!(log2_q16(1 << 40), 40 << 16);
+        assert_eq!(log2_q16(10), LOG2_10_Q16);
+        assert_eq!(log2_q16(3), 103_872); // 1.58496…
+    }
+
+    #[test]
+    fn the_timeout_follows_lifeguard() {
+        let lan = Config::lan();
+        let ms = |n, c| timeout(&lan, n, c).as_millis();
+        // 1,000 members: 3 s to 18 s, three confirmations wanted; 18 - 15 * log(c + 1) / log(4).
+        assert_eq!(ms(1000, 0), 18_000);
+        assert_eq!(ms(1000, 1), 10_500);
+        assert_eq!(ms(1000, 2), 6_112);
+        assert_eq!(ms(1000, 3), 3_000);
+        assert_eq!(ms(1000, 9), 3_000);
+        // Two members: nobody could confirm. Three: one can.
+        assert_eq!(ms(2, 0), 1_000);
+        assert_eq!((ms(3, 0), ms(3, 1)), (6_000, 1_000));
+    }
+
+    #[test]
+    fn retransmits_round_up() {
+        let lan = Config::lan();
+        let sends: [u32; 6] = [1, 9, 10, 99, 100, 1000].map(|n| retransmits(&lan, n));
+        assert_eq!(sends, [4, 4, 8, 8, 12, 16]);
+    }
+
+    #[test]
+    fn one_relay_alone_does_not_hurry_the_verdict() {
+        let lan = Config::lan();
+        let mut suspicion = Suspicion::new(Instant::ZERO);
+        for accuser in 1..=4 {
+            assert!(suspicion.add(NodeId(accuser), NodeId(1)));
+        }
+        assert!(!suspicion.add(NodeId(4), NodeId(1)));
+        assert_eq!(suspicion.deadline(&lan, 10), Instant::ZERO + Duration::from_secs(6));
+        suspicion.add(NodeId(4), NodeId(2));
+        assert_eq!(suspicion.deadline(&lan, 10), Instant::ZERO + Duration::from_secs(1));
+    }
+}

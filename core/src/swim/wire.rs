@@ -1,0 +1,337 @@
+//! The frames of membership.
+//!
+//! ```text
+//! tag  frame           body
+//! 01   PING            seq varint, target id u64
+//! 02   ACK             seq varint
+//! 03   PING_REQ        seq varint, target id u64, milliseconds left varint
+//! 04   RELAYED_ACK     seq varint, target's boot epoch u64
+//! 05   NACK            seq varint
+//! 06   VERIFY          target id u64
+//! 07   UPDATES         rows, see below, to the end
+//! 08   JOIN            cookie u64 (0: none), one alive row
+//! 09   COOKIE          cookie u64
+//! 0a   CONFLICT        id u64, address of the holder
+//! 0b   BOOT_TOO_OLD    known boot epoch u64
+//! 0c   STRANGER        (empty)
+//! 0d   LEFT_ACK        (empty)
+//! 0e   BUCKETS         reply wanted u8 (0 or 1), 64 digests u32
+//! 81   TABLE_DIGEST    u64
+//!
+//! row       kind u8, id u64, boot epoch u64, incarnation varint, then by kind
+//!   0 alive     version varint, address, name, zone, metadata (each a length and bytes), commitment u64
+//!   1 suspect   count u8 (1..=17), accuser ids u64 each
+//!   2 dead      as suspect
+//!   3 left      preimage, 16 bytes
+//! address   family u8 (4 or 6), 4 or 16 bytes, port u16
+//! ```
+
+#![warn(clippy::indexing_slicing)]
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::net::SocketAddr;
+
+use super::member::{BUCKETS, Case, Row as TableRow, State};
+use super::outbox::Msg;
+use super::suspicion::MAX_ACCUSERS;
+use crate::id::{Identity, MAX_META, MAX_NAME, MAX_ZONE, NodeId};
+use crate::wire::{NoRoom, PacketError, Reader, Writer};
+
+const PING: u8 = 0x01;
+const ACK: u8 = 0x02;
+const PING_REQ: u8 = 0x03;
+const RELAYED_ACK: u8 = 0x04;
+const NACK: u8 = 0x05;
+const VERIFY: u8 = 0x06;
+pub(super) const UPDATES: u8 = 0x07;
+const JOIN: u8 = 0x08;
+const COOKIE: u8 = 0x09;
+const CONFLICT: u8 = 0x0a;
+const BOOT_TOO_OLD: u8 = 0x0b;
+const STRANGER: u8 = 0x0c;
+const LEFT_ACK: u8 = 0x0d;
+const BUCKETS_TAG: u8 = 0x0e;
+pub(super) const TABLE_DIGEST: u8 = 0x81;
+
+/// Whether membership owns frames of this tag.
+pub(crate) const fn owns(tag: u8) -> bool {
+    matches!(tag & 0x7f, 0x01..=0x1f)
+}
+
+/// A frame as received; borrows the packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Frame<'p> {
+    Ping {
+        seq: u32,
+        target: NodeId,
+    },
+    Ack {
+        seq: u32,
+    },
+    PingReq {
+        seq: u32,
+        target: NodeId,
+        millis: u16,
+    },
+    RelayedAck {
+        seq: u32,
+        boot: u64,
+    },
+    Nack {
+        seq: u32,
+    },
+    Verify {
+        target: NodeId,
+    },
+    Updates(Rows<'p>),
+    Join {
+        cookie: u64,
+        row: AliveRow<'p>,
+    },
+    Cookie {
+        cookie: u64,
+    },
+    Conflict {
+        id: NodeId,
+        holder: SocketAddr,
+    },
+    BootTooOld {
+        boot: u64,
+    },
+    Stranger,
+    LeftAck,
+    Buckets {
+        reply: bool,
+        digests: [u32; BUCKETS],
+    },
+    TableDigest {
+        digest: u64,
+    },
+    /// An optional frame of a later version.
+    Unknown,
+}
+
+/// Parses one frame completely, rows included.
+pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
+    let mut r = Reader::new(body);
+    let frame = match tag {
+        PING => Frame::Ping { seq: r.varint32()?, target: r.node()? },
+        ACK => Frame::Ack { seq: r.varint32()? },
+        PING_REQ => Frame::PingReq {
+            seq: r.varint32()?,
+            target: r.node()?,
+            millis: u16::try_from(r.varint()?).map_err(|_| PacketError::LimitExceeded)?,
+        },
+        RELAYED_ACK => Frame::RelayedAck { seq: r.varint32()?, boot: r.u64()? },
+        NACK => Frame::Nack { seq: r.varint32()? },
+        VERIFY => Frame::Verify { target: r.node()? },
+        UPDATES => {
+            let rows = Rows { rest: r };
+            let mut check = rows;
+            while check.next()?.is_some() {}
+            return Ok(Frame::Updates(rows));
+        }
+        JOIN => {
+            let cookie = r.u64()?;
+            match row(&mut r)? {
+                Row::Alive(row) => Frame::Join { cookie, row },
+                Row::Accused { .. } | Row::Left { .. } => return Err(PacketError::Malformed),
+            }
+        }
+        COOKIE => Frame::Cookie { cookie: r.u64()? },
+        CONFLICT => Frame::Conflict { id: r.node()?, holder: r.addr()? },
+        BOOT_TOO_OLD => Frame::BootTooOld { boot: r.u64()? },
+        STRANGER => Frame::Stranger,
+        LEFT_ACK => Frame::LeftAck,
+        BUCKETS_TAG => {
+            let reply = flag(&mut r)?;
+            let mut digests = [0; BUCKETS];
+            for digest in &mut digests {
+                *digest = r.u32()?;
+            }
+            Frame::Buckets { reply, digests }
+        }
+        TABLE_DIGEST => Frame::TableDigest { digest: r.u64()? },
+        tag => return crate::wire::unknown(tag).map(|()| Frame::Unknown),
+    };
+    r.finish()?;
+    Ok(frame)
+}
+
+fn flag(r: &mut Reader<'_>) -> Result<bool, PacketError> {
+    match r.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(PacketError::Malformed),
+    }
+}
+
+/// What one member is said to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Row<'p> {
+    Alive(AliveRow<'p>),
+    Accused { id: NodeId, boot: u64, incarnation: u32, accusers: Ids<'p> },
+    Left { id: NodeId, boot: u64, preimage: [u8; 16] },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AliveRow<'p> {
+    pub(super) id: NodeId,
+    pub(super) boot: u64,
+    pub(super) incarnation: u32,
+    pub(super) version: u32,
+    pub(super) addr: SocketAddr,
+    name: &'p str,
+    zone: &'p str,
+    meta: &'p [u8],
+    pub(super) commitment: u64,
+}
+
+impl AliveRow<'_> {
+    pub(super) fn identity(&self) -> Arc<Identity> {
+        Arc::new(Identity {
+            id: self.id,
+            boot_epoch: self.boot,
+            addr: self.addr,
+            name: String::from(self.name),
+            zone: String::from(self.zone),
+            meta: self.meta.to_vec(),
+        })
+    }
+}
+
+/// Node ids in a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ids<'p>(&'p [u8]);
+
+impl Ids<'_> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = NodeId> {
+        self.0.as_chunks::<8>().0.iter().map(|bytes| NodeId(u64::from_le_bytes(*bytes)))
+    }
+}
+
+/// The rows of an `UPDATES` frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'p> {
+    rest: Reader<'p>,
+}
+
+impl<'p> Rows<'p> {
+    pub(super) fn next(&mut self) -> Result<Option<Row<'p>>, PacketError> {
+        if self.rest.is_empty() { Ok(None) } else { row(&mut self.rest).map(Some) }
+    }
+}
+
+fn row<'p>(r: &mut Reader<'p>) -> Result<Row<'p>, PacketError> {
+    let kind = r.u8()?;
+    let (id, boot, incarnation) = (r.node()?, r.u64()?, r.varint32()?);
+    match kind {
+        0 => Ok(Row::Alive(AliveRow {
+            id,
+            boot,
+            incarnation,
+            version: r.varint32()?,
+            addr: r.addr()?,
+            name: r.text(MAX_NAME)?,
+            zone: r.text(MAX_ZONE)?,
+            meta: r.bytes(MAX_META)?,
+            commitment: r.u64()?,
+        })),
+        1 | 2 => {
+            let count = usize::from(r.u8()?);
+            if count == 0 || count > MAX_ACCUSERS {
+                return Err(PacketError::LimitExceeded);
+            }
+            let accusers = Ids(r.raw(count * 8)?);
+            Ok(Row::Accused { id, boot, incarnation, accusers })
+        }
+        3 => Ok(Row::Left { id, boot, preimage: r.secret()? }),
+        _ => Err(PacketError::Malformed),
+    }
+}
+
+/// Writes what the table says of a member, in its state now. `myself` stands as the accuser where
+/// the row names none.
+pub(super) fn write_row(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> Result<(), NoRoom> {
+    let member = &row.member;
+    let identity = &member.identity;
+    w.attempt(|w| {
+        w.u8(member.state as u8)?;
+        w.node(identity.id)?;
+        w.u64(identity.boot_epoch)?;
+        w.varint(u64::from(member.incarnation))?;
+        match (member.state, &row.case) {
+            (State::Alive, _) => {
+                w.varint(u64::from(row.version))?;
+                w.addr(identity.addr)?;
+                w.bytes(identity.name.as_bytes())?;
+                w.bytes(identity.zone.as_bytes())?;
+                w.bytes(&identity.meta)?;
+                w.u64(row.commitment)
+            }
+            (_, Case::Suspicion(suspicion)) => {
+                let accusers = &suspicion.accusers;
+                #[allow(clippy::cast_possible_truncation)] // at most MAX_ACCUSERS
+                w.u8(accusers.len() as u8)?;
+                accusers.iter().try_for_each(|&id| w.node(id))
+            }
+            (_, Case::Left(preimage)) => w.put(&preimage[..]),
+            (_, Case::None) => {
+                w.u8(1)?;
+                w.node(myself)
+            }
+        }
+    })
+}
+
+/// What a message needs besides itself.
+pub(super) struct Context<'t> {
+    /// This node's row, for joins.
+    pub(super) me: &'t TableRow,
+    /// The bucket digests.
+    pub(super) digests: &'t dyn Fn(usize) -> u32,
+    /// Where the member of that id lives.
+    pub(super) addr: Option<SocketAddr>,
+}
+
+/// Writes one message as a frame of its own.
+pub(super) fn write_msg(w: &mut Writer<'_>, msg: Msg, context: &Context<'_>) -> Result<(), NoRoom> {
+    match msg {
+        Msg::Ping { seq, target } => w.frame(PING, |w| {
+            w.varint(u64::from(seq))?;
+            w.node(target)
+        }),
+        Msg::Ack { seq } => w.frame(ACK, |w| w.varint(u64::from(seq))),
+        Msg::PingReq { seq, target, millis } => w.frame(PING_REQ, |w| {
+            w.varint(u64::from(seq))?;
+            w.node(target)?;
+            w.varint(u64::from(millis))
+        }),
+        Msg::RelayedAck { seq, boot } => w.frame(RELAYED_ACK, |w| {
+            w.varint(u64::from(seq))?;
+            w.u64(boot)
+        }),
+        Msg::Nack { seq } => w.frame(NACK, |w| w.varint(u64::from(seq))),
+        Msg::Verify { target } => w.frame(VERIFY, |w| w.node(target)),
+        Msg::Join { cookie } => w.frame(JOIN, |w| {
+            w.u64(cookie)?;
+            write_row(w, context.me, context.me.member.identity.id)
+        }),
+        Msg::Cookie { cookie } => w.frame(COOKIE, |w| w.u64(cookie)),
+        Msg::Conflict { id } => match context.addr {
+            Some(holder) => w.frame(CONFLICT, |w| {
+                w.node(id)?;
+                w.addr(holder)
+            }),
+            None => Ok(()),
+        },
+        Msg::BootTooOld { boot } => w.frame(BOOT_TOO_OLD, |w| w.u64(boot)),
+        Msg::Stranger => w.frame(STRANGER, |_| Ok(())),
+        Msg::LeftAck => w.frame(LEFT_ACK, |_| Ok(())),
+        Msg::Buckets { reply } => w.frame(BUCKETS_TAG, |w| {
+            w.u8(u8::from(reply))?;
+            (0..BUCKETS).try_for_each(|bucket| w.u32((context.digests)(bucket)))
+        }),
+    }
+}
