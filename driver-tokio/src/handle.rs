@@ -1,0 +1,164 @@
+//! How the application reaches the node.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use brickwork_core::{Event, Instant, Node};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+/// A closure on its way to the node.
+pub(crate) type Command = Box<dyn FnOnce(&mut Node, Instant) + Send>;
+
+/// The task that owns the node is over: the node left, was aborted, or a closure panicked in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the node has stopped")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// How a graceful leave went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LeaveReport {
+    /// How many members acknowledged it; zero if all were unreachable.
+    pub acknowledged: usize,
+}
+
+/// Socket errors since the start; all of them are survived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DriverStats {
+    /// Datagrams that the system refused to send: lost, as on the way.
+    pub send_errors: u64,
+    /// Errors met on receiving.
+    pub receive_errors: u64,
+    /// Datagrams that the ingress hook dropped.
+    pub dropped_by_ingress: u64,
+}
+
+/// The counters behind [`DriverStats`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) send_errors: AtomicU64,
+    pub(crate) receive_errors: AtomicU64,
+    pub(crate) dropped_by_ingress: AtomicU64,
+}
+
+/// Reaches a running node. Clones reach the same one.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) local: SocketAddr,
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// Weak: receivers must see the end of the task, whoever still holds a handle.
+    pub(crate) events: broadcast::WeakSender<Event>,
+    pub(crate) left: watch::Receiver<Option<LeaveReport>>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) task: AbortHandle,
+}
+
+impl Handle {
+    /// The address that the node listens on.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Runs `with` on the node, between two packets, and returns what it returns.
+    ///
+    /// The closure should be quick: probes wait for it. What it makes the node owe is sent right
+    /// after. A panic in it ends the task.
+    ///
+    /// Cancel-safe in the sense that either the closure runs whole or not at all; if the future is
+    /// dropped while it waits, the closure may still run.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the task is over or ends before the closure ran.
+    pub async fn call<R: Send + 'static>(
+        &self,
+        with: impl FnOnce(&mut Node, Instant) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (reply, result) = oneshot::channel();
+        let command: Command = Box::new(move |node, now| {
+            // The caller may have gone away; the work is done all the same.
+            let _ = reply.send(with(node, now));
+        });
+        self.commands.send(command).await.map_err(|_| Stopped)?;
+        result.await.map_err(|_| Stopped)
+    }
+
+    /// All events from now on.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let receiver = match self.events.upgrade() {
+            Some(events) => events.subscribe(),
+            None => broadcast::channel(1).1,
+        };
+        Events { receiver }
+    }
+
+    /// Leaves the cluster gracefully and ends the task.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the task ended before the leave was over.
+    pub async fn leave(&self) -> Result<LeaveReport, Stopped> {
+        let mut left = self.left.clone();
+        // If the task is gone because another caller's leave is over, the report is there.
+        let _ = self.call(|node, now| node.leave(now)).await;
+        let report = left.wait_for(Option::is_some).await.map_err(|_| Stopped)?;
+        report.ok_or(Stopped)
+    }
+
+    /// Ends the task at once, without a word to the others: to them the node crashed.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// Whether the task is over.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Counters of the socket.
+    #[must_use]
+    pub fn driver_stats(&self) -> DriverStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DriverStats {
+            send_errors: load(&self.counters.send_errors),
+            receive_errors: load(&self.counters.receive_errors),
+            dropped_by_ingress: load(&self.counters.dropped_by_ingress),
+        }
+    }
+}
+
+/// The events of a node, in order.
+#[derive(Debug)]
+pub struct Events {
+    receiver: broadcast::Receiver<Event>,
+}
+
+impl Events {
+    /// The next event; `None` when the task is over. A receiver that lags behind by more than 16,384
+    /// events is given [`Event::Missed`] in the place of the lost ones.
+    ///
+    /// Cancel-safe: dropping the future loses no event.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.receiver.recv().await {
+            Ok(event) => Some(event),
+            Err(RecvError::Lagged(events)) => Some(Event::Missed { events }),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
