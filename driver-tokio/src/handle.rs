@@ -15,7 +15,6 @@ pub(crate) type Command = Box<dyn FnOnce(&mut Node, Instant) + Send>;
 
 /// The task that owns the node is over: the node left, was aborted, or a closure panicked in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Stopped;
 
 impl fmt::Display for Stopped {

@@ -1,0 +1,202 @@
+//! The bytes on the wire, frame by frame: golden datagrams that later versions must go on speaking.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use brickwork_core::map::{self, Map, ReplicaId};
+use brickwork_core::swim::{self, Swim};
+use brickwork_core::{Identity, Instant, NodeId, PacketError};
+
+fn addr(port: u16) -> SocketAddr {
+    ([10, 0, 0, 1], port).into()
+}
+
+/// Hex of a datagram with the header (24 bytes) and the checksum (4) set apart.
+fn hex(bytes: &[u8]) -> [String; 3] {
+    let hex = |part: &[u8]| part.iter().map(|byte| format!("{byte:02x}")).collect();
+    let end = bytes.len() - 4;
+    [hex(&bytes[..24]), hex(&bytes[24..end]), hex(&bytes[end..])]
+}
+
+fn drain(mut poll: impl FnMut(&mut [u8]) -> Option<usize>) -> Vec<Vec<u8>> {
+    let mut buf = [0; 1400];
+    std::iter::from_fn(|| poll(&mut buf).map(|len| buf[..len].to_vec())).collect()
+}
+
+fn swim_out(swim: &mut Swim) -> Vec<Vec<u8>> {
+    drain(|buf| swim.poll_transmit(buf).map(|sent| sent.payload.len()))
+}
+
+fn map_out(map: &mut Map) -> Vec<Vec<u8>> {
+    drain(|buf| map.poll_transmit(buf).map(|sent| sent.payload.len()))
+}
+
+fn swim(name: &str, port: u16) -> Swim {
+    let identity = Identity::new(name, addr(port)).with_boot_epoch(0x0102_0304);
+    let entropy = [u8::try_from(port).unwrap(); 32];
+    Swim::new(Instant::ZERO, identity, "golden", swim::Config::lan(), 1400, entropy).unwrap()
+}
+
+fn replica(id: u64, peer: u64) -> Map {
+    let replica = ReplicaId::new(NodeId(id), 0x0102_0304);
+    let mut map =
+        Map::new(Instant::ZERO, replica, "golden", map::Config::lan(), 1400, [7; 32]).unwrap();
+    map.peer_up(Instant::ZERO, NodeId(peer), 0x0102_0304, addr(u16::try_from(peer).unwrap()));
+    map
+}
+
+/// Carries datagrams until nobody has any.
+fn talk(a: &mut Map, b: &mut Map, now: Instant) {
+    loop {
+        let (from_a, from_b) = (map_out(a), map_out(b));
+        if from_a.is_empty() && from_b.is_empty() {
+            return;
+        }
+        for mut bytes in from_a {
+            b.handle_packet(now, addr(1), &mut bytes).unwrap();
+        }
+        for mut bytes in from_b {
+            a.handle_packet(now, addr(2), &mut bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_join_and_its_cookie() {
+    let (mut a, mut b) = (swim("a", 1), swim("b", 2));
+    b.join(Instant::ZERO, &[addr(1)]);
+    let mut join = swim_out(&mut b).remove(0);
+    let [header, frames, checksum] = hex(&join);
+    // Magic, version, flags, key id; cluster tag; sender; boot epoch.
+    assert_eq!(header, concat!("b7010000", "22b6fff3", "3f84d8441c0b5a57", "0403020100000000"));
+    // JOIN, length; no cookie; alive, id, boot, incarnation 0; version 0; 10.0.0.1:2; "b", no zone,
+    // no metadata; commitment.
+    assert_eq!(frames, "082e0000000000000000003f84d8441c0b5a5704030201000000000000040a000001020001620000f40d287c57fa779e");
+    assert_eq!(checksum, "9048ddf7");
+
+    a.handle_packet(Instant::ZERO, addr(2), &mut join).unwrap();
+    let cookie = swim_out(&mut a).remove(0);
+    assert!(cookie.len() <= join.len(), "an unproven address gets no more than it sent");
+    assert_eq!(hex(&cookie)[1], "0908f54391cd0b4ab871");
+}
+
+#[test]
+fn a_ping_and_the_table_digest_that_rides_on_it() {
+    let (mut a, mut b) = (swim("a", 1), swim("b", 2));
+    b.join(Instant::ZERO, &[addr(1)]);
+    loop {
+        let (from_a, from_b) = (swim_out(&mut a), swim_out(&mut b));
+        if from_a.is_empty() && from_b.is_empty() {
+            break;
+        }
+        for mut bytes in from_a {
+            b.handle_packet(Instant::ZERO, addr(1), &mut bytes).unwrap();
+        }
+        for mut bytes in from_b {
+            a.handle_packet(Instant::ZERO, addr(2), &mut bytes).unwrap();
+        }
+    }
+    // Let the news of the join run out, then take the first datagram of a probe.
+    let mut now = Instant::ZERO;
+    let ping = loop {
+        now += Duration::from_millis(10);
+        a.handle_timeout(now);
+        b.handle_timeout(now);
+        let mut sent = swim_out(&mut a);
+        if now > Instant::ZERO + Duration::from_secs(10) && !sent.is_empty() {
+            break sent.remove(0);
+        }
+        for mut bytes in sent {
+            b.handle_packet(now, addr(1), &mut bytes).unwrap();
+        }
+        for mut bytes in swim_out(&mut b) {
+            a.handle_packet(now, addr(2), &mut bytes).unwrap();
+        }
+    };
+    // PING, length, sequence number, target; TABLE_DIGEST, length, digest.
+    assert_eq!(hex(&ping)[1], "010b93dc143f84d8441c0b5a578108991d459092a768cb");
+}
+
+#[test]
+fn a_state_a_pull_and_a_chunk() {
+    let (mut a, mut b) = (replica(1, 2), replica(2, 1));
+    let mut state = map_out(&mut a).remove(0);
+    assert_eq!(hex(&state)[1], "a21000000000000000000000000000000000");
+    b.handle_packet(Instant::ZERO, addr(1), &mut state).unwrap();
+    let mut state = map_out(&mut b).remove(0);
+    a.handle_packet(Instant::ZERO, addr(2), &mut state).unwrap();
+
+    a.insert(Instant::ZERO, b"key", b"value").unwrap();
+    let mut push = map_out(&mut a).remove(0);
+    // CHUNK, length; addressee; nonce 0: a push; no flags; a run: replica 0 is new, its node and
+    // epoch, from 1, 1 dot; an own item: "key", "value".
+    assert_eq!(hex(&push)[1], "a32880a55e200bd137d100000001000000000000000403020100000000010101036b65790576616c7565");
+    b.handle_packet(Instant::ZERO, addr(1), &mut push).unwrap();
+    assert_eq!(b.get(b"key"), Some(&b"value"[..]));
+    talk(&mut a, &mut b, Instant::ZERO);
+
+    // A second write of the key, concurrent with one there: a full item.
+    a.insert(Instant::ZERO, b"key", b"x").unwrap();
+    b.insert(Instant::ZERO, b"key", b"y").unwrap();
+    let now = Instant::ZERO + Duration::from_secs(1);
+    a.handle_timeout(now);
+    b.handle_timeout(now);
+    talk(&mut a, &mut b, now);
+    assert_eq!(a.siblings(b"key").count(), 2);
+    let mut c = replica(3, 1);
+    a.peer_up(now, NodeId(3), 0x0102_0304, addr(3));
+    let mut state = map_out(&mut a).remove(0);
+    c.handle_packet(now, addr(1), &mut state).unwrap();
+    let mut pull = map_out(&mut c).pop().unwrap();
+    // PULL, length; nonce; budget of 65,536; replica epoch; no bounds; c itself, of which nothing is known.
+    assert_eq!(hex(&pull)[1], "a123c885bea509808004040302010000000000030000000000000004030201000000000000a21000000000000000000000000000000000");
+    a.handle_packet(now, addr(3), &mut pull).unwrap();
+    let served = map_out(&mut a).pop().unwrap();
+    // CHUNK with the pull's nonce, last of it; a run of dots 1 and 2 of replica 1: a full item with two
+    // siblings, superseding up to dot 2 of replica 1 and dot 1 of replica 2, and a reference to it; then
+    // a run of dot 1 of replica 2: a reference.
+    assert_eq!(hex(&served)[1], "a135c885bea509808004040302010000000000010000000000000004030201000000000200020000000000000004030201000000000100a34b86dc6d0a475c4b08c885bea509010001000000000000000403020100000000010203036b657902010201780002000000000000000403020100000000010179020102020100000201010000");
+}
+
+#[test]
+fn packets_that_nobody_should_take() {
+    let mut node = swim("a", 1);
+    let mut own = {
+        let mut twin = swim("a", 1);
+        twin.join(Instant::ZERO, &[addr(9)]);
+        swim_out(&mut twin).remove(0)
+    };
+    let now = Instant::ZERO;
+    assert_eq!(node.handle_packet(now, addr(9), &mut own), Err(PacketError::OwnPacket));
+    assert_eq!(node.handle_packet(now, addr(9), &mut []), Err(PacketError::Truncated));
+    let crc = |bytes: &mut Vec<u8>| {
+        let crc = crc32fast::hash(bytes).to_le_bytes();
+        bytes.extend(crc);
+    };
+    let mut header = own[..24].to_vec();
+    header[8] ^= 1; // another sender
+    let with = |frames: &[u8], flags: u8| {
+        let mut bytes = header.clone();
+        bytes[2] = flags;
+        bytes.extend(frames);
+        crc(&mut bytes);
+        bytes
+    };
+    let cases: [(&[u8], u8, Result<(), PacketError>); 9] = [
+        (&[], 0, Ok(())),
+        (&[], 1, Err(PacketError::Sealed)),
+        (&[], 2, Err(PacketError::UnsupportedVersion)),
+        (&[0x1f, 0], 0, Err(PacketError::UnknownFrame)),
+        (&[0x9f, 2, 7, 7], 0, Ok(())), // unknown but optional
+        (&[0x02, 2, 0x81, 0x00], 0, Err(PacketError::Malformed)), // needless varint group
+        (&[0x0c, 1, 0], 0, Err(PacketError::Malformed)), // bytes left over
+        (&[0x02, 9, 1], 0, Err(PacketError::Truncated)),
+        (&[0x07, 1, 9], 0, Err(PacketError::Truncated)),
+    ];
+    for (frames, flags, expected) in cases {
+        let mut packet = with(frames, flags);
+        assert_eq!(node.handle_packet(now, addr(9), &mut packet), expected, "{frames:02x?}");
+    }
+}
