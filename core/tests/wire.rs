@@ -73,7 +73,10 @@ fn a_join_and_its_cookie() {
     assert_eq!(header, concat!("b7010000", "22b6fff3", "3f84d8441c0b5a57", "0403020100000000"));
     // JOIN, length; no cookie; alive, id, boot, incarnation 0; version 0; 10.0.0.1:2; "b", no zone,
     // no metadata; commitment.
-    assert_eq!(frames, "082e0000000000000000003f84d8441c0b5a5704030201000000000000040a000001020001620000f40d287c57fa779e");
+    assert_eq!(
+        frames,
+        "082e0000000000000000003f84d8441c0b5a5704030201000000000000040a000001020001620000f40d287c57fa779e"
+    );
     assert_eq!(checksum, "9048ddf7");
 
     a.handle_packet(Instant::ZERO, addr(2), &mut join).unwrap();
@@ -132,7 +135,10 @@ fn a_state_a_pull_and_a_chunk() {
     let mut push = map_out(&mut a).remove(0);
     // CHUNK, length; addressee; nonce 0: a push; no flags; a run: replica 0 is new, its node and
     // epoch, from 1, 1 dot; an own item: "key", "value".
-    assert_eq!(hex(&push)[1], "a32880a55e200bd137d100000001000000000000000403020100000000010101036b65790576616c7565");
+    assert_eq!(
+        hex(&push)[1],
+        "a32880a55e200bd137d100000001000000000000000403020100000000010101036b65790576616c7565"
+    );
     b.handle_packet(Instant::ZERO, addr(1), &mut push).unwrap();
     assert_eq!(b.get(b"key"), Some(&b"value"[..]));
     talk(&mut a, &mut b, Instant::ZERO);
@@ -151,13 +157,19 @@ fn a_state_a_pull_and_a_chunk() {
     c.handle_packet(now, addr(1), &mut state).unwrap();
     let mut pull = map_out(&mut c).pop().unwrap();
     // PULL, length; nonce; budget of 65,536; replica epoch; no bounds; c itself, of which nothing is known.
-    assert_eq!(hex(&pull)[1], "a123c885bea509808004040302010000000000030000000000000004030201000000000000a21000000000000000000000000000000000");
+    assert_eq!(
+        hex(&pull)[1],
+        "a123c885bea509808004040302010000000000030000000000000004030201000000000000a21000000000000000000000000000000000"
+    );
     a.handle_packet(now, addr(3), &mut pull).unwrap();
     let served = map_out(&mut a).pop().unwrap();
     // CHUNK with the pull's nonce, last of it; a run of dots 1 and 2 of replica 1: a full item with two
     // siblings, superseding up to dot 2 of replica 1 and dot 1 of replica 2, and a reference to it; then
     // a run of dot 1 of replica 2: a reference.
-    assert_eq!(hex(&served)[1], "a135c885bea509808004040302010000000000010000000000000004030201000000000200020000000000000004030201000000000100a34b86dc6d0a475c4b08c885bea509010001000000000000000403020100000000010203036b657902010201780002000000000000000403020100000000010179020102020100000201010000");
+    assert_eq!(
+        hex(&served)[1],
+        "a135c885bea509808004040302010000000000010000000000000004030201000000000200020000000000000004030201000000000100a34b86dc6d0a475c4b08c885bea509010001000000000000000403020100000000010203036b657902010201780002000000000000000403020100000000010179020102020100000201010000"
+    );
 }
 
 #[test]

@@ -130,6 +130,11 @@ impl Net {
         self.after_input(place);
     }
 
+    /// Sets the wall clock that boot epochs are taken from back.
+    pub fn rewind_epochs(&mut self, by: u64) {
+        self.epochs -= by;
+    }
+
     pub fn crash(&mut self, place: usize) {
         self.nodes[place] = None;
     }

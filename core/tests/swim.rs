@@ -1,0 +1,175 @@
+//! What a member with bad intentions, or bad luck, cannot do to the others.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+
+mod common;
+
+use std::time::Duration;
+
+use brickwork_core::{Config, Event, NodeId};
+use common::{Net, addr, name};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A datagram of the cluster "brickwork" from the node at `from`, with these frames.
+fn forge(net: &Net, from: usize, frames: &[u8]) -> Vec<u8> {
+    let sender = net.node(from).identity();
+    let tag = xxhash_rust::xxh3::xxh3_64(b"brickwork").to_le_bytes();
+    let mut bytes = vec![0xb7, 1, 0, 0];
+    bytes.extend(&tag[..4]);
+    bytes.extend(sender.id.0.to_le_bytes());
+    bytes.extend(sender.boot_epoch.to_le_bytes());
+    bytes.extend(frames);
+    let crc = crc32fast::hash(&bytes).to_le_bytes();
+    bytes.extend(crc);
+    bytes
+}
+
+/// An UPDATES frame of one row about the node at `subject`.
+fn row(net: &Net, kind: u8, subject: usize, incarnation: &[u8], rest: &[u8]) -> Vec<u8> {
+    let subject = net.node(subject).identity();
+    let mut body = vec![kind];
+    body.extend(subject.id.0.to_le_bytes());
+    body.extend(subject.boot_epoch.to_le_bytes());
+    body.extend(incarnation);
+    body.extend(rest);
+    let mut frame = vec![0x07, u8::try_from(body.len()).unwrap()];
+    frame.extend(body);
+    frame
+}
+
+/// Delivers the frames to everybody but the sender, as if from its address.
+fn spread(net: &mut Net, from: usize, frames: &[u8]) {
+    let packet = forge(net, from, frames);
+    for place in net.up() {
+        if place != from {
+            let mut packet = packet.clone();
+            net.with(place, |node, now| node.handle_packet(now, addr(from), &mut packet))
+                .unwrap()
+                .unwrap();
+        }
+    }
+}
+
+fn gone(net: &Net, id: NodeId) -> usize {
+    let gone = |event: &&Event| matches!(event, Event::Failed { id: other } | Event::Left { id: other } if *other == id);
+    net.up().iter().map(|&place| net.events[place].iter().filter(gone).count()).sum()
+}
+
+#[test]
+fn a_leave_forged_by_a_third_party_is_only_an_accusation() {
+    let mut net = Net::cluster(1, Config::local(), 4);
+    let victim = net.node(1).id();
+    let left = row(&net, 3, 1, &[0], &[7; 16]);
+    spread(&mut net, 3, &left);
+    net.run(10 * SECOND);
+    assert_eq!(gone(&net, victim), 0);
+    assert!(net.differences(&[]).is_empty());
+}
+
+#[test]
+fn an_accusation_at_the_highest_incarnation_neither_evicts_nor_raises_it() {
+    let mut net = Net::cluster(2, Config::local(), 4);
+    let (victim, liar) = (net.node(1).id(), net.node(3).id());
+    for kind in [1, 2] {
+        let accuser = [&[1], &liar.0.to_le_bytes()[..]].concat();
+        let accused = row(&net, kind, 1, &[0xff, 0xff, 0xff, 0xff, 0x0f], &accuser);
+        spread(&mut net, 3, &accused);
+        net.run(10 * SECOND);
+    }
+    assert_eq!(gone(&net, victim), 0);
+    for place in net.up() {
+        let incarnation = net.node(place).member(victim).unwrap().incarnation();
+        assert!((1..10).contains(&incarnation), "{incarnation} at {place}");
+    }
+}
+
+#[test]
+fn one_liar_that_names_many_accusers_does_not_hurry_a_verdict() {
+    let mut net = Net::cluster(3, Config::lan(), 8);
+    let victim = net.node(1).id();
+    let mut accusers = vec![7];
+    for place in [0, 2, 3, 4, 5, 6, 7] {
+        accusers.extend(net.node(place).id().0.to_le_bytes());
+    }
+    let accused = row(&net, 2, 1, &[0], &accusers);
+    let mut packet = forge(&net, 7, &accused);
+    net.crash(1);
+    net.with(0, |node, now| node.handle_packet(now, addr(7), &mut packet)).unwrap().unwrap();
+    // With a single relay and no failed probe of its own, node 0 may not use the short timeout of 1 s.
+    net.run(Duration::from_millis(900));
+    assert_eq!(gone(&net, victim), 0);
+}
+
+#[test]
+fn a_member_that_is_wrongly_held_dead_comes_back() {
+    let mut net = Net::cluster(4, Config::local(), 5);
+    net.side = vec![0, 0, 0, 0, 1];
+    net.run(20 * SECOND);
+    let victim = net.node(4).id();
+    assert_eq!(gone(&net, victim), 4, "all others hold it dead");
+    net.side.fill(0);
+    let agreed = net.run_until(30 * SECOND, |net| net.differences(&[]).is_empty());
+    assert!(agreed, "{:?}", net.differences(&[]));
+}
+
+#[test]
+fn a_clock_that_stepped_back_between_two_starts_locks_nobody_out() {
+    let mut net = Net::cluster(5, Config::local(), 3);
+    let before = net.node(2).identity().boot_epoch;
+    net.crash(2);
+    net.rewind_epochs(500);
+    net.start(2, &[0]);
+    let keys = [b"k".to_vec()];
+    net.with(2, |node, now| node.insert(now, b"k", b"v")).unwrap().unwrap();
+    let agreed = net.run_until(30 * SECOND, |net| net.differences(&keys).is_empty());
+    assert!(agreed, "{:?}", net.differences(&keys));
+    assert_eq!(net.node(2).identity().boot_epoch, before + 1);
+    assert_eq!(net.node(0).get(b"k"), Some(&b"v"[..]));
+}
+
+#[test]
+fn new_metadata_reaches_everybody_as_one_event() {
+    let mut net = Net::cluster(6, Config::local(), 5);
+    net.with(3, |node, now| node.set_meta(now, b"rack 7".to_vec())).unwrap().unwrap();
+    let id = NodeId::from_name(&name(3));
+    let told = |net: &Net| {
+        let meta = |place: &usize| net.node(*place).member(id).unwrap().identity().meta.clone();
+        net.up().iter().all(|place| meta(place) == b"rack 7")
+    };
+    assert!(net.run_until(10 * SECOND, told));
+    for place in [0, 1, 2, 4] {
+        let updates =
+            net.events[place].iter().filter(|event| matches!(event, Event::Updated { .. }));
+        assert_eq!(updates.count(), 1, "at {place}");
+    }
+}
+
+#[test]
+fn a_node_that_was_stopped_for_long_blames_itself() {
+    let mut net = Net::cluster(7, Config::lan(), 6);
+    // Node 2 is frozen for a minute: it neither hears nor speaks, and its timers fire late.
+    let mut frozen = net.nodes[2].take();
+    net.run(60 * SECOND);
+    let events: usize = net.events[2].len();
+    std::mem::swap(&mut net.nodes[2], &mut frozen);
+    let agreed = net.run_until(60 * SECOND, |net| net.differences(&[]).is_empty());
+    assert!(agreed, "{:?}", net.differences(&[]));
+    let failed =
+        net.events[2][events..].iter().filter(|event| matches!(event, Event::Failed { .. }));
+    assert_eq!(failed.count(), 0, "it declared nobody failed on waking up");
+}
+
+#[test]
+fn an_idle_cluster_settles_to_probes() {
+    let mut net = Net::cluster(8, Config::lan(), 16);
+    net.run(60 * SECOND);
+    let (datagrams, bytes) = (net.datagrams, net.bytes);
+    net.run(100 * SECOND);
+    let per_member_second = |count: u64| count as f64 / (16.0 * 100.0);
+    let (datagrams, bytes) =
+        (per_member_second(net.datagrams - datagrams), per_member_second(net.bytes - bytes));
+    // One ping and one ack of its own, and the map's state digest to a random peer every two seconds.
+    assert!(datagrams <= 2.6, "{datagrams} datagrams per member and second");
+    assert!(bytes <= 180.0, "{bytes} bytes per member and second");
+}
