@@ -1,0 +1,131 @@
+//! `origin-health node`: one real node.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use alloc::sync::Arc;
+
+use brickwork_core::Config;
+use brickwork_tokio::{BindError, Options};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::agent::{Agent, Ended, Setup};
+use crate::check::Checker;
+use crate::cli::NodeArgs;
+use crate::failure::Failure;
+use crate::http::{self, Answers};
+use crate::origins::{self, Origin};
+use crate::schedule::WallClock;
+
+/// How often a node that nobody answers says so.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// The line that tells a script where the node is reached.
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+    bind: String,
+    http: String,
+}
+
+/// Runs one node until SIGTERM or Ctrl-C.
+///
+/// # Errors
+///
+/// If the list of origins is bad, an address cannot be bound, or a live member bears the name.
+pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
+    let list: Arc<[Origin]> = origins::load(&args.origins).map_err(Failure::new)?.into();
+    // Signals are caught before the node can be seen, so that a stop never finds it half started.
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::new)?;
+    let listener = TcpListener::bind(args.http)
+        .await
+        .map_err(|error| Failure::new(format!("cannot bind HTTP to {}: {error}", args.http)))?;
+    let http_addr = listener.local_addr().map_err(Failure::new)?;
+    let mut options = Options::new(args.name.clone(), args.bind);
+    options.config = Config::lan();
+    options.seeds = args.join.clone();
+    let handle =
+        brickwork_tokio::bind(options).await.map_err(|error| refusal(args.bind, &error))?;
+    let events = handle.events();
+    let bound = handle.local_addr();
+    let setup = Setup {
+        handle: handle.clone(),
+        events,
+        name: args.name.clone(),
+        origins: Arc::clone(&list),
+        checker: Checker::new(&args.name).map_err(Failure::new)?,
+        clock: WallClock::start(),
+        // A node that is told of none but itself is the first one.
+        first: args.join.iter().all(|&seed| seed == bound),
+        notices: None,
+    };
+    let mut agent =
+        Agent::start(setup).await.map_err(|_stopped| Failure::new("the node stopped"))?;
+    let answers = Answers {
+        handle: handle.clone(),
+        name: args.name.clone(),
+        origins: list,
+        joined: agent.joined(),
+    };
+    let server = tokio::spawn(http::serve(listener, answers));
+    let complaints = tokio::spawn(complain(agent.joined(), args.clone()));
+    ready(bound.to_string(), http_addr.to_string()).map_err(Failure::new)?;
+
+    let ended = tokio::select! {
+        ended = agent.ended() => Some(ended),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    complaints.abort();
+    let result = match ended {
+        None => {
+            // First no more checks, then no more member: the next owner starts as soon as it hears
+            // of the leave.
+            agent.pause().await;
+            // Nobody left to tell is no failure.
+            let _ = handle.leave().await;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Ended::NameTaken { holder }) => Err(Failure::new(format!(
+            "the name {:?} is taken by a live member at {holder}",
+            args.name
+        ))),
+        Some(Ended::NodeGone) => Err(Failure::new("the node stopped")),
+    };
+    server.abort();
+    result
+}
+
+fn refusal(bind: SocketAddr, error: &BindError) -> Failure {
+    if let BindError::Config(refused) = error {
+        Failure::new(format!("--bind {bind}: {refused}"))
+    } else {
+        Failure::new(error)
+    }
+}
+
+fn ready(bind: String, http: String) -> io::Result<()> {
+    let line = serde_json::to_string(&Ready { ready: true, bind, http })?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+/// Says every [`COMPLAIN_EVERY`] that no seed has answered, until one has.
+async fn complain(mut joined: watch::Receiver<bool>, args: NodeArgs) {
+    let seeds: Vec<String> = args.join.iter().map(ToString::to_string).collect();
+    let seeds = seeds.join(", ");
+    loop {
+        let answered = joined.wait_for(|&joined| joined);
+        if tokio::time::timeout(COMPLAIN_EVERY, answered).await.is_ok() {
+            return;
+        }
+        eprintln!("origin-health: no answer from {seeds} yet, still trying to join");
+    }
+}
