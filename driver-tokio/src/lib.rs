@@ -172,3 +172,8 @@ pub async fn bind(options: Options) -> Result<Handle, BindError> {
     }
     Ok(driver::spawn(socket, local, node, clock, max_datagram, ingress))
 }
+
+/// Compiles and runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
