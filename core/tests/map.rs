@@ -247,6 +247,20 @@ fn a_chunk_for_another_boot_of_this_node_is_counted_and_skipped() {
     assert_eq!((reborn.stats().misaddressed, reborn.get(b"k")), (1, None));
 }
 
+/// In a mass start the first digests meet replicas that do not know their sender yet. Pushes must not
+/// wait for a later digest.
+#[test]
+fn a_push_reaches_a_peer_that_never_spoke() {
+    let mut a = replica(1, &[2]);
+    let mut b = replica(2, &[1]);
+    drain(&mut b); // its digest is lost
+    a.insert(NOW, b"k", b"v").unwrap();
+    for (_, bytes) in drain(&mut a) {
+        deliver(&mut b, NOW, 1, &bytes);
+    }
+    assert_eq!(b.get(b"k"), Some(&b"v"[..]));
+}
+
 #[test]
 fn changes_are_told_once_each() {
     let mut maps = vec![replica(1, &[2]), replica(2, &[1])];

@@ -113,6 +113,25 @@ fn a_member_that_is_wrongly_held_dead_comes_back() {
     assert!(agreed, "{:?}", net.differences(&[]));
 }
 
+/// A survivor that heard the suspicion and missed all verdicts must not wait for the longest timeout:
+/// whoever knows better and hears that it still waits tells it.
+#[test]
+fn a_survivor_that_missed_the_verdicts_is_told() {
+    let mut net = Net::cluster(9, Config::lan(), 5);
+    let me = net.node(3).id();
+    let accused = row(&net, 1, 4, &[0], &[&[1], &me.0.to_le_bytes()[..]].concat());
+    let verdict = [&[2], &accused[3..20]].concat(); // a dead row: kind, id, boot epoch, incarnation 0
+    net.crash(4);
+    net.run(60 * SECOND);
+    let mut packet = forge(&net, 3, &accused);
+    net.tap = Some(Vec::new());
+    net.with(0, |node, now| node.handle_packet(now, addr(3), &mut packet)).unwrap().unwrap();
+    let told = |(from, to, bytes): &(usize, _, Vec<u8>)| {
+        *from == 0 && *to == addr(3) && bytes.windows(verdict.len()).any(|part| part == verdict)
+    };
+    assert!(net.tap.take().unwrap().iter().any(told));
+}
+
 #[test]
 fn a_clock_that_stepped_back_between_two_starts_locks_nobody_out() {
     let mut net = Net::cluster(5, Config::local(), 3);

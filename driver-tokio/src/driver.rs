@@ -2,8 +2,8 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use brickwork_core::{Event, Node};
 use tokio::io::Interest;
@@ -47,7 +47,7 @@ pub(crate) fn spawn(
     ingress: Option<Ingress>,
 ) -> Handle {
     let (commands_in, commands) = mpsc::channel(MAX_COMMANDS);
-    let (events, _) = broadcast::channel(MAX_EVENTS);
+    let (events, first) = broadcast::channel(MAX_EVENTS);
     let (left_in, left) = watch::channel(None);
     let counters = Arc::new(Counters::default());
     let weak = events.downgrade();
@@ -65,7 +65,8 @@ pub(crate) fn spawn(
         held: None,
     };
     let task = tokio::spawn(driver.run()).abort_handle();
-    Handle { local, commands: commands_in, events: weak, left, counters, task }
+    let first = Arc::new(Mutex::new(Some(first)));
+    Handle { local, commands: commands_in, events: weak, first, left, counters, task }
 }
 
 impl Driver {

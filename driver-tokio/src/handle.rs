@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use brickwork_core::{Event, Instant, Node};
 use tokio::sync::broadcast::error::RecvError;
@@ -60,6 +60,8 @@ pub struct Handle {
     pub(crate) commands: mpsc::Sender<Command>,
     /// Weak: receivers must see the end of the task, whoever still holds a handle.
     pub(crate) events: broadcast::WeakSender<Event>,
+    /// Subscribed before the task started; goes to the first who asks.
+    pub(crate) first: Arc<Mutex<Option<broadcast::Receiver<Event>>>>,
     pub(crate) left: watch::Receiver<Option<LeaveReport>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) task: AbortHandle,
@@ -96,9 +98,14 @@ impl Handle {
         result.await.map_err(|_| Stopped)
     }
 
-    /// All events from now on.
+    /// The events: all since the start for the first who asks, all from now on for the others.
     #[must_use]
     pub fn events(&self) -> Events {
+        // The lock is held for a move only, so nobody can have panicked under it.
+        let first = self.first.lock().ok().and_then(|mut first| first.take());
+        if let Some(receiver) = first {
+            return Events { receiver };
+        }
         let receiver = match self.events.upgrade() {
             Some(events) => events.subscribe(),
             None => broadcast::channel(1).1,

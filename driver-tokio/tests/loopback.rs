@@ -79,7 +79,32 @@ async fn a_leave_is_acknowledged_and_ends_the_task() {
     // Whoever asks after the end is told, and a second leave has the same report.
     assert_eq!(b.call(|node, _| node.id()).await, Err(Stopped));
     assert_eq!(b.leave().await, Ok(report));
-    assert!(timeout(PATIENCE, b.events().next()).await.unwrap().is_none());
+    let mut rest = b.events();
+    let drained = async { while rest.next().await.is_some() {} };
+    timeout(PATIENCE, drained).await.expect("the events end with the task");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_receiver_misses_nothing_since_the_start() {
+    let a = start("a", None).await;
+    let b = start("b", Some(&a)).await;
+    until_members_by_calls(&a, 2).await;
+    let joined = async {
+        let mut events = a.events();
+        while !matches!(events.next().await, Some(Event::Joined { .. })) {}
+    };
+    timeout(PATIENCE, joined).await.expect("an event that came before anybody listened");
+    drop(b);
+}
+
+/// Waits without subscribing to events.
+async fn until_members_by_calls(handle: &Handle, count: usize) {
+    let wait = async {
+        while handle.call(|node, _| node.members().count()).await.unwrap() != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap();
 }
 
 #[tokio::test]

@@ -97,8 +97,9 @@ pub(super) struct Peer {
     pub(super) id: NodeId,
     pub(super) boot: u64,
     pub(super) addr: SocketAddr,
-    /// Its replica epoch, once it told; nothing can be addressed to it before.
-    pub(super) epoch: Option<u64>,
+    /// Its replica epoch. Until it tells, the boot epoch is the best guess: that of a replica that did
+    /// not recover an older one. Chunks for a wrong guess are refused there and pulled later.
+    pub(super) epoch: u64,
     pub(super) known: Context,
     /// Own dots up to this counter were pushed to it, or are left to its pulls.
     pub(super) pushed: u64,
@@ -118,8 +119,8 @@ pub(super) struct Peer {
 impl Peer {
     /// Notes that the peer lives with this replica epoch. A new epoch starts from nothing.
     pub(super) fn meet(&mut self, epoch: u64) {
-        if self.epoch != Some(epoch) {
-            self.epoch = Some(epoch);
+        if self.epoch != epoch {
+            self.epoch = epoch;
             self.known = Context::default();
             self.exhausted = None;
         }
@@ -174,7 +175,7 @@ impl Peers {
             id,
             boot,
             addr,
-            epoch: None,
+            epoch: boot,
             known: Context::default(),
             pushed,
             state: 0,

@@ -204,8 +204,7 @@ impl Map {
     /// A push that starts after a gap shows that one before it was lost.
     fn look_for_gap(&mut self, now: Instant, slot: u32) {
         let Some(peer) = self.peers.get(slot) else { return };
-        let id = peer.epoch.map(|epoch| ReplicaId::new(peer.id, epoch));
-        let number = id.and_then(|id| self.replicas.number(id));
+        let number = self.replicas.number(ReplicaId::new(peer.id, peer.epoch));
         if number.is_some_and(|number| self.replicas.has_gap(number)) {
             self.want_pull(now, slot);
         }
@@ -297,15 +296,7 @@ impl Map {
         let Some(peer) = self.peers.get(slot).filter(|peer| peer.owes_push) else { return };
         let mut cursor = Cursor::of(&self.replicas, 0, peer.pushed);
         let last = self.replicas.base(0);
-        let Some(epoch) = peer.epoch else {
-            // It is not known which life of it to address; it will pull.
-            if let Some(peer) = self.peers.get_mut(slot) {
-                peer.owes_push = false;
-                peer.pushed = last;
-            }
-            return;
-        };
-        let addressee = wire::addressee(peer.id, peer.boot, epoch);
+        let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
         let (marks, stats) = (&mut self.marks, &mut self.stats);
         let chunk = ChunkWriter::new(&self.replicas, &self.store, marks, stats, peer);
         let end = chunk.write(w, addressee, 0, &mut cursor, u64::MAX);
@@ -322,8 +313,8 @@ impl Map {
     /// Goes on with the answer to the peer's pull.
     fn write_serve(&mut self, slot: u32, w: &mut Writer<'_>) {
         let Some(peer) = self.peers.get(slot) else { return };
-        let (Some(mut serve), Some(epoch)) = (peer.serve, peer.epoch) else { return };
-        let addressee = wire::addressee(peer.id, peer.boot, epoch);
+        let Some(mut serve) = peer.serve else { return };
+        let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
         let (marks, stats) = (&mut self.marks, &mut self.stats);
         let before = w.len();
         let chunk = ChunkWriter::new(&self.replicas, &self.store, marks, stats, peer);

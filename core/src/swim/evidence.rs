@@ -21,11 +21,13 @@ impl Swim {
     pub(super) fn apply_row(&mut self, now: Instant, origin: Origin, row: Row<'_>) {
         match row {
             Row::Alive(row) => self.apply_alive(now, origin, row),
-            Row::Accused { id, boot, incarnation, accusers } => {
+            Row::Accused { id, boot, incarnation, dead, accusers } => {
                 let Some(slot) = self.known(origin, id, boot) else { return };
+                let member = self.table.member(slot);
                 if slot == ME {
                     self.refute(now, origin, incarnation);
-                } else if incarnation < self.table.member(slot).incarnation {
+                } else if incarnation < member.incarnation || (!dead && !member.is_live()) {
+                    // Whoever still waits for a verdict hears of the one that fell here.
                     self.correct(origin, slot);
                 } else {
                     self.accuse(now, slot, accusers.iter(), origin.sender.id, false);

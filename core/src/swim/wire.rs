@@ -171,7 +171,7 @@ fn flag(r: &mut Reader<'_>) -> Result<bool, PacketError> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Row<'p> {
     Alive(AliveRow<'p>),
-    Accused { id: NodeId, boot: u64, incarnation: u32, accusers: Ids<'p> },
+    Accused { id: NodeId, boot: u64, incarnation: u32, dead: bool, accusers: Ids<'p> },
     Left { id: NodeId, boot: u64, preimage: [u8; 16] },
 }
 
@@ -244,7 +244,7 @@ fn row<'p>(r: &mut Reader<'p>) -> Result<Row<'p>, PacketError> {
                 return Err(PacketError::LimitExceeded);
             }
             let accusers = Ids(r.raw(count * 8)?);
-            Ok(Row::Accused { id, boot, incarnation, accusers })
+            Ok(Row::Accused { id, boot, incarnation, dead: kind == 2, accusers })
         }
         3 => Ok(Row::Left { id, boot, preimage: r.secret()? }),
         _ => Err(PacketError::Malformed),

@@ -55,6 +55,8 @@ pub struct Net {
     pub side: Vec<u8>,
     pub datagrams: u64,
     pub bytes: u64,
+    /// Records every datagram sent, as (sender, receiver's address, bytes), while it is there.
+    pub tap: Option<Vec<(usize, SocketAddr, Vec<u8>)>>,
     config: Config,
     flights: BinaryHeap<Flight>,
     dice: Dice,
@@ -83,6 +85,7 @@ impl Net {
             side: Vec::new(),
             datagrams: 0,
             bytes: 0,
+            tap: None,
             config,
             flights: BinaryHeap::new(),
             dice: Dice(seed),
@@ -255,6 +258,9 @@ impl Net {
     fn post(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
         self.datagrams += 1;
         self.bytes += bytes.len() as u64;
+        if let Some(tap) = &mut self.tap {
+            tap.push((from, to, bytes.clone()));
+        }
         let Some(place) = (0..self.nodes.len()).find(|&place| addr(place) == to) else { return };
         let copies = 1 + usize::from(self.dice.percent(self.weather.duplication));
         for _ in 0..copies {
