@@ -29,11 +29,14 @@ pub struct Config {
     pub push_interval: Duration,
     /// Missing data is asked for at most once per this time, unless the last answer brought some.
     pub pull_interval: Duration,
-    /// When a pull without an answer is given up.
+    /// A pull without an answer is given up after four usual answer times, but not before this …
+    pub pull_timeout_min: Duration,
+    /// … and not later than this.
     pub pull_timeout: Duration,
     /// Most bytes that one pull asks for.
     pub pull_budget: usize,
-    /// How often a random peer is told the state digest, besides those on pings and acks.
+    /// How often a random peer is told the state digest, besides those on pings and acks. While the
+    /// map changes it is told every `pull_interval` instead.
     pub sync_interval: Duration,
     /// Most peers.
     pub max_peers: usize,
@@ -54,6 +57,7 @@ impl Config {
             max_gap_dots: 65_536,
             push_interval: Duration::from_millis(20),
             pull_interval: Duration::from_millis(200),
+            pull_timeout_min: Duration::from_millis(25),
             pull_timeout: Duration::from_millis(300),
             pull_budget: 64 * 1024,
             sync_interval: Duration::from_secs(2),
@@ -68,6 +72,7 @@ impl Config {
         Self {
             push_interval: Duration::from_millis(4),
             pull_interval: Duration::from_millis(40),
+            pull_timeout_min: Duration::from_millis(5),
             pull_timeout: Duration::from_millis(80),
             sync_interval: Duration::from_millis(400),
             ..Self::lan()
@@ -89,11 +94,11 @@ impl Config {
         if self.max_gap_dots == 0 || self.max_peers == 0 || self.max_events == 0 {
             return refuse("map.max_gap_dots, max_peers and max_events must be above zero");
         }
-        if self.pull_interval.is_zero()
-            || self.pull_timeout.is_zero()
-            || self.sync_interval.is_zero()
-        {
-            return refuse("map.pull_interval, pull_timeout and sync_interval must be above zero");
+        if self.pull_interval.is_zero() || self.sync_interval.is_zero() {
+            return refuse("map.pull_interval and sync_interval must be above zero");
+        }
+        if self.pull_timeout_min.is_zero() || self.pull_timeout_min > self.pull_timeout {
+            return refuse("map.pull_timeout_min must be above zero and at most map.pull_timeout");
         }
         if self.pull_budget < max_datagram {
             return refuse("map.pull_budget must be at least max_datagram");

@@ -52,6 +52,7 @@ mod wire;
 
 use core::fmt;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -180,6 +181,10 @@ pub struct Map {
     /// A peer to pull from when the pull under way and the interval are over.
     wanted: Option<u32>,
     pull_after: Instant,
+    /// How long answers to pulls usually take, once measured.
+    pull_time: Option<Duration>,
+    /// Pulls in a row that nobody answered.
+    unanswered: u32,
     /// Where the next page of the digest begins, if it does not fit one datagram.
     page: Option<ReplicaId>,
     push_at: Option<Instant>,
@@ -221,6 +226,8 @@ impl Map {
             pulling: None,
             wanted: None,
             pull_after: now,
+            pull_time: None,
+            unanswered: 0,
             page: None,
             push_at: None,
             pushed_at: None,
@@ -273,7 +280,7 @@ impl Map {
         // What was written before it came is left to its pulls.
         let slot = self.peers.insert(id, boot_epoch, addr, self.replicas.base(0));
         self.owe_state(slot);
-        self.arm_sync(now);
+        self.arm_sync(now, self.config.sync_interval);
     }
 
     /// Says that a peer moved to `addr`.

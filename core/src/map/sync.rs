@@ -5,6 +5,8 @@
 //! sends its context and is answered with what it lacks. The next pull is the acknowledgement of the
 //! last, so the answering side keeps no timers and no copies.
 
+use core::time::Duration;
+
 use super::Map;
 use super::chunk::{ChunkWriter, End};
 use super::dot::{Packed, ReplicaId};
@@ -14,12 +16,17 @@ use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
+/// Pulls in a row without an answer that are repeated at once.
+const MAX_QUICK_RETRIES: u32 = 4;
+
 /// The pull that is under way.
 #[derive(Debug)]
 pub(super) struct Pulling {
     peer: u32,
     nonce: u64,
+    started: Instant,
     deadline: Instant,
+    answered: bool,
     /// Dots that it brought so far.
     news: u64,
     /// Last replica of the digest, if the whole did not fit.
@@ -55,6 +62,7 @@ impl Map {
             self.push_at = Some(at);
         }
         self.fire_push(now);
+        self.sync_soon(now);
     }
 
     pub(super) fn fire_push(&mut self, now: Instant) {
@@ -69,8 +77,13 @@ impl Map {
         if self.pulling.as_ref().is_some_and(|pulling| pulling.deadline <= now) {
             self.pulling = None;
             self.stats.pulls_timed_out += 1;
-            // Whoever it was may be gone; another one has the data too.
+            self.unanswered += 1;
+            // Whoever it was may be gone; another one has the data too. A lost datagram is made good
+            // at once, an unreachable world is asked at the usual pace.
             self.wanted = self.peers.random(&mut self.rng);
+            if self.unanswered <= MAX_QUICK_RETRIES {
+                self.pull_after = now;
+            }
         }
         if self.pulling.is_none() && self.wanted.is_some() && self.pull_after <= now {
             let wanted = self.wanted.take();
@@ -87,14 +100,20 @@ impl Map {
         self.sync_at = None;
         if let Some(slot) = self.peers.random(&mut self.rng) {
             self.owe_state(slot);
-            self.arm_sync(now);
+            self.arm_sync(now, self.config.sync_interval);
         }
     }
 
-    pub(super) fn arm_sync(&mut self, now: Instant) {
-        if self.sync_at.is_none() {
-            self.sync_at = Some(now + self.rng.jitter(self.config.sync_interval));
+    /// Makes sure that a peer is told the state digest about `within` from now.
+    pub(super) fn arm_sync(&mut self, now: Instant, within: Duration) {
+        if self.peers.len() > 0 && self.sync_at.is_none_or(|at| at > now + within * 5 / 4) {
+            self.sync_at = Some(now + self.rng.jitter(within));
         }
+    }
+
+    /// The map changed: whoever misses the change should find out soon.
+    pub(super) fn sync_soon(&mut self, now: Instant) {
+        self.arm_sync(now, self.config.pull_interval);
     }
 
     pub(super) fn owe_state(&mut self, slot: u32) {
@@ -119,10 +138,24 @@ impl Map {
         self.peers.wake(slot);
         // Never zero, which marks a push.
         let nonce = u64::from(self.rng.u32()) + 1;
-        let deadline = now + self.config.pull_timeout;
-        self.pulling = Some(Pulling { peer: slot, nonce, deadline, news: 0, upto: None });
+        let deadline = now + self.pull_patience();
+        self.pulling = Some(Pulling {
+            peer: slot,
+            nonce,
+            started: now,
+            deadline,
+            answered: false,
+            news: 0,
+            upto: None,
+        });
         self.pull_after = now + self.config.pull_interval;
         self.stats.pulls_sent += 1;
+    }
+
+    /// How long an answer to a pull may take.
+    fn pull_patience(&self) -> Duration {
+        let (min, max) = (self.config.pull_timeout_min, self.config.pull_timeout);
+        self.pull_time.map_or(max, |usual| (usual * 4).clamp(min, max))
     }
 
     fn on_state(
@@ -177,13 +210,25 @@ impl Map {
             return;
         }
         let Some(news) = self.apply_chunk(now, slot, chunk) else { return };
+        if news > 0 {
+            self.sync_soon(now);
+        }
+        let patience = self.pull_patience();
         let mine = |pulling: &&mut Pulling| pulling.peer == slot && pulling.nonce == chunk.nonce;
         let Some(pulling) = self.pulling.as_mut().filter(mine) else {
             self.look_for_gap(now, slot);
             return;
         };
         pulling.news += news;
-        pulling.deadline = now + self.config.pull_timeout;
+        if !pulling.answered {
+            pulling.answered = true;
+            let sample = now - pulling.started;
+            // Smoothed by one eighth, as round trips are (RFC 6298 section 2).
+            let smoothed = self.pull_time.map_or(sample, |usual| usual - usual / 8 + sample / 8);
+            self.pull_time = Some(smoothed);
+            self.unanswered = 0;
+        }
+        pulling.deadline = now + patience;
         if !chunk.last {
             return;
         }

@@ -34,10 +34,6 @@ mod report;
 mod servers;
 mod view;
 
-/// Above this many nodes the cluster runs at the pace of a real network: 64 nodes at the pace of a
-/// test would spend two cores on probing each other.
-const MAX_FAST_NODES: usize = 16;
-
 /// How often all nodes are sampled, unless that would be more than [`MAX_SAMPLES_PER_SECOND`]
 /// answers.
 const SAMPLE_EVERY: Duration = Duration::from_millis(200);
@@ -94,10 +90,8 @@ impl Run {
     async fn start(args: DemoArgs, seed: u64, view: View) -> Result<Self, Failure> {
         let plan = Arc::new(Plan::new(seed, args.demo_origins as usize));
         let servers = Servers::start(Plan::clone(&plan)).await.map_err(Failure::new)?;
-        let config = match usize::from(args.nodes) {
-            ..=MAX_FAST_NODES => Config::local(),
-            _ => Config::lan(),
-        };
+        // The settings of a real node: what is measured here is what a datacenter would see.
+        let config = Config::lan();
         let (notify, notices) = mpsc::unbounded_channel();
         let list = servers.list().map_err(Failure::new)?;
         let gossip_interval = config.swim.gossip_interval;
