@@ -98,16 +98,21 @@ impl Driver {
                 () = due => {}
             }
             // What has arrived is heard before any timer judges by its absence.
-            self.receive();
-            self.run_commands();
+            let busy = self.receive() | self.run_commands();
             let now = self.clock.now();
             if self.node.poll_timeout().is_some_and(|at| at <= now) {
                 self.node.handle_timeout(now);
             }
+            if busy {
+                // A socket that is never drained would keep the other tasks of this thread waiting.
+                self.send();
+                tokio::task::yield_now().await;
+            }
         }
     }
 
-    fn receive(&mut self) {
+    /// Takes in what has arrived. Returns whether there may be more.
+    fn receive(&mut self) -> bool {
         for _ in 0..BUDGET {
             match self.socket.try_recv_from(&mut self.inbox) {
                 Ok((len, from)) => {
@@ -122,20 +127,23 @@ impl Driver {
                     let _ = self.node.handle_packet(self.clock.now(), from, packet);
                     self.send();
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 // Errors of earlier sends (ECONNREFUSED and the like) come back here: never fatal.
                 Err(_) => {
                     self.counters.receive_errors.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
+        true
     }
 
-    fn run_commands(&mut self) {
+    /// Runs the commands that wait. Returns whether there may be more.
+    fn run_commands(&mut self) -> bool {
         for _ in 0..BUDGET {
-            let Ok(command) = self.commands.try_recv() else { return };
+            let Ok(command) = self.commands.try_recv() else { return false };
             command(&mut self.node, self.clock.now());
         }
+        true
     }
 
     /// Sends until the node owes nothing or the socket blocks.

@@ -100,6 +100,11 @@ impl Config {
         if self.pull_timeout_min.is_zero() || self.pull_timeout_min > self.pull_timeout {
             return refuse("map.pull_timeout_min must be above zero and at most map.pull_timeout");
         }
+        let day = Duration::from_secs(24 * 3600);
+        let long = [self.push_interval, self.pull_interval, self.pull_timeout, self.sync_interval];
+        if long.iter().any(|d| *d > day) {
+            return refuse("map's intervals and timeouts are at most a day");
+        }
         if self.pull_budget < max_datagram {
             return refuse("map.pull_budget must be at least max_datagram");
         }

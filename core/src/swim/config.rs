@@ -103,8 +103,24 @@ impl Config {
         if self.retry_min.is_zero() || self.retry_min > self.retry_max {
             return refuse("swim.retry_min must be above zero and at most swim.retry_max");
         }
-        if self.gossip_interval.is_zero() || self.join_retry.is_zero() {
-            return refuse("swim.gossip_interval and swim.join_retry must be above zero");
+        if self.probe_timeout.is_zero() || self.gossip_interval.is_zero() {
+            return refuse("swim.probe_timeout and swim.gossip_interval must be above zero");
+        }
+        if self.join_retry.is_zero() || self.join_retry > self.join_retry_max {
+            return refuse("swim.join_retry must be above zero and at most swim.join_retry_max");
+        }
+        let day = Duration::from_secs(24 * 3600);
+        let long = [self.probe_interval, self.retry_max, self.gossip_interval, self.join_retry_max];
+        if long.iter().chain([&self.reconnect_interval, &self.leave_timeout]).any(|d| *d > day) {
+            return refuse("swim's intervals and timeouts are at most a day");
+        }
+        if self.suspicion_min > 1_000
+            || self.suspicion_max_mult > 1_000
+            || self.max_local_health > 64
+        {
+            return refuse(
+                "swim.suspicion_min and suspicion_max_mult are at most 1,000, max_local_health 64",
+            );
         }
         if self.reconnect_interval.is_zero() || self.leave_timeout.is_zero() {
             return refuse("swim.reconnect_interval and swim.leave_timeout must be above zero");

@@ -17,17 +17,34 @@ use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
+/// Boot epochs above are nobody's: adopting the next would exhaust them.
+pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
+/// Incarnations above are nobody's: a member refutes at most once per shortest retry.
+const LAST_INCARNATION: u32 = u32::MAX / 2;
+
 impl Swim {
     pub(super) fn apply_row(&mut self, now: Instant, origin: Origin, row: Row<'_>) {
+        // Who is no member is believed about itself alone, unless this node asked it to be let in.
+        let by_itself = matches!(row, Row::Alive(row) if row.id == origin.sender.id);
+        if origin.slot.is_none() && !by_itself && !self.joiner.was_asked(origin.from) {
+            self.stats.misaddressed += 1;
+            return;
+        }
         match row {
             Row::Alive(row) => self.apply_alive(now, origin, row),
             Row::Accused { id, boot, incarnation, dead, accusers } => {
                 let Some(slot) = self.known(origin, id, boot) else { return };
                 let member = self.table.member(slot);
+                // Whoever still waits for a verdict hears of the one that fell here, unless it knows a
+                // newer incarnation: then the two would correct each other for ever.
+                let settled = match member.state {
+                    State::Left => true,
+                    State::Dead => incarnation == member.incarnation,
+                    State::Alive | State::Suspect => false,
+                };
                 if slot == ME {
                     self.refute(now, origin, incarnation);
-                } else if incarnation < member.incarnation || (!dead && !member.is_live()) {
-                    // Whoever still waits for a verdict hears of the one that fell here.
+                } else if incarnation < member.incarnation || (!dead && settled) {
                     self.correct(origin, slot);
                 } else {
                     self.accuse(now, slot, accusers.iter(), origin.sender.id, false);
@@ -55,6 +72,12 @@ impl Swim {
     }
 
     pub(super) fn apply_alive(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) {
+        // Numbers so near to the end of their range are nobody's; believing them would leave the
+        // member no room to answer.
+        if row.boot > LAST_BOOT || row.incarnation > LAST_INCARNATION {
+            self.stats.misaddressed += 1;
+            return;
+        }
         match self.table.slot(row.id) {
             // Somebody else under this node's name is met in the join handshake.
             Some(ME) => {}

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::evidence::LAST_BOOT;
 use super::member::{ME, Member, State};
 use super::outbox::Msg;
 use super::wire::AliveRow;
@@ -31,8 +32,6 @@ const MAX_CHALLENGES: usize = 16;
 const COOKIE_PERIOD: Duration = Duration::from_secs(10);
 /// One node knocks at lost members at least this often.
 const SLOWEST_RECONNECT: Duration = Duration::from_secs(60);
-/// Boot epochs this near to the end of the range are nobody's: adopting the next would exhaust it.
-const LAST_BOOT: u64 = u64::MAX - (1 << 32);
 
 /// A known name asks to join from another address: is the old one still there?
 #[derive(Debug)]
@@ -73,7 +72,7 @@ impl Joiner {
         self.next_at = None;
     }
 
-    fn was_asked(&self, addr: SocketAddr) -> bool {
+    pub(super) fn was_asked(&self, addr: SocketAddr) -> bool {
         self.asked.iter().any(|(other, _)| *other == addr)
     }
 }
@@ -212,14 +211,14 @@ impl Swim {
             return;
         }
         match self.table.slot(row.id) {
-            Some(ME) => self.contested(row.id, from),
+            Some(ME) => self.contested(row.id, row.boot, from),
             None => self.let_in(now, origin, row),
             Some(slot) => {
                 let known = self.table.row(slot);
                 let (boot, live) = (known.boot(), known.member.is_live());
                 let cleared = self.joiner.cleared.iter().position(|c| *c == (row.id, row.boot));
                 let elsewhere = known.member.addr() != row.addr && live && cleared.is_none();
-                if boot == row.boot {
+                if boot == row.boot && known.member.addr() == row.addr {
                     self.let_in(now, origin, row);
                 } else if elsewhere {
                     self.challenge(now, slot, from, row.boot);
@@ -229,7 +228,7 @@ impl Swim {
                     }
                     self.let_in(now, origin, row);
                 } else {
-                    self.outbox.stranger(from, Msg::BootTooOld { boot });
+                    self.outbox.stranger(from, Msg::BootTooOld { asked: row.boot, boot });
                 }
             }
         }
@@ -246,9 +245,9 @@ impl Swim {
     }
 
     /// The name belongs to a live node elsewhere.
-    fn contested(&mut self, id: NodeId, newcomer: SocketAddr) {
+    fn contested(&mut self, id: NodeId, asked: u64, newcomer: SocketAddr) {
         let Some(holder) = self.member(id).map(Member::addr) else { return };
-        self.outbox.stranger(newcomer, Msg::Conflict { id });
+        self.outbox.stranger(newcomer, Msg::Conflict { id, asked });
         self.events.push(Event::Conflict { id, holder, newcomer });
     }
 
@@ -275,7 +274,7 @@ impl Swim {
         let of = |c: &Challenge| c.seq == seq && c.id == sender.id && c.boot == sender.boot_epoch;
         if let Some(at) = self.joiner.challenges.iter().position(of) {
             let challenge = self.joiner.challenges.swap_remove(at);
-            self.contested(challenge.id, challenge.newcomer);
+            self.contested(challenge.id, challenge.newcomer_boot, challenge.newcomer);
         }
     }
 
@@ -310,7 +309,9 @@ impl Swim {
     }
 
     pub(super) fn on_stranger(&mut self, now: Instant, origin: Origin) {
-        let Some(slot) = origin.slot else { return };
+        // Also a node that was started anew and has forgotten everybody: it is known in its old boot.
+        let slot = self.table.slot(origin.sender.id).filter(|slot| *slot != ME);
+        let Some(slot) = slot else { return };
         let from = origin.from;
         let lately = |&(addr, at): &(SocketAddr, Instant)| {
             addr == from && now.since(at) < self.config.join_retry
@@ -321,10 +322,17 @@ impl Swim {
         }
     }
 
-    pub(super) fn on_conflict(&mut self, origin: Origin, id: NodeId, holder: SocketAddr) {
+    pub(super) fn on_conflict(
+        &mut self,
+        origin: Origin,
+        id: NodeId,
+        asked: u64,
+        holder: SocketAddr,
+    ) {
         let me = self.table.me();
         let newcomer = me.addr();
-        if id != me.id() || holder == newcomer || !self.joiner.was_asked(origin.from) {
+        let other = id != me.id() || asked != me.identity.boot_epoch || holder == newcomer;
+        if other || !self.joiner.was_asked(origin.from) {
             return;
         }
         self.joiner.conflicted = true;
@@ -333,12 +341,20 @@ impl Swim {
         self.gossip_at = None;
         self.outbox.clear();
         self.events.push(Event::Conflict { id, holder, newcomer });
+        if self.leave.started() {
+            self.finish_leave();
+        }
     }
 
     /// This node's clock stepped back between two starts: take the next boot epoch after the known.
-    pub(super) fn on_boot_too_old(&mut self, now: Instant, origin: Origin, boot: u64) {
+    pub(super) fn on_boot_too_old(&mut self, now: Instant, origin: Origin, asked: u64, boot: u64) {
         let me = &self.table.me().identity;
-        if boot < me.boot_epoch || boot > LAST_BOOT || !self.joiner.was_asked(origin.from) {
+        // An answer to a boot before this one says nothing about this one.
+        if asked != me.boot_epoch
+            || boot < me.boot_epoch
+            || boot >= LAST_BOOT
+            || !self.joiner.was_asked(origin.from)
+        {
             return;
         }
         let identity = Identity::clone(me).with_boot_epoch(boot + 1);

@@ -38,6 +38,10 @@ impl Swim {
         self.joiner.stop();
         self.table.set_state(ME, State::Left, Case::Left(Box::new(self.preimage)), now);
         self.leave.deadline = Some(now + self.config.leave_timeout);
+        if self.joiner.conflicted {
+            self.finish_leave();
+            return;
+        }
         self.tell(now, ME);
         self.say_goodbye(now);
     }
@@ -75,7 +79,7 @@ impl Swim {
         }
     }
 
-    fn finish_leave(&mut self) {
+    pub(super) fn finish_leave(&mut self) {
         if self.leave.finished {
             return;
         }

@@ -266,6 +266,7 @@ impl Table {
                 self.stamps += 1;
                 self.row_mut(slot).tombstone = self.stamps;
                 self.expiries.push_back((forget_at, slot, self.stamps));
+                self.drop_void_expiries();
             }
         } else if !was_live && is_live {
             if slot != ME {
@@ -273,6 +274,18 @@ impl Table {
                 self.enter_live(slot);
             }
             self.enter_bucket(slot);
+        }
+    }
+
+    /// Members that die and come back again and again leave void entries behind: once they are the
+    /// majority, they go, at a cost that is O(1) per entry made.
+    fn drop_void_expiries(&mut self) {
+        if self.expiries.len() > 2 * self.gone.len() + 64 {
+            let rows = &self.rows;
+            self.expiries.retain(|&(_, slot, stamp)| {
+                let row = rows.get(slot as usize).and_then(Option::as_ref);
+                row.is_some_and(|row| row.tombstone == stamp && !row.member.is_live())
+            });
         }
     }
 

@@ -207,6 +207,7 @@ impl Swim {
             return;
         }
         while let Some(slot) = self.table.expire(now) {
+            self.void_probes(slot);
             self.gossip.remove(slot);
             self.outbox.forget(slot);
         }
@@ -461,8 +462,10 @@ impl Swim {
             Frame::Verify { target } => self.on_verify(now, origin, target),
             Frame::Join { cookie, row } => self.on_join(now, origin, cookie, row),
             Frame::Cookie { cookie } => self.on_cookie(origin, cookie),
-            Frame::Conflict { id, holder } => self.on_conflict(origin, id, holder),
-            Frame::BootTooOld { boot } => self.on_boot_too_old(now, origin, boot),
+            Frame::Conflict { id, asked, holder } => self.on_conflict(origin, id, asked, holder),
+            Frame::BootTooOld { asked, boot } => {
+                self.on_boot_too_old(now, origin, asked, boot);
+            }
             Frame::Stranger => self.on_stranger(now, origin),
             Frame::LeftAck => self.on_left_ack(origin),
             Frame::TableDigest { digest } => self.on_table_digest(now, origin, digest),
@@ -526,8 +529,11 @@ impl Swim {
     }
 
     fn write_msg(&mut self, w: &mut Writer<'_>, msg: Msg) -> Result<(), NoRoom> {
-        let addr =
-            if let Msg::Conflict { id } = msg { self.member(id).map(Member::addr) } else { None };
+        let addr = if let Msg::Conflict { id, .. } = msg {
+            self.member(id).map(Member::addr)
+        } else {
+            None
+        };
         let digests = |bucket| self.table.bucket_digest(bucket);
         let context = Context { me: self.table.row(ME), digests: &digests, addr };
         wire::write_msg(w, msg, &context)?;

@@ -31,9 +31,9 @@ pub(super) enum Msg {
     /// Show that you live at this address: send the join again with this cookie.
     Cookie { cookie: u64 },
     /// The member called `id` is alive elsewhere; you stay out.
-    Conflict { id: NodeId },
-    /// A higher boot epoch of yours is known.
-    BootTooOld { boot: u64 },
+    Conflict { id: NodeId, asked: u64 },
+    /// A boot epoch of yours is known that is not below the one that asked.
+    BootTooOld { asked: u64, boot: u64 },
     /// I do not know you; join me.
     Stranger,
     /// I know that you are leaving.

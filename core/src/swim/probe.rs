@@ -312,6 +312,7 @@ impl Swim {
             && probe.seq == seq
             && probe.target == sender.id
         {
+            // Another boot at the address says nothing for the one that was asked.
             if probe.boot == sender.boot_epoch {
                 let (slot, rtt) = (probe.slot, now.since(probe.started));
                 // With several tries it is unknown which one was answered (Karn).
@@ -319,8 +320,6 @@ impl Swim {
                     self.measure(slot, rtt);
                 }
                 self.succeed();
-            } else {
-                self.prober.probe = None;
             }
             return;
         }
@@ -397,7 +396,10 @@ impl Swim {
         millis: u16,
     ) {
         let Some(asker) = origin.slot else { return };
-        let known = self.table.slot(target).filter(|&slot| slot != ME && slot != asker);
+        let known = self
+            .table
+            .slot(target)
+            .filter(|&slot| slot != ME && slot != asker && self.table.member(slot).is_live());
         let Some(slot) = known else {
             self.outbox.msg(asker, Msg::Nack { seq: asker_seq });
             return;

@@ -11,8 +11,8 @@
 //! 07   UPDATES         rows, see below, to the end
 //! 08   JOIN            cookie u64 (0: none), one alive row
 //! 09   COOKIE          cookie u64
-//! 0a   CONFLICT        id u64, address of the holder
-//! 0b   BOOT_TOO_OLD    known boot epoch u64
+//! 0a   CONFLICT        id u64, boot epoch that asked u64, address of the holder
+//! 0b   BOOT_TOO_OLD    boot epoch that asked u64, known boot epoch u64
 //! 0c   STRANGER        (empty)
 //! 0d   LEFT_ACK        (empty)
 //! 0e   BUCKETS         reply wanted u8 (0 or 1), 64 digests u32
@@ -94,9 +94,11 @@ pub(super) enum Frame<'p> {
     },
     Conflict {
         id: NodeId,
+        asked: u64,
         holder: SocketAddr,
     },
     BootTooOld {
+        asked: u64,
         boot: u64,
     },
     Stranger,
@@ -140,8 +142,8 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             }
         }
         COOKIE => Frame::Cookie { cookie: r.u64()? },
-        CONFLICT => Frame::Conflict { id: r.node()?, holder: r.addr()? },
-        BOOT_TOO_OLD => Frame::BootTooOld { boot: r.u64()? },
+        CONFLICT => Frame::Conflict { id: r.node()?, asked: r.u64()?, holder: r.addr()? },
+        BOOT_TOO_OLD => Frame::BootTooOld { asked: r.u64()?, boot: r.u64()? },
         STRANGER => Frame::Stranger,
         LEFT_ACK => Frame::LeftAck,
         BUCKETS_TAG => {
@@ -319,14 +321,18 @@ pub(super) fn write_msg(w: &mut Writer<'_>, msg: Msg, context: &Context<'_>) -> 
             write_row(w, context.me, context.me.member.identity.id)
         }),
         Msg::Cookie { cookie } => w.frame(COOKIE, |w| w.u64(cookie)),
-        Msg::Conflict { id } => match context.addr {
+        Msg::Conflict { id, asked } => match context.addr {
             Some(holder) => w.frame(CONFLICT, |w| {
                 w.node(id)?;
+                w.u64(asked)?;
                 w.addr(holder)
             }),
             None => Ok(()),
         },
-        Msg::BootTooOld { boot } => w.frame(BOOT_TOO_OLD, |w| w.u64(boot)),
+        Msg::BootTooOld { asked, boot } => w.frame(BOOT_TOO_OLD, |w| {
+            w.u64(asked)?;
+            w.u64(boot)
+        }),
         Msg::Stranger => w.frame(STRANGER, |_| Ok(())),
         Msg::LeftAck => w.frame(LEFT_ACK, |_| Ok(())),
         Msg::Buckets { reply } => w.frame(BUCKETS_TAG, |w| {
