@@ -228,7 +228,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`InsertError::Exhausted`]: a removal is a write.
+    /// [`InsertError`]: a removal is a write, and needs room for its mark.
     pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
         let result = self.map.remove(now, key);
         self.settle(now);

@@ -280,6 +280,99 @@ fn changes_are_told_once_each() {
     assert_eq!(writers, [Some(NodeId(1)), Some(NodeId(1)), None]);
 }
 
+/// Every life of a node that writes a key leaves a mark on it. Without room for one more the write is
+/// an error; it must not succeed here and reach nobody.
+#[test]
+fn an_entry_that_would_fit_no_datagram_is_refused_at_the_writer() {
+    let mut refused = None;
+    let mut maps = vec![replica(1, &[])];
+    for life in 2..100 {
+        let mut next = replica(life, &[1]);
+        maps[0].peer_up(NOW, NodeId(life), 1, addr(life));
+        std::mem::swap(&mut maps[0], &mut next);
+        maps[0].peer_up(NOW, NodeId(life - 1), 1, addr(life - 1));
+        next.peer_up(NOW, NodeId(life), 1, addr(life));
+        maps.insert(1, next);
+        maps.truncate(2);
+        let now = settle(&mut maps, NOW);
+        if let Err(error) = maps[0].insert(now, b"k", &[7; 100]) {
+            refused = Some((life, error));
+            break;
+        }
+        settle(&mut maps, now);
+        assert_eq!(maps[0].digest(), maps[1].digest(), "life {life}");
+        assert_eq!(maps[0].stats().oversize, 0);
+    }
+    let (life, error) = refused.expect("a limit is met");
+    assert!(matches!(error, InsertError::EntryTooLarge { max: 1400, .. }), "{error}");
+    assert!(life > 40, "no sooner than need be: {life}");
+}
+
+#[test]
+fn known_replicas_still_sync_when_no_new_one_is_admitted() {
+    let mut limits = config();
+    limits.max_replicas = 2;
+    let mut small =
+        Map::new(NOW, ReplicaId::new(NodeId(2), 1), "test", limits, 1400, [7; 32]).unwrap();
+    small.peer_up(NOW, NodeId(1), 1, addr(1));
+    let mut maps = vec![replica(1, &[2]), small];
+    let now = settle(&mut maps, NOW);
+    maps[0].insert(now, b"k", b"v").unwrap();
+    settle(&mut maps, now);
+    assert_eq!(maps[1].get(b"k"), Some(&b"v"[..]));
+}
+
+#[test]
+fn overwriting_needs_no_more_room_than_there_was() {
+    let mut limits = config();
+    limits.max_bytes = 5;
+    let mut map =
+        Map::new(NOW, ReplicaId::new(NodeId(1), 1), "test", limits, 1400, [7; 32]).unwrap();
+    map.insert(NOW, b"k", b"1234").unwrap();
+    map.insert(NOW, b"k", b"5678").unwrap();
+    assert_eq!(map.insert(NOW, b"k", b"56789"), Err(InsertError::TooManyBytes { max: 5 }));
+    assert_eq!(map.get(b"k"), Some(&b"5678"[..]));
+}
+
+/// Answers that take longer than pulls used to wait are waited for in the end, and a cluster that is
+/// in step stops asking.
+#[test]
+fn pulls_adapt_when_answers_become_slow() {
+    let mut maps = vec![replica(1, &[2]), replica(2, &[1])];
+    let mut now = settle(&mut maps, NOW);
+    for key in 0..50_u8 {
+        maps[0].insert(now, &[key], &[7; 60]).unwrap();
+        now = settle(&mut maps, now);
+    }
+    // From here on every datagram takes 80 ms, and all pushes are lost.
+    let mut flights: Vec<(Instant, u64, Vec<u8>)> = Vec::new();
+    for key in 100..130_u8 {
+        maps[0].insert(now, &[key], &[7; 60]).unwrap();
+    }
+    drain(&mut maps[0]);
+    let end = now + Duration::from_secs(60);
+    let mut pulls = 0;
+    while now < end {
+        for map in &mut maps {
+            for (to, bytes) in drain(map) {
+                flights.push((now + Duration::from_millis(80), to, bytes));
+            }
+        }
+        now += Duration::from_millis(5);
+        let due: Vec<_> = flights.extract_if(.., |(at, ..)| *at <= now).collect();
+        for (_, to, bytes) in due {
+            let receiver = usize::try_from(to).unwrap() - 1;
+            deliver(&mut maps[receiver], now, 3 - to, &bytes);
+        }
+        maps.iter_mut().for_each(|map| map.handle_timeout(now));
+        if now + Duration::from_secs(30) < end {
+            pulls = maps[1].stats().pulls_sent;
+        }
+    }
+    assert_eq!(maps[1].len(), 80);
+    assert!(maps[1].stats().pulls_sent - pulls <= 2, "quiet once in step");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -192,3 +192,83 @@ fn an_idle_cluster_settles_to_probes() {
     assert!(datagrams <= 2.6, "{datagrams} datagrams per member and second");
     assert!(bytes <= 180.0, "{bytes} bytes per member and second");
 }
+
+/// Two nodes whose news of a third cross, each newer in its own way, must not correct each other for
+/// ever.
+#[test]
+fn corrections_come_to_an_end() {
+    let mut net = Net::cluster(10, Config::lan(), 4);
+    let accuser = [&[1], &net.node(2).id().0.to_le_bytes()[..]].concat();
+    let newer = row(&net, 1, 3, &[1], &accuser);
+    net.crash(3);
+    net.run(60 * SECOND);
+    // Node 0 holds it dead at incarnation 0; node 1 is told that it is suspect at 1.
+    let before = net.datagrams;
+    spread(&mut net, 2, &newer);
+    net.run(SECOND);
+    assert!(net.datagrams - before < 100, "{} datagrams", net.datagrams - before);
+}
+
+#[test]
+fn a_node_that_restarts_without_seeds_is_found_again() {
+    for pause in [Duration::ZERO, 60 * SECOND] {
+        let mut net = Net::cluster(11, Config::lan(), 3);
+        net.crash(0);
+        net.run(pause);
+        net.start(0, &[]);
+        let agreed = net.run_until(60 * SECOND, |net| net.differences(&[]).is_empty());
+        assert!(agreed, "after a pause of {pause:?}: {:?}", net.differences(&[]));
+    }
+}
+
+/// A probe for somebody else must end with the tombstone that it is for.
+#[test]
+fn a_tombstone_that_ends_takes_its_relays_along() {
+    let mut config = Config::lan();
+    config.swim.tombstone_age = 20 * SECOND;
+    let mut net = Net::cluster(12, config, 4);
+    let victim = net.node(3).id();
+    net.crash(3);
+    for _ in 0..400 {
+        net.run(Duration::from_millis(100));
+        let mut frame = vec![0x03, 11, 7]; // PING_REQ, sequence number 7, the victim, 16 s
+        frame.extend(victim.0.to_le_bytes());
+        frame.extend([0x80, 0x7d]);
+        let mut packet = forge(&net, 2, &frame);
+        net.with(0, |node, now| node.handle_packet(now, addr(2), &mut packet)).unwrap().unwrap();
+    }
+    assert!(net.node(0).member(victim).is_none(), "the tombstone is gone");
+}
+
+#[test]
+fn a_row_at_the_end_of_the_numbers_is_not_believed() {
+    let mut net = Net::cluster(13, Config::local(), 4);
+    let victim = net.node(1).identity().clone();
+    for (boot, incarnation) in
+        [(u64::MAX, &[0][..]), (victim.boot_epoch, &[0xff, 0xff, 0xff, 0xff, 0x0f])]
+    {
+        let mut body = vec![0];
+        body.extend(victim.id.0.to_le_bytes());
+        body.extend(boot.to_le_bytes());
+        body.extend(incarnation);
+        body.extend([0, 4, 10, 0, 0, 1, 0xe9, 3, 6]); // version 0, 10.0.0.1:1001, a name of six bytes
+        body.extend(b"node-1");
+        body.extend([0; 10]); // no zone, no metadata, a commitment
+        let mut frame = vec![0x07, u8::try_from(body.len()).unwrap()];
+        frame.extend(body);
+        spread(&mut net, 3, &frame);
+        net.run(10 * SECOND);
+        assert_eq!(gone(&net, victim.id), 0);
+        assert!(net.differences(&[]).is_empty(), "{:?}", net.differences(&[]));
+    }
+}
+
+#[test]
+fn a_node_that_stays_out_can_leave() {
+    let mut net = Net::cluster(14, Config::local(), 3);
+    net.start_as(3, &name(1), &[0]);
+    net.run(5 * SECOND);
+    net.with(3, |node, now| node.leave(now));
+    let finished = |event: &Event| matches!(event, Event::LeaveFinished { acknowledged: 0 });
+    assert!(net.events[3].iter().any(finished), "{:?}", net.events[3]);
+}

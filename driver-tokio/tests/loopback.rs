@@ -179,6 +179,35 @@ async fn the_ingress_hook_sees_everything_and_can_cut_a_node_off() {
     assert!(b.driver_stats().dropped_by_ingress >= 3);
 }
 
+/// A socket that is never drained must not keep the other tasks of its thread waiting.
+#[tokio::test]
+async fn a_flood_leaves_turns_to_other_tasks() {
+    const FLOOD: usize = 20_000;
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    let mut options = Options::new("a", any_port());
+    options.ingress = Some(Box::new(move |_, _| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        false
+    }));
+    let a = bind(options).await.unwrap();
+    let (to, watch) = (a.local_addr(), Arc::clone(&seen));
+    let flood = std::thread::spawn(move || {
+        let socket = std::net::UdpSocket::bind(any_port()).unwrap();
+        while watch.load(Ordering::Relaxed) < FLOOD {
+            // A full buffer at the receiver loses datagrams; that is what a flood does.
+            let _ = socket.send_to(&[0; 64], to);
+        }
+    });
+    let mut turns = 0;
+    while seen.load(Ordering::Relaxed) < FLOOD {
+        turns += 1;
+        tokio::task::yield_now().await;
+    }
+    flood.join().unwrap();
+    assert!(turns >= FLOOD / 1024, "{turns} turns during {FLOOD} datagrams");
+}
+
 /// Datagrams to a closed port come back as errors on the socket; the node goes on.
 #[tokio::test]
 async fn errors_on_the_socket_are_survived() {

@@ -12,7 +12,7 @@ use super::replica::Replicas;
 use super::store::{Entry, Store, Told};
 use super::wire::{
     self, Body, Chunk, FLAG_LAST, FLAG_MORE, FullEntry, ITEM_BARE, ITEM_FULL, ITEM_KEY, ITEM_OWN,
-    ITEM_REF, Step,
+    ITEM_REF, ReplicaRef, Step,
 };
 use super::{Map, Stats};
 use crate::event::{Event, Key};
@@ -47,6 +47,23 @@ impl Marks {
         }
         self.marks[at] = (self.serial, number);
     }
+}
+
+/// At most how many bytes a datagram takes that carries nothing but this entry, after a write that
+/// supersedes the siblings that `reads` accepts.
+pub(super) fn encoded_len(
+    entry: &Entry,
+    value: Option<&[u8]>,
+    reads: impl Fn(Packed) -> bool,
+) -> usize {
+    // Datagram header and trailer, frame, addressee, nonce, number, flags, run, item, two counts.
+    const FIXED: usize = 28 + 3 + 8 + 10 + 10 + 1 + 20 + 1 + 6;
+    // A replica is introduced once (17 bytes) and referred to (2), a counter has at most 7.
+    const DOT: usize = 17 + 2 + 7;
+    let kept = entry.siblings.iter().filter(|sibling| !reads(sibling.dot));
+    let kept: usize = kept.map(|sibling| DOT + 3 + sibling.value.len()).sum();
+    let own = value.map_or(0, |value| 9 + 3 + value.len());
+    FIXED + entry.key.len() + kept + own + DOT * (entry.superseded.len() + 1)
 }
 
 /// How a chunk ended.
@@ -87,12 +104,12 @@ impl<'m> ChunkWriter<'m> {
     }
 
     /// Writes what the peer lacks from `cursor` on, at most about `budget` bytes, as one frame.
-    /// `nonce` is that of the pull it answers, 0 for a push.
+    /// `answer` is the nonce of the pull it answers and the chunk's number; `None` for a push.
     pub(super) fn write(
         mut self,
         w: &mut Writer<'_>,
         addressee: u64,
-        nonce: u64,
+        answer: Option<(u64, u64)>,
         cursor: &mut Cursor,
         budget: u64,
     ) -> Result<End, NoRoom> {
@@ -100,19 +117,25 @@ impl<'m> ChunkWriter<'m> {
         let mut end = End::Full;
         let written = w.frame(wire::CHUNK, |w| {
             w.u64(addressee)?;
-            w.varint(nonce)?;
+            match answer {
+                None => w.varint(0)?,
+                Some((nonce, number)) => {
+                    w.varint(nonce)?;
+                    w.varint(number)?;
+                }
+            }
             let flags_at = w.len();
             w.u8(0)?;
             let start = w.len();
             end = self.items(w, cursor, budget, alone);
             match end {
-                _ if nonce == 0 => {}
+                _ if answer.is_none() => {}
                 End::Complete => w.set(flags_at, &[FLAG_LAST]),
                 End::Budget => w.set(flags_at, &[FLAG_LAST | FLAG_MORE]),
                 End::Full => {}
             }
             // An empty chunk is worth sending only to end a pull.
-            let idle = nonce == 0 || end == End::Full;
+            let idle = answer.is_none() || end == End::Full;
             if w.len() == start && idle { Err(NoRoom) } else { Ok(()) }
         });
         match (written, end) {
@@ -235,6 +258,36 @@ impl<'m> ChunkWriter<'m> {
     }
 }
 
+/// What became of a chunk that was not refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Applied {
+    /// Dots that were new.
+    pub(super) news: u64,
+    /// Whether every dot of it is known now.
+    pub(super) whole: bool,
+}
+
+struct Survey {
+    /// Per replica that the chunk introduced, whether it is this one.
+    introduced: SmallVec<[bool; 32]>,
+    replicas: usize,
+    forged: bool,
+}
+
+impl Survey {
+    fn is_mine(&mut self, replicas: &Replicas, reference: ReplicaRef) -> bool {
+        match reference {
+            ReplicaRef::Known(number) => self.introduced.get(number).copied().unwrap_or(false),
+            ReplicaRef::New(id) => {
+                let number = replicas.number(id);
+                self.replicas += usize::from(number.is_none());
+                self.introduced.push(number == Some(0));
+                number == Some(0)
+            }
+        }
+    }
+}
+
 /// Siblings and superseded dots of one received object, with replicas interned.
 #[derive(Debug, Default)]
 struct Object<'p> {
@@ -243,19 +296,25 @@ struct Object<'p> {
 }
 
 impl Map {
-    /// Applies a chunk from the peer in `slot`. Returns how many of its dots were new, or `None` if
-    /// it was refused whole.
+    /// Applies a chunk from the peer in `slot`. Returns what became of it, or `None` if it was refused
+    /// whole.
     pub(super) fn apply_chunk(
         &mut self,
         now: Instant,
         slot: u32,
         chunk: &Chunk<'_>,
-    ) -> Option<u64> {
-        if !self.admits(chunk) {
+    ) -> Option<Applied> {
+        let survey = self.survey(chunk);
+        if survey.forged {
+            self.stats.chunks_forged += 1;
+            return None;
+        }
+        if !self.admits(chunk, survey.replicas) {
             self.refuse(now);
             return None;
         }
-        self.full = false;
+        let refused = self.stats.dots_refused;
+        let mut whole = true;
         let mut introduced = Introduced::default();
         let mut objects: SmallVec<[Option<u32>; 32]> = SmallVec::new();
         let mut items = chunk.items;
@@ -292,6 +351,7 @@ impl Map {
                 }
             };
             // A key that the sender only names but that is not here: not claimed, so asked for again.
+            whole &= about.is_some();
             if let Some(about) = about {
                 news += u64::from(self.claim(dot, about));
                 if let Some(peer) = self.peers.get_mut(slot) {
@@ -300,7 +360,33 @@ impl Map {
             }
         }
         self.stats.dots_received += news;
-        Some(news)
+        whole &= refused == self.stats.dots_refused;
+        Some(Applied { news, whole })
+    }
+
+    /// Looks through a chunk before anything of it is applied: how many replicas it brings that are
+    /// new here, and whether it tells of writes of this replica that it never made.
+    fn survey(&self, chunk: &Chunk<'_>) -> Survey {
+        let mut survey = Survey { introduced: SmallVec::new(), replicas: 0, forged: false };
+        let (mut items, mut mine) = (chunk.items, false);
+        while let Ok(Some(step)) = items.next() {
+            match step {
+                Step::Run(reference) => mine = survey.is_mine(&self.replicas, reference),
+                Step::Item(item) => {
+                    survey.forged |= mine && item.counter > self.replicas.base(0);
+                    let Body::Full { mut entry, .. } = item.body else { continue };
+                    while let Ok(Some((reference, counter, _))) = entry.next_sibling() {
+                        let mine = survey.is_mine(&self.replicas, reference);
+                        survey.forged |= mine && counter > self.replicas.base(0);
+                    }
+                    while let Ok(Some((reference, counter))) = entry.next_superseded() {
+                        let mine = survey.is_mine(&self.replicas, reference);
+                        survey.forged |= mine && counter > self.replicas.base(0);
+                    }
+                }
+            }
+        }
+        survey
     }
 
     fn intern<'p>(
@@ -342,9 +428,7 @@ impl Map {
 
     /// Adds a dot to the context if there is room for it; without room it is asked for again later.
     fn claim(&mut self, dot: Packed, slot: u32) -> bool {
-        // Nobody else can know a write of this replica that it does not know itself.
-        let foreign = dot.replica() != 0 || self.replicas.contains(dot);
-        if !foreign || !self.replicas.has_room(dot) {
+        if !self.replicas.has_room(dot) {
             self.stats.dots_refused += 1;
             return false;
         }
@@ -352,8 +436,8 @@ impl Map {
     }
 
     /// Whether the limits hold after the chunk, judged before anything of it is applied.
-    fn admits(&self, chunk: &Chunk<'_>) -> bool {
-        if self.replicas.len() + chunk.replicas > self.config.max_replicas {
+    fn admits(&self, chunk: &Chunk<'_>, new_replicas: usize) -> bool {
+        if self.replicas.len() + new_replicas > self.config.max_replicas {
             return false;
         }
         if self.store.entries().len() + chunk.objects <= self.config.max_keys

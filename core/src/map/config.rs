@@ -56,7 +56,7 @@ impl Config {
             max_replicas: 65_535,
             max_gap_dots: 65_536,
             push_interval: Duration::from_millis(20),
-            pull_interval: Duration::from_millis(200),
+            pull_interval: Duration::from_millis(150),
             pull_timeout_min: Duration::from_millis(25),
             pull_timeout: Duration::from_millis(300),
             pull_budget: 64 * 1024,
@@ -71,7 +71,7 @@ impl Config {
     pub const fn local() -> Self {
         Self {
             push_interval: Duration::from_millis(4),
-            pull_interval: Duration::from_millis(40),
+            pull_interval: Duration::from_millis(30),
             pull_timeout_min: Duration::from_millis(5),
             pull_timeout: Duration::from_millis(80),
             sync_interval: Duration::from_millis(400),

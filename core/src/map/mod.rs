@@ -83,7 +83,7 @@ pub struct Stats {
     pub writes: u64,
     /// Dots learned from peers.
     pub dots_received: u64,
-    /// Dots that were not claimed for lack of room ahead of a gap, or because they were forged.
+    /// Dots that were not claimed for lack of room ahead of a gap.
     pub dots_refused: u64,
     /// Pulls sent.
     pub pulls_sent: u64,
@@ -91,6 +91,8 @@ pub struct Stats {
     pub pulls_timed_out: u64,
     /// Chunks refused because the map is full.
     pub chunks_refused: u64,
+    /// Chunks refused because they tell of writes of this replica that it never made.
+    pub chunks_forged: u64,
     /// Entries that were not sent because they fit no datagram.
     pub oversize: u64,
     /// Frames from unknown peers, or meant for another boot: skipped.
@@ -127,6 +129,14 @@ pub enum InsertError {
         /// The limit.
         max: usize,
     },
+    /// The entry would no longer fit a datagram, because too many lives of nodes have written the key
+    /// and their marks are not collected yet.
+    EntryTooLarge {
+        /// Its encoded size in bytes, at most.
+        len: usize,
+        /// The most bytes it may have.
+        max: usize,
+    },
     /// This replica has used up its 2^48 - 1 writes.
     Exhausted,
 }
@@ -142,6 +152,9 @@ impl fmt::Display for InsertError {
             }
             Self::TooManyKeys { max } => write!(f, "the map is at its limit of {max} keys"),
             Self::TooManyBytes { max } => write!(f, "the map is at its limit of {max} bytes"),
+            Self::EntryTooLarge { len, max } => {
+                write!(f, "the entry would have {len} bytes, and {max} are the most")
+            }
             Self::Exhausted => f.write_str("this replica has used up its writes"),
         }
     }
@@ -178,6 +191,8 @@ pub struct Map {
     peers: Peers,
     marks: Marks,
     pulling: Option<Pulling>,
+    /// The last pull that was given up, in case its answer is only late.
+    late: Option<Pulling>,
     /// A peer to pull from when the pull under way and the interval are over.
     wanted: Option<u32>,
     pull_after: Instant,
@@ -224,6 +239,7 @@ impl Map {
             peers: Peers::new(secret),
             marks: Marks::default(),
             pulling: None,
+            late: None,
             wanted: None,
             pull_after: now,
             pull_time: None,
@@ -273,10 +289,10 @@ impl Map {
     /// Says that the boot `boot_epoch` of node `id` is a peer, living at `addr`. Replaces a peer of
     /// that id; beyond `max_peers` it is ignored and counted as misaddressed when it speaks.
     pub fn peer_up(&mut self, now: Instant, id: NodeId, boot_epoch: u64, addr: SocketAddr) {
+        self.forget(id);
         if id == self.replicas.id(0).node || self.peers.len() >= self.config.max_peers {
             return;
         }
-        self.forget(id);
         // What was written before it came is left to its pulls.
         let slot = self.peers.insert(id, boot_epoch, addr, self.replicas.base(0));
         self.owe_state(slot);
@@ -304,7 +320,7 @@ impl Map {
     ///
     /// [`InsertError`] names the limit that the write would break.
     pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
-        self.check_write(key, Some(value))?;
+        self.check_write(key, Some(value), |_| true)?;
         let slot = self.store.slot_or_insert(key);
         Ok(self.write(now, slot, Some(value), |_| true))
     }
@@ -314,13 +330,13 @@ impl Map {
     ///
     /// # Errors
     ///
-    /// [`InsertError::Exhausted`]: a removal is a write.
+    /// [`InsertError`]: a removal is a write, and needs room for its mark.
     pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
         let slot = self.store.slot(key);
         let Some(slot) = slot.filter(|&slot| !self.store.entry(slot).siblings.is_empty()) else {
             return Ok(false);
         };
-        self.check_write(&[], None)?;
+        self.check_write(key, None, |_| true)?;
         self.write(now, slot, None, |_| true);
         Ok(true)
     }
@@ -339,7 +355,7 @@ impl Map {
         context: &Context,
         value: Option<&[u8]>,
     ) -> Result<Option<Dot>, InsertError> {
-        self.check_write(key, value)?;
+        self.check_write(key, value, |dot| context.0.contains(&dot))?;
         let slot = match (self.store.slot(key), value) {
             (Some(slot), _) => slot,
             (None, Some(_)) => self.store.slot_or_insert(key),
@@ -520,10 +536,17 @@ impl Map {
     fn forget(&mut self, id: NodeId) {
         let Some(slot) = self.peers.remove(id) else { return };
         self.pulling.take_if(|pulling| pulling.peer() == slot);
+        self.late.take_if(|late| late.peer() == slot);
         self.wanted.take_if(|wanted| *wanted == slot);
     }
 
-    fn check_write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), InsertError> {
+    /// Checks all limits for a write that supersedes the siblings that `reads` accepts.
+    fn check_write(
+        &self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        reads: impl Fn(Packed) -> bool,
+    ) -> Result<(), InsertError> {
         let config = &self.config;
         if key.len() > config.max_key {
             return Err(InsertError::KeyTooLong { len: key.len(), max: config.max_key });
@@ -531,16 +554,27 @@ impl Map {
         if self.replicas.base(0) >= MAX_COUNTER {
             return Err(InsertError::Exhausted);
         }
+        let known = self.store.slot(key).map(|slot| self.store.entry(slot));
+        if let Some(entry) = known {
+            let len = chunk::encoded_len(entry, value, &reads);
+            if len > self.max_datagram {
+                return Err(InsertError::EntryTooLarge { len, max: self.max_datagram });
+            }
+        }
         let Some(value) = value else { return Ok(()) };
         if value.len() > config.max_value {
             return Err(InsertError::ValueTooLong { len: value.len(), max: config.max_value });
         }
-        let known = self.store.slot(key);
         if known.is_none() && self.store.entries().len() >= config.max_keys {
             return Err(InsertError::TooManyKeys { max: config.max_keys });
         }
+        let replaced = known.map_or(0, |entry| {
+            let read = entry.siblings.iter().filter(|sibling| reads(sibling.dot));
+            read.map(|sibling| sibling.value.len()).sum()
+        });
         let key_bytes = if known.is_none() { key.len() } else { 0 };
-        if self.store.bytes() + key_bytes + value.len() > config.max_bytes {
+        let bytes = self.store.bytes() + key_bytes + value.len();
+        if bytes.saturating_sub(replaced) > config.max_bytes {
             return Err(InsertError::TooManyBytes { max: config.max_bytes });
         }
         Ok(())

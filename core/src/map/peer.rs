@@ -87,6 +87,8 @@ impl Cursor {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Serve {
     pub(super) nonce: u64,
+    /// Number of the chunk that comes next.
+    pub(super) number: u64,
     pub(super) cursor: Cursor,
     /// Bytes that the peer still wants.
     pub(super) budget: u64,

@@ -18,6 +18,10 @@ use crate::wire::{NoRoom, Writer};
 
 /// Pulls in a row without an answer that are repeated at once.
 const MAX_QUICK_RETRIES: u32 = 4;
+/// How often the patience doubles while nobody answers.
+const MAX_DOUBLINGS: u32 = 5;
+/// Peers that are looked at for one to pull from.
+const MAX_CANDIDATES: usize = 8;
 
 /// The pull that is under way.
 #[derive(Debug)]
@@ -27,10 +31,15 @@ pub(super) struct Pulling {
     started: Instant,
     deadline: Instant,
     answered: bool,
+    /// What the peer had told of its context when it was asked.
+    state: u64,
+    /// First and last replica of the digest, if the whole did not fit.
+    after: Option<ReplicaId>,
+    upto: Option<ReplicaId>,
     /// Dots that it brought so far.
     news: u64,
-    /// Last replica of the digest, if the whole did not fit.
-    upto: Option<ReplicaId>,
+    /// Number of the chunk that comes next, while none was lost, overtaken or refused in part.
+    next: Option<u64>,
 }
 
 impl Pulling {
@@ -74,13 +83,13 @@ impl Map {
     }
 
     pub(super) fn fire_pull(&mut self, now: Instant) {
-        if self.pulling.as_ref().is_some_and(|pulling| pulling.deadline <= now) {
-            self.pulling = None;
+        if let Some(pulling) = self.pulling.take_if(|pulling| pulling.deadline <= now) {
+            self.late = Some(pulling);
             self.stats.pulls_timed_out += 1;
             self.unanswered += 1;
             // Whoever it was may be gone; another one has the data too. A lost datagram is made good
             // at once, an unreachable world is asked at the usual pace.
-            self.wanted = self.peers.random(&mut self.rng);
+            self.wanted = self.candidate();
             if self.unanswered <= MAX_QUICK_RETRIES {
                 self.pull_after = now;
             }
@@ -134,6 +143,7 @@ impl Map {
 
     fn start_pull(&mut self, now: Instant, slot: u32) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
+        let state = peer.state;
         peer.owes_pull = true;
         self.peers.wake(slot);
         // Never zero, which marks a push.
@@ -145,17 +155,48 @@ impl Map {
             started: now,
             deadline,
             answered: false,
-            news: 0,
+            state,
+            after: self.page,
             upto: None,
+            news: 0,
+            next: Some(0),
         });
         self.pull_after = now + self.config.pull_interval;
         self.stats.pulls_sent += 1;
     }
 
-    /// How long an answer to a pull may take.
+    /// A peer that may have what is missing here, by what it told last.
+    fn candidate(&mut self) -> Option<u32> {
+        let paging = self.page.is_some();
+        let mine = self.replicas.digest();
+        for _ in 0..MAX_CANDIDATES {
+            let slot = self.peers.random(&mut self.rng)?;
+            let peer = self.peers.get(slot)?;
+            if paging || (peer.state != mine && peer.exhausted != Some(peer.state)) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// How long an answer to a pull may take. Some losses in a row are ordinary; after more of them
+    /// answers must have become slow, so they are waited for longer, and measured again.
     fn pull_patience(&self) -> Duration {
         let (min, max) = (self.config.pull_timeout_min, self.config.pull_timeout);
-        self.pull_time.map_or(max, |usual| (usual * 4).clamp(min, max))
+        let usual = self.pull_time.map_or(max, |usual| (usual * 4).clamp(min, max));
+        usual * (1 << self.unanswered.saturating_sub(MAX_QUICK_RETRIES).min(MAX_DOUBLINGS))
+    }
+
+    /// An answer took this long.
+    fn measure_pull(&mut self, sample: Duration) {
+        // Smoothed by one eighth, as round trips are (RFC 6298 section 2), but upwards by halves: a
+        // late answer is asked for twice.
+        self.pull_time = Some(match self.pull_time {
+            None => sample,
+            Some(usual) if sample > usual => (usual + sample) / 2,
+            Some(usual) => usual - usual / 8 + sample / 8,
+        });
+        self.unanswered = 0;
     }
 
     fn on_state(
@@ -196,7 +237,7 @@ impl Map {
             }
         }
         let budget = pull.budget.min(self.config.pull_budget as u64);
-        peer.serve = Some(Serve { nonce: pull.nonce, cursor, budget });
+        peer.serve = Some(Serve { nonce: pull.nonce, number: 0, cursor, budget });
         self.peers.wake(slot);
         if behind {
             self.want_pull(now, slot);
@@ -209,40 +250,55 @@ impl Map {
             self.stats.misaddressed += 1;
             return;
         }
-        let Some(news) = self.apply_chunk(now, slot, chunk) else { return };
-        if news > 0 {
+        let Some(applied) = self.apply_chunk(now, slot, chunk) else { return };
+        if applied.news > 0 {
             self.sync_soon(now);
         }
+        let answers = |pulling: &&mut Pulling| pulling.peer == slot && pulling.nonce == chunk.nonce;
         let patience = self.pull_patience();
-        let mine = |pulling: &&mut Pulling| pulling.peer == slot && pulling.nonce == chunk.nonce;
-        let Some(pulling) = self.pulling.as_mut().filter(mine) else {
-            self.look_for_gap(now, slot);
-            return;
-        };
-        pulling.news += news;
-        if !pulling.answered {
+        if let Some(pulling) = self.pulling.as_mut().filter(answers) {
+            pulling.news += applied.news;
+            let in_order = pulling.next == Some(chunk.number) && applied.whole;
+            pulling.next = in_order.then_some(chunk.number + 1);
+            pulling.deadline = now + patience;
+            let (first, took) = (!pulling.answered, now - pulling.started);
             pulling.answered = true;
-            let sample = now - pulling.started;
-            // Smoothed by one eighth, as round trips are (RFC 6298 section 2).
-            let smoothed = self.pull_time.map_or(sample, |usual| usual - usual / 8 + sample / 8);
-            self.pull_time = Some(smoothed);
-            self.unanswered = 0;
+            if first {
+                self.measure_pull(took);
+            }
+            if chunk.last
+                && let Some(pulling) = self.pulling.take()
+            {
+                self.pulled(now, &pulling, chunk.more);
+            }
+        } else if let Some(late) = self.late.take_if(|late| answers(&late)) {
+            self.measure_pull(now - late.started);
+            if chunk.last && !chunk.more && self.page == late.after {
+                self.page = late.upto;
+            }
+        } else {
+            self.look_for_gap(now, slot);
         }
-        pulling.deadline = now + patience;
-        if !chunk.last {
+    }
+
+    /// A pull was answered to its end.
+    fn pulled(&mut self, now: Instant, pulling: &Pulling, more: bool) {
+        if !more {
+            self.page = pulling.upto;
+            self.full = false;
+        }
+        if pulling.upto.is_some() || (more && pulling.news > 0) {
+            self.start_pull(now, pulling.peer);
             return;
         }
-        let (news, upto) = (pulling.news, pulling.upto);
-        self.pulling = None;
-        if !chunk.more {
-            self.page = upto;
-        }
-        if upto.is_some() || (chunk.more && news > 0) {
-            self.start_pull(now, slot);
-        } else if news == 0
-            && let Some(peer) = self.peers.get_mut(slot)
+        // All of the answer to all of the digest came, and nothing in it was new: that state of the
+        // peer has nothing for this replica.
+        let whole = pulling.after.is_none() && pulling.next.is_some();
+        if whole
+            && pulling.news == 0
+            && let Some(peer) = self.peers.get_mut(pulling.peer)
         {
-            peer.exhausted = Some(peer.state);
+            peer.exhausted = Some(pulling.state);
         }
     }
 
@@ -344,7 +400,7 @@ impl Map {
         let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
         let (marks, stats) = (&mut self.marks, &mut self.stats);
         let chunk = ChunkWriter::new(&self.replicas, &self.store, marks, stats, peer);
-        let end = chunk.write(w, addressee, 0, &mut cursor, u64::MAX);
+        let end = chunk.write(w, addressee, None, &mut cursor, u64::MAX);
         let next = cursor.next(&self.replicas, &peer.known).map_or(last, Packed::counter_before);
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.pushed = next;
@@ -363,7 +419,9 @@ impl Map {
         let (marks, stats) = (&mut self.marks, &mut self.stats);
         let before = w.len();
         let chunk = ChunkWriter::new(&self.replicas, &self.store, marks, stats, peer);
-        let end = chunk.write(w, addressee, serve.nonce, &mut serve.cursor, serve.budget);
+        let answer = Some((serve.nonce, serve.number));
+        let end = chunk.write(w, addressee, answer, &mut serve.cursor, serve.budget);
+        serve.number += u64::from(end.is_ok());
         serve.budget = serve.budget.saturating_sub((w.len() - before) as u64);
         let done = matches!(end, Ok(End::Complete | End::Budget));
         if let Some(peer) = self.peers.get_mut(slot) {

@@ -8,7 +8,7 @@
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
 //! a2   STATE   digest of the context u64, digest of the content u64,
 //!              [replica epoch u64, if it is not the boot epoch of the header]
-//! a3   CHUNK   addressee u64, nonce varint (0: a push), flags u8 (bit 0: last of this pull,
+//! a3   CHUNK   addressee u64, nonce varint (0: a push), [number varint, unless a push], flags u8 (bit 0: last of this pull,
 //!              bit 1: there is more), then runs of claimed dots to the end:
 //!                replica ref, first counter varint, dots u8 (1..=127), an item per dot
 //!
@@ -113,10 +113,10 @@ impl Pull<'_> {
 pub(super) struct Chunk<'p> {
     pub(super) addressee: u64,
     pub(super) nonce: u64,
+    /// Its place in the answer to a pull.
+    pub(super) number: u64,
     pub(super) last: bool,
     pub(super) more: bool,
-    /// How many replicas it introduces.
-    pub(super) replicas: usize,
     /// How many keys it names.
     pub(super) objects: usize,
     pub(super) items: Items<'p>,
@@ -151,7 +151,9 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             Ok(Frame::State { context, content, epoch })
         }
         CHUNK => {
-            let (addressee, nonce, flags) = (r.u64()?, r.varint()?, r.u8()?);
+            let (addressee, nonce) = (r.u64()?, r.varint()?);
+            let number = if nonce == 0 { 0 } else { r.varint()? };
+            let flags = r.u8()?;
             if flags & !(FLAG_LAST | FLAG_MORE) != 0 {
                 return Err(PacketError::Malformed);
             }
@@ -159,8 +161,8 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             let mut check = items;
             while check.next()?.is_some() {}
             let (last, more) = (flags & FLAG_LAST != 0, flags & FLAG_MORE != 0);
-            let (replicas, objects) = (check.replicas, check.objects);
-            Ok(Frame::Chunk(Chunk { addressee, nonce, last, more, replicas, objects, items }))
+            let objects = check.objects;
+            Ok(Frame::Chunk(Chunk { addressee, nonce, number, last, more, objects, items }))
         }
         tag => crate::wire::unknown(tag).map(|()| Frame::Unknown),
     }
