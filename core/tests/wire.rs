@@ -178,12 +178,12 @@ fn a_state_a_pull_and_a_chunk() {
     );
     a.handle_packet(now, addr(3), &mut pull).unwrap();
     let served = map_out(&mut a).pop().unwrap();
-    // CHUNK with the pull's nonce, last of it; a run of dots 1 and 2 of replica 1: a full item with two
+    // CHUNK number 0 with the pull's nonce, last of it; a run of dots 1 and 2 of replica 1: a full item with two
     // siblings, superseding up to dot 2 of replica 1 and dot 1 of replica 2, and a reference to it; then
     // a run of dot 1 of replica 2: a reference.
     assert_eq!(
         frame(&served, 0xa3),
-        "a34b86dc6d0a475c4b08c885bea509010001000000000000000403020100000000010203036b657902010201780002000000000000000403020100000000010179020102020100000201010000"
+        "a34c86dc6d0a475c4b08c885bea50900010001000000000000000403020100000000010203036b657902010201780002000000000000000403020100000000010179020102020100000201010000"
     );
 }
 

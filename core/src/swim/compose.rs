@@ -1,0 +1,113 @@
+//! What a datagram to a member carries.
+
+use super::member::{ME, Member, State};
+use super::outbox::{Msg, Owed};
+use super::wire::{self, Context};
+use super::{Peer, Swim, suspicion};
+use crate::wire::{NoRoom, Writer};
+
+impl Swim {
+    /// Writes what `peer` is owed. What does not fit stays owed. Returns whether the datagram carries
+    /// a ping or an ack, on which digests ride.
+    pub(crate) fn write_frames(&mut self, peer: &Peer, w: &mut Writer<'_>) -> bool {
+        let Some(slot) = peer.slot else {
+            for &msg in &peer.msgs {
+                if self.write_msg(w, msg).is_err() {
+                    self.outbox.stranger(peer.addr, msg);
+                }
+            }
+            return false;
+        };
+        let mut owed = self.outbox.take(slot);
+        let mut probing = false;
+        owed.msgs.retain(|msg| {
+            let written = self.write_msg(w, *msg).is_ok();
+            probing |= written && matches!(msg, Msg::Ping { .. } | Msg::Ack { .. });
+            !written
+        });
+        if probing {
+            let digest = self.table.digest();
+            // Optional: the next ping or ack has room again.
+            let _ = w.frame(wire::TABLE_DIGEST, |w| w.u64(digest));
+        }
+        owed.gossip = false;
+        // No row fitting is fine: what was not written stays owed or queued.
+        let _ = w.frame(wire::UPDATES, |w| self.write_updates(w, slot, &mut owed));
+        self.outbox.put_back(slot, owed);
+        probing
+    }
+
+    /// Fills spare room of a datagram to a member with gossip.
+    pub(crate) fn write_gossip(&mut self, w: &mut Writer<'_>) {
+        let _ = w.frame(wire::UPDATES, |w| self.write_queued(w, ME));
+    }
+
+    fn write_msg(&mut self, w: &mut Writer<'_>, msg: Msg) -> Result<(), NoRoom> {
+        let addr = if let Msg::Conflict { id, .. } = msg {
+            self.member(id).map(Member::addr)
+        } else {
+            None
+        };
+        let digests = |bucket| self.table.bucket_digest(bucket);
+        let context = Context { me: self.table.row(ME), digests: &digests, addr };
+        wire::write_msg(w, msg, &context)?;
+        if let Msg::Ping { seq, .. } = msg {
+            self.prober.sent(seq);
+        }
+        Ok(())
+    }
+
+    /// Rows for `slot`, the most urgent first: what it is accused of, what it is owed by name, gossip,
+    /// and what the table exchange owes it.
+    fn write_updates(
+        &mut self,
+        w: &mut Writer<'_>,
+        slot: u32,
+        owed: &mut Owed,
+    ) -> Result<(), NoRoom> {
+        let start = w.len();
+        let me = self.table.me().id();
+        // The accused learns it from the very packet that reaches it (Lifeguard's buddy system).
+        let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
+        if accused {
+            let _ = wire::write_row(w, self.table.row(slot), me);
+        }
+        owed.rows.retain(|about| match self.table.try_row(*about) {
+            Some(row) if *about != slot => wire::write_row(w, row, me).is_err(),
+            _ => false,
+        });
+        let _ = self.write_queued(w, slot);
+        self.write_buckets(w, slot, owed);
+        if w.len() == start { Err(NoRoom) } else { Ok(()) }
+    }
+
+    /// Queued gossip, except about `to` itself.
+    fn write_queued(&mut self, w: &mut Writer<'_>, to: u32) -> Result<(), NoRoom> {
+        let start = w.len();
+        let me = self.table.me().id();
+        let limit = suspicion::retransmits(&self.config, self.len());
+        let (table, gossip) = (&self.table, &mut self.gossip);
+        gossip.pick(limit, |about| {
+            let wanted = about != to || to == ME;
+            let row = table.try_row(about).filter(|_| wanted);
+            row.is_some_and(|row| wire::write_row(w, row, me).is_ok())
+        });
+        if w.len() == start { Err(NoRoom) } else { Ok(()) }
+    }
+
+    /// Members of the owed digest buckets, as many as fit.
+    fn write_buckets(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
+        let me = self.table.me().id();
+        while owed.buckets != 0 {
+            let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
+            while let Some(&about) = bucket.get(owed.resume as usize) {
+                if about != to && wire::write_row(w, self.table.row(about), me).is_err() {
+                    return;
+                }
+                owed.resume += 1;
+            }
+            owed.buckets &= owed.buckets - 1;
+            owed.resume = 0;
+        }
+    }
+}
