@@ -330,6 +330,11 @@ impl Node {
         self.swim.members()
     }
 
+    /// The members that failed or left and are still remembered, in no particular order.
+    pub fn former_members(&self) -> impl Iterator<Item = &Member> {
+        self.swim.former_members()
+    }
+
     /// The member of that id, dead and left ones included while they are remembered.
     #[must_use]
     pub fn member(&self, id: NodeId) -> Option<&Member> {

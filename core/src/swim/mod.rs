@@ -312,6 +312,11 @@ impl Swim {
         me.into_iter().chain(self.table.live().iter().map(|&slot| self.table.member(slot)))
     }
 
+    /// The members that failed or left and are still remembered, in no particular order.
+    pub fn former_members(&self) -> impl Iterator<Item = &Member> {
+        self.table.gone().iter().map(|&slot| self.table.member(slot))
+    }
+
     /// The member of that id, dead and left ones included while they are remembered.
     #[must_use]
     pub fn member(&self, id: NodeId) -> Option<&Member> {

@@ -70,6 +70,8 @@ struct MemberAnswer {
 struct Members {
     node: String,
     members: Vec<MemberAnswer>,
+    /// Those that failed or left and are still remembered.
+    former: Vec<MemberAnswer>,
 }
 
 /// `GET /health`.
@@ -111,12 +113,16 @@ async fn members(State(answers): State<Answers>) -> Result<Json<Members>, Status
                 swim::State::Left => "left",
             },
         };
-        node.members().map(row).collect::<Vec<_>>()
+        let live = node.members().map(row).collect::<Vec<_>>();
+        (live, node.former_members().map(row).collect::<Vec<_>>())
     });
     // The node is gone: the process is about to end.
-    let mut members = rows.await.map_err(|_stopped| StatusCode::SERVICE_UNAVAILABLE)?;
-    members.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Json(Members { node: answers.name, members }))
+    let (mut members, mut former) =
+        rows.await.map_err(|_stopped| StatusCode::SERVICE_UNAVAILABLE)?;
+    for rows in [&mut members, &mut former] {
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+    Ok(Json(Members { node: answers.name, members, former }))
 }
 
 async fn statuses(State(answers): State<Answers>) -> Result<Json<Statuses>, StatusCode> {

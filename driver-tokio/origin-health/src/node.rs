@@ -40,6 +40,7 @@ struct Ready {
 /// If the list of origins is bad, an address cannot be bound, or a live member bears the name.
 pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
     let list: Arc<[Origin]> = origins::load(&args.origins).map_err(Failure::new)?.into();
+    check_seeds(&args)?;
     // Signals are caught before the node can be seen, so that a stop never finds it half started.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::new)?;
@@ -100,6 +101,23 @@ pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
     };
     server.abort();
     result
+}
+
+/// A seed that can never answer is a mistake, not something to wait for.
+fn check_seeds(args: &NodeArgs) -> Result<(), Failure> {
+    for seed in &args.join {
+        let why = if seed.port() == 0 {
+            "it has no port"
+        } else if seed.ip().is_unspecified() || seed.ip().is_multicast() {
+            "it is nobody's address"
+        } else if seed.is_ipv4() != args.bind.is_ipv4() {
+            "its family is not that of --bind"
+        } else {
+            continue;
+        };
+        return Err(Failure::new(format!("--join {seed}: {why}")));
+    }
+    Ok(())
 }
 
 fn refusal(bind: SocketAddr, error: &BindError) -> Failure {

@@ -37,6 +37,7 @@ pub(crate) const MAX_NAME: usize = 128;
 
 /// The longest interval. It keeps times in nanoseconds far from the end of their range.
 const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -97,6 +98,8 @@ pub(crate) enum Fault {
     Zero(&'static str),
     /// An interval above a day.
     IntervalTooLong,
+    /// An interval so short that checks would be a flood.
+    IntervalTooShort,
     /// A timeout above its interval, so that checks would overlap.
     TimeoutAboveInterval(Duration, Duration),
     /// A threshold of zero, by its key.
@@ -129,6 +132,7 @@ impl fmt::Display for Fault {
             Self::BadDuration(key, why) => write!(f, "bad {key}: {why}"),
             Self::Zero(key) => write!(f, "{key} must be above zero"),
             Self::IntervalTooLong => f.write_str("interval must be at most a day"),
+            Self::IntervalTooShort => f.write_str("interval must be at least 10 ms"),
             Self::TimeoutAboveInterval(timeout, interval) => write!(
                 f,
                 "timeout {} is above the interval {}",
@@ -147,12 +151,22 @@ impl fmt::Display for Fault {
 ///
 /// The first fault found, with its line.
 pub(crate) fn load(file: &Path) -> Result<Vec<Origin>, OriginsError> {
-    let whole = |fault| OriginsError { file: file.to_path_buf(), line: 1, fault };
-    let text = read(file).map_err(whole)?;
+    let refuse = |(line, fault)| OriginsError { file: file.to_path_buf(), line, fault };
+    let text = read(file).map_err(refuse)?;
     parse(file, &text)
 }
 
-fn read(file: &Path) -> Result<String, Fault> {
+/// The text of the file, or what is wrong with it and at which line.
+fn read(file: &Path) -> Result<String, (usize, Fault)> {
+    let bytes = read_bytes(file).map_err(|fault| (1, fault))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
+        (line, Fault::Malformed(format!("not UTF-8 at byte {good}")))
+    })
+}
+
+fn read_bytes(file: &Path) -> Result<Vec<u8>, Fault> {
     let mut opened = File::open(file).map_err(Fault::Unreadable)?;
     let size = opened.metadata().map_err(Fault::Unreadable)?.len();
     if size > MAX_FILE {
@@ -164,9 +178,7 @@ fn read(file: &Path) -> Result<String, Fault> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(Fault::TooLarge(bytes.len() as u64));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        Fault::Malformed(format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
-    })
+    Ok(bytes)
 }
 
 /// Checks the list in `text`; `file` only names it in errors.
@@ -259,6 +271,9 @@ fn check_entry(entry: Entry, span: &Range<usize>, defaults: &Settings) -> Result
     if interval > MAX_INTERVAL {
         return Err((interval_at, Fault::IntervalTooLong));
     }
+    if interval < MIN_INTERVAL {
+        return Err((interval_at, Fault::IntervalTooShort));
+    }
     let timeout = match entry.timeout.as_ref().or(defaults.timeout.as_ref()) {
         Some(text) => {
             let timeout = duration("timeout", text)?;
@@ -311,11 +326,24 @@ fn check_url(url: &Spanned<String>) -> Result<Url, At> {
     let at = url.span().start;
     let parsed =
         Url::parse(url.get_ref()).map_err(|error| (at, Fault::BadUrl(error.to_string())))?;
-    match parsed.scheme() {
-        // A URL of these schemes always has a host: the parser refuses it otherwise.
-        "http" | "https" => Ok(parsed),
-        other => Err((at, Fault::NotHttp(other.to_owned()))),
+    let scheme = parsed.scheme();
+    if scheme != "http" && scheme != "https" {
+        return Err((at, Fault::NotHttp(scheme.to_owned())));
     }
+    let refuse = |why: &str| Err((at, Fault::BadUrl(why.to_owned())));
+    // The parser mends `http:shop` and `http:///shop` into a host; whoever wrote that meant a path.
+    let rest = url.get_ref().trim_start().get(scheme.len()..).unwrap_or_default();
+    if rest.strip_prefix("://").is_none_or(|host| host.starts_with('/')) {
+        return refuse("it must have a host after ://");
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        // The list and the answers are there for everyone to read.
+        return refuse("it must not hold a user name or password");
+    }
+    if parsed.port() == Some(0) {
+        return refuse("port 0 is nobody's");
+    }
+    Ok(parsed)
 }
 
 fn duration(key: &'static str, text: &Spanned<String>) -> Result<Duration, At> {

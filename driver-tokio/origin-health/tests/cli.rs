@@ -65,6 +65,8 @@ fn bytes_that_are_no_text() {
     let path = dir.path().join("origins.toml");
     std::fs::write(&path, [0xff, 0xfe]).expect("a file");
     assert!(refused_list(&path).contains("origins.toml:1: not UTF-8 at byte 0"));
+    std::fs::write(&path, b"# one\n# two\nname = \"\xe9\"\n").expect("a file");
+    assert!(refused_list(&path).contains("origins.toml:3: not UTF-8 at byte 20"));
 }
 
 #[test]
@@ -86,6 +88,7 @@ fn an_empty_list() {
 #[test]
 fn a_zero_interval() {
     assert_refused(&format!("{ENTRY}interval = \"0s\"\n"), 4, "interval must be above zero");
+    assert_refused(&format!("{ENTRY}interval = \"1ns\"\n"), 4, "interval must be at least 10 ms");
 }
 
 #[test]
@@ -98,6 +101,19 @@ fn a_timeout_above_the_interval() {
 fn a_url_that_is_not_http() {
     let text = "[[origin]]\nname = \"a\"\nurl = \"ftp://127.0.0.1/\"\n";
     assert_refused(text, 3, "url must be http or https, not \"ftp\"");
+}
+
+#[test]
+fn a_url_that_cannot_be_meant() {
+    for (url, why) in [
+        ("http:shop", "it must have a host after ://"),
+        ("http:///shop", "it must have a host after ://"),
+        ("http://127.0.0.1:0/", "port 0 is nobody's"),
+        ("http://user:secret@127.0.0.1/", "it must not hold a user name or password"),
+    ] {
+        let text = format!("[[origin]]\nname = \"a\"\nurl = \"{url}\"\n");
+        assert_refused(&text, 3, &format!("bad url: {why}"));
+    }
 }
 
 #[test]
@@ -117,6 +133,14 @@ fn a_bad_address() {
     let node = ["node", "--name", "a", "--origins", path];
     let told = refusal(&[&node[..], &["--bind", "0.0.0.0:0"]].concat());
     assert!(told.contains("--bind 0.0.0.0:0: the address must "), "{told:?}");
+    for (seed, why) in [
+        ("127.0.0.1:0", "it has no port"),
+        ("0.0.0.0:7000", "it is nobody's address"),
+        ("[::1]:7000", "its family is not that of --bind"),
+    ] {
+        let told = refusal(&[&node[..], &["--bind", "127.0.0.1:0", "--join", seed]].concat());
+        assert!(told.contains(&format!("--join {seed}: {why}")), "{told:?}");
+    }
     for (bad, flag) in [
         (["--bind", "nowhere", "--http", "127.0.0.1:0"], "--bind"),
         (["--bind", "127.0.0.1:99999", "--http", "127.0.0.1:0"], "--bind"),
@@ -223,4 +247,9 @@ fn sigterm_is_a_graceful_leave() {
     assert_eq!(leaves.ended().code(), Some(0));
     // The leaver ends only after its goodbye was acknowledged.
     assert_eq!(stays.members(), ["stays"]);
+    let (_, body) = stays.get("/members.json");
+    assert_eq!(
+        (&body["former"][0]["name"], &body["former"][0]["state"]),
+        (&"leaves".into(), &"left".into())
+    );
 }

@@ -6,13 +6,14 @@
 //! # What counts as a wrong status
 //!
 //! A sampled answer of a live node is wrong if it differs from what the origin has served without a
-//! break for longer than interval x threshold + 3 gossip intervals, counted from the latest of: the
-//! origin's own turn, the start of the run, the start of the answering node, and the first check by
-//! the origin's present owner. The last one matters where an origin has no
-//! checker yet: at the start, after the kill and after the join. Nobody checks an origin between
-//! the death of its owner and the takeover, which is a time of its own in the report. An answer
-//! that differs during such a time is not judged but counted apart and shown; one that lasts longer
-//! than [`MAX_TAKEOVER`] is judged again.
+//! break for longer than interval x threshold + 3 gossip intervals, counted from the later of
+//! the origin's own turn and the start of the answering node.
+//!
+//! Between the death of an origin's owner, or the join of a better one, and that tolerance after the
+//! first check by its present owner, nobody can know better; likewise before the first check at the
+//! start. Answers that are wrong by the rule above during such a time, for at most
+//! [`MAX_TAKEOVER`], are counted apart, as wrong while unchecked. The two numbers together are all
+//! answers beyond the tolerance.
 
 use core::time::Duration;
 
@@ -34,6 +35,9 @@ pub(crate) const MAX_TAKEOVER: Duration = Duration::from_secs(10);
 /// From this long after the start on, answers are judged even if the cluster has not come together.
 const MAX_STARTUP: Duration = Duration::from_secs(10);
 
+/// A write that is not everywhere after this is not just on its way.
+const LONG: Duration = Duration::from_secs(1);
+
 /// How many wrong answers are told one by one.
 const TOLD: usize = 5;
 
@@ -50,14 +54,16 @@ pub(crate) struct Monitor {
     /// Since when answers are judged.
     judging_since: Option<Instant>,
     calm: bool,
+    changed_at: Instant,
     origins: Vec<Track>,
     kill: Option<Kill>,
     pending: BTreeMap<usize, Vec<Pending>>,
     pub(crate) propagation: Vec<Duration>,
-    pub(crate) judged: u64,
+    /// Answers held against the truth.
+    pub(crate) sampled: u64,
     pub(crate) wrong: u64,
-    /// Answers that differed during a takeover or before the cluster came together.
-    pub(crate) unjudged: u64,
+    /// Answers beyond the tolerance while their origin had no checker that could know better.
+    pub(crate) wrong_while_unchecked: u64,
     /// The first wrong answers in words.
     pub(crate) told: Vec<String>,
     pub(crate) false_failures: u64,
@@ -109,13 +115,14 @@ impl Monitor {
             owners: Vec::new(),
             judging_since: None,
             calm: false,
+            changed_at: start,
             origins,
             kill: None,
             pending: BTreeMap::new(),
             propagation: Vec::new(),
-            judged: 0,
+            sampled: 0,
             wrong: 0,
-            unjudged: 0,
+            wrong_while_unchecked: 0,
             told: Vec::new(),
             false_failures: 0,
         }
@@ -129,6 +136,11 @@ impl Monitor {
     /// Whether the set of nodes and everyone's view of it stand still.
     pub(crate) fn calm(&self) -> bool {
         self.calm
+    }
+
+    /// When the set of nodes changed last.
+    pub(crate) fn changed_at(&self) -> Instant {
+        self.changed_at
     }
 
     /// The origins that `node` must own.
@@ -171,21 +183,38 @@ impl Monitor {
         self.change(at);
     }
 
+    /// Whether anyone's view has ever been the truth.
+    pub(crate) fn has_settled(&self) -> bool {
+        self.judging_since.is_some()
+    }
+
     /// Everyone's view is the truth again.
     pub(crate) fn settled(&mut self, at: Instant) {
         self.calm = true;
         self.judging_since.get_or_insert(at);
     }
 
-    /// The run is over; what is on its way will not be counted.
-    pub(crate) fn end(&mut self) {
+    /// The run is over.
+    pub(crate) fn end(&mut self, at: Instant) {
         self.calm = false;
-        self.pending.clear();
+        self.give_up(at);
+    }
+
+    /// Stops following the writes on their way. One that has been for long counts with its age, or
+    /// the slowest would be those that are left out.
+    fn give_up(&mut self, at: Instant) {
+        for write in core::mem::take(&mut self.pending).into_values().flatten() {
+            let age = at.saturating_duration_since(write.at);
+            if age >= LONG {
+                self.propagation.push(age);
+            }
+        }
     }
 
     fn change(&mut self, at: Instant) {
         self.calm = false;
-        self.pending.clear();
+        self.give_up(at);
+        self.changed_at = at;
         let key = |number| hrw::key_hash(plan::name(number).as_bytes());
         let owner = |number| self.live.owner(key(number)).unwrap_or(NodeId(0));
         let owners: Vec<NodeId> = (0..self.plan.behaviours.len()).map(owner).collect();
@@ -280,22 +309,25 @@ impl Monitor {
         let at = now.saturating_duration_since(self.start);
         for (number, &state) in sample.states.iter().enumerate() {
             let truth = if self.plan.serves(number, at) { State::Up } else { State::Down };
-            self.judged += 1;
+            self.sampled += 1;
             if state == truth {
+                continue;
+            }
+            let since = (self.start + self.plan.since(number, at)).max(started);
+            if now.saturating_duration_since(since) <= self.tolerance {
                 continue;
             }
             let track = self.origins[number];
             let moving = track.moving.is_some_and(|since| now.duration_since(since) < MAX_TAKEOVER);
-            let Some(judging_since) = self.judging_since.filter(|_| !moving) else {
-                self.unjudged += 1;
-                continue;
-            };
-            let since = (self.start + self.plan.since(number, at))
-                .max(judging_since)
-                .max(started)
-                .max(track.taken.unwrap_or(started));
-            let lag = now.saturating_duration_since(since);
-            if lag > self.tolerance {
+            let checked = self.judging_since.filter(|_| !moving).map(|judging_since| {
+                now.saturating_duration_since(
+                    since.max(judging_since).max(track.taken.unwrap_or(since)),
+                )
+            });
+            if checked.is_none_or(|lag| lag <= self.tolerance) {
+                self.wrong_while_unchecked += 1;
+            } else {
+                let lag = now.saturating_duration_since(since);
                 self.wrong += 1;
                 if self.told.len() < TOLD {
                     self.told.push(format!(
@@ -385,7 +417,7 @@ mod tests {
         let mut sample = truthful(&monitor, at(9000));
         sample.states[orphans[0]] = State::Unknown;
         monitor.judge("b", start, &sample);
-        assert_eq!((monitor.wrong, monitor.unjudged), (0, 1));
+        assert_eq!((monitor.wrong, monitor.wrong_while_unchecked), (0, 1));
         for (number, ms) in orphans.iter().zip(9001..) {
             let node = monitor.owners()[*number];
             monitor.notice(&Notice { node, at: at(ms), what: What::Took(*number) });

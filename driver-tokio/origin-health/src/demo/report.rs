@@ -16,10 +16,11 @@ pub(crate) struct Report {
     pub(crate) owners_agree: bool,
     pub(crate) statuses_agree: bool,
     pub(crate) wrong_statuses: Option<u64>,
+    pub(crate) wrong_while_unchecked: Option<u64>,
     pub(crate) checks_per_origin_interval: Option<f64>,
     pub(crate) checks_by_non_owner: Option<u64>,
     pub(crate) origins_without_owner: usize,
-    pub(crate) false_failures: u64,
+    pub(crate) false_failures: Option<u64>,
     pub(crate) detect_failure_ms: Detection,
     pub(crate) takeover_ms: Option<f64>,
     pub(crate) propagation_ms: Propagation,
@@ -71,6 +72,9 @@ impl fmt::Display for Report {
         let in_ms = |value: Option<f64>| {
             value.map_or_else(|| "not measured".to_owned(), |value| format!("{value:.1} ms"))
         };
+        let count = |value: Option<u64>| {
+            value.map_or_else(|| "(not measured)".to_owned(), |value| value.to_string())
+        };
         let (first, last) = (self.detect_failure_ms.first, self.detect_failure_ms.last);
         let Propagation { p50, p99 } = self.propagation_ms;
         writeln!(
@@ -83,9 +87,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "answers         wrong {}",
-            self.wrong_statuses
-                .map_or_else(|| "not measured".to_owned(), |wrong| wrong.to_string())
+            "answers         wrong {}, and {} while their origin had no checker yet",
+            count(self.wrong_statuses),
+            count(self.wrong_while_unchecked)
         )?;
         writeln!(
             f,
@@ -93,8 +97,7 @@ impl fmt::Display for Report {
             self.checks,
             self.checks_per_origin_interval
                 .map_or_else(|| "not measured".to_owned(), |rate| format!("{rate:.3}")),
-            self.checks_by_non_owner
-                .map_or_else(|| "not measured".to_owned(), |checks| checks.to_string())
+            count(self.checks_by_non_owner)
         )?;
         writeln!(
             f,
@@ -102,7 +105,7 @@ impl fmt::Display for Report {
             in_ms(first),
             in_ms(last),
             in_ms(self.takeover_ms),
-            self.false_failures
+            count(self.false_failures)
         )?;
         writeln!(
             f,

@@ -113,15 +113,19 @@ impl Servers {
 
     /// The set of nodes is about to change, or the run is over: requests count only in the total.
     pub(crate) fn end_calm(&self) {
-        let listening = (0..self.shared.plan.behaviours.len())
-            .filter(|&number| self.shared.plan.listens(number))
-            .count();
+        let listening = self.listening();
         let interval = self.shared.plan.interval;
         let mut counts = self.shared.counts();
         if let Some(calm) = counts.calm.take() {
             let intervals = calm.since.elapsed().as_secs_f64() / interval.as_secs_f64();
             counts.calm_intervals += intervals * listening as f64;
         }
+    }
+
+    /// How many origins have a server that can count.
+    pub(crate) fn listening(&self) -> usize {
+        let plan = &self.shared.plan;
+        (0..plan.behaviours.len()).filter(|&number| plan.listens(number)).count()
     }
 
     /// What has been counted so far.

@@ -3,7 +3,7 @@
 
 use core::fmt;
 use core::time::Duration;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write as _};
 
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
@@ -70,7 +70,7 @@ impl View {
     pub(crate) fn say(&self, what: impl fmt::Display) {
         match self {
             Self::Table(bar) => bar.println(what.to_string()),
-            Self::Lines(_) => println!("{what}"),
+            Self::Lines(_) => line(&what),
             Self::Silent => {}
         }
     }
@@ -82,7 +82,7 @@ impl View {
             Self::Lines(last) => {
                 if last.is_none_or(|last| picture.elapsed >= last + LINE_EVERY) {
                     *last = Some(picture.elapsed);
-                    println!("{}", picture.line());
+                    line(&picture.line());
                 }
             }
             Self::Silent => {}
@@ -94,12 +94,18 @@ impl View {
         match self {
             Self::Table(bar) => {
                 bar.abandon();
-                println!("\n{summary}");
+                line(&format_args!("\n{summary}"));
             }
-            Self::Lines(_) => println!("\n{summary}"),
+            Self::Lines(_) => line(&format_args!("\n{summary}")),
             Self::Silent => {}
         }
     }
+}
+
+/// Prints a line. Whoever closed stdout does not want it; the closing object says so if it cannot be
+/// written either.
+fn line(what: &dyn fmt::Display) {
+    let _ = writeln!(io::stdout().lock(), "{what}");
 }
 
 impl Picture {
