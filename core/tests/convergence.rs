@@ -4,9 +4,12 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use brickwork_core::{Config, Event};
+use brickwork_core::map::Map;
+use brickwork_core::{Config, Event, NodeId, hrw};
+use common::maps::{NOW, deliver, drain, replica, settle};
 use common::{Dice, History, Net, Weather, name};
 use proptest::prelude::*;
 
@@ -93,7 +96,7 @@ proptest! {
 fn a_crash_is_noticed_by_all_and_its_keys_move_to_the_next_in_order() {
     let mut net = Net::cluster(1, Config::lan(), 5);
     let keys = keys();
-    let mut order = [brickwork_core::NodeId(0); 2];
+    let mut order = [NodeId(0); 2];
     let owners: Vec<_> =
         keys.iter().map(|key| net.node(1).owners(key, &mut order).to_vec()).collect();
     let victim = net.node(4).id();
@@ -196,7 +199,7 @@ fn a_name_that_a_live_member_bears_stays_out_and_is_told() {
     assert_eq!(net.node(3).poll_timeout(), None);
     net.crash(3);
     assert!(net.differences(&keys()).is_empty());
-    let holder = net.node(0).member(brickwork_core::NodeId::from_name(&name(1))).unwrap();
+    let holder = net.node(0).member(NodeId::from_name(&name(1))).unwrap();
     assert_eq!(holder.addr(), common::addr(1));
 }
 
@@ -237,4 +240,109 @@ fn a_context_too_large_for_one_datagram_is_told_in_pages() {
     net.start(2, &[0]);
     assert!(net.run_until(30 * SECOND, |net| net.differences(&keys).is_empty()));
     assert_eq!(net.node(2).map().len(), 200);
+}
+
+/// Whole orders of three things.
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+/// The counterexample to "one record per key, rendezvous between concurrent ones": r1 by S1, r2 by S2
+/// having seen r1, r3 by S3 having seen neither, and the scores S1 > S3 > S2. Every observer must end
+/// with the same two siblings and read r3, whatever the order of arrival.
+#[test]
+fn the_order_of_arrival_does_not_decide_between_r1_r2_and_r3() {
+    let key = b"contested";
+    let hash = hrw::key_hash(key);
+    let mut by_score: Vec<u64> = (1..=3).collect();
+    by_score.sort_by_key(|&id| std::cmp::Reverse(hrw::score(hash, NodeId(id))));
+    let [s1, s3, s2] = [by_score[0], by_score[1], by_score[2]];
+
+    let observers: Vec<u64> = (11..17).collect();
+    let everyone: Vec<u64> = [s1, s2, s3].iter().chain(&observers).copied().collect();
+    let mut maps: Vec<Map> = everyone.iter().map(|&id| replica(id, &everyone)).collect();
+    let now = settle(&mut maps, NOW);
+
+    // The three writes, each as the datagrams that its writer pushes.
+    maps[0].insert(now, key, b"r1").unwrap();
+    let r1 = drain(&mut maps[0]);
+    let to_s2 = r1.iter().find(|(to, _)| *to == s2).unwrap();
+    deliver(&mut maps[1], now, s1, &to_s2.1);
+    maps[1].insert(now, key, b"r2").unwrap();
+    let r2 = drain(&mut maps[1]);
+    maps[2].insert(now, key, b"r3").unwrap();
+    let r3 = drain(&mut maps[2]);
+
+    let writes = [(s1, r1), (s2, r2), (s3, r3)];
+    let mut digests = BTreeSet::new();
+    for (order, &observer) in ORDERS.iter().zip(&observers) {
+        let map = maps.iter_mut().find(|map| map.replica().node.0 == observer).unwrap();
+        for &write in order {
+            let (from, datagrams) = &writes[write];
+            for (_, bytes) in datagrams.iter().filter(|(to, _)| *to == observer) {
+                deliver(map, now, *from, bytes);
+                deliver(map, now, *from, bytes);
+            }
+        }
+        let values: BTreeSet<&[u8]> = map.siblings(key).map(|sibling| sibling.value).collect();
+        assert_eq!(values, BTreeSet::from([&b"r2"[..], &b"r3"[..]]), "order {order:?}");
+        assert_eq!(map.get(key), Some(&b"r3"[..]), "order {order:?}");
+        digests.insert(map.digest());
+    }
+    assert_eq!(digests.len(), 1, "equal writes make equal digests");
+}
+
+/// A chunk carries exactly the dots that it explains: losing any one of many loses no key for good.
+#[test]
+fn whichever_datagram_is_lost_its_keys_are_pulled() {
+    for lost in 0..8 {
+        let mut maps = vec![replica(1, &[2]), replica(2, &[1])];
+        let now = settle(&mut maps, NOW);
+        for key in 0..100_u8 {
+            maps[0].insert(now, &[key], &[key; 60]).unwrap();
+        }
+        let now = now + Duration::from_secs(1);
+        maps[0].handle_timeout(now);
+        let pushed = drain(&mut maps[0]);
+        assert!(pushed.len() > 4, "several datagrams: {}", pushed.len());
+        for (at, (_, bytes)) in pushed.iter().enumerate() {
+            if at != lost {
+                deliver(&mut maps[1], now, 1, bytes);
+            }
+        }
+        settle(&mut maps, now);
+        assert_eq!(maps[1].len(), 100, "without datagram {lost}");
+        assert_eq!(maps[0].digest(), maps[1].digest());
+    }
+}
+
+#[test]
+fn a_removed_key_stays_removed_when_its_old_value_comes_late_and_twice() {
+    let mut maps = vec![replica(1, &[2, 3]), replica(2, &[1, 3]), replica(3, &[1, 2])];
+    let now = settle(&mut maps, NOW);
+    maps[0].insert(now, b"k", b"old").unwrap();
+    let old = drain(&mut maps[0]);
+    let to = |id: u64| &old.iter().find(|(to, _)| *to == id).unwrap().1;
+    deliver(&mut maps[1], now, 1, to(2));
+    assert!(maps[1].remove(now, b"k").unwrap());
+    assert!(!maps[1].remove(now, b"k").unwrap(), "there is nothing left to remove");
+    let now = settle(&mut maps, now);
+    assert_eq!(maps[2].get(b"k"), None);
+    deliver(&mut maps[2], now, 1, to(3));
+    deliver(&mut maps[1], now, 1, to(2));
+    settle(&mut maps, now);
+    assert!(maps.iter().all(|map| map.get(b"k").is_none() && map.is_empty()));
+}
+
+#[test]
+fn a_concurrent_write_survives_a_removal() {
+    let mut maps = vec![replica(1, &[2]), replica(2, &[1])];
+    let mut now = settle(&mut maps, NOW);
+    maps[0].insert(now, b"k", b"first").unwrap();
+    now = settle(&mut maps, now);
+    maps[0].remove(now, b"k").unwrap();
+    maps[1].insert(now, b"k", b"second").unwrap();
+    settle(&mut maps, now);
+    for map in &maps {
+        assert_eq!(map.get(b"k"), Some(&b"second"[..]));
+        assert_eq!(map.siblings(b"k").count(), 1);
+    }
 }
