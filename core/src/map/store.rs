@@ -151,7 +151,6 @@ impl Store {
         for at in 0..entry.siblings.len() {
             entry.raise(entry.siblings[at].dot);
         }
-        // The space of an overwritten value is used again where the sizes agree.
         let mut reuse = None;
         entry.siblings.retain(|sibling| {
             let keep = !reads(sibling.dot);
@@ -161,14 +160,7 @@ impl Store {
             keep
         });
         if let Some(value) = value {
-            let value = match reuse {
-                Some(mut old) if old.len() == value.len() => {
-                    old.copy_from_slice(value);
-                    old
-                }
-                _ => value.into(),
-            };
-            entry.siblings.push(Sibling { dot, value });
+            entry.siblings.push(Sibling { dot, value: fill(reuse, value) });
         }
         entry.raise(dot);
         self.count(replicas, slot);
@@ -185,15 +177,24 @@ impl Store {
         };
         let has_there = |dot: Packed| told.siblings.iter().any(|(other, _)| *other == dot);
         // Judge the incoming by the entry as it was, before anything of it is dropped.
-        let mut incoming: SmallVec<[Sibling; 1]> = SmallVec::new();
-        for &(dot, value) in told.siblings {
-            let reflected = replicas.contains(dot) || entry.supersedes(dot);
-            if !reflected {
-                incoming.push(Sibling { dot, value: value.into() });
+        let accepted: SmallVec<[bool; 4]> = told
+            .siblings
+            .iter()
+            .map(|(dot, _)| !replicas.contains(*dot) && !entry.supersedes(*dot))
+            .collect();
+        let mut spare: SmallVec<[Box<[u8]>; 1]> = SmallVec::new();
+        entry.siblings.retain(|own| {
+            let keep = has_there(own.dot) || !reflected_there(own.dot);
+            if !keep {
+                spare.push(core::mem::take(&mut own.value));
             }
+            keep
+        });
+        for (&(dot, value), _) in
+            told.siblings.iter().zip(accepted).filter(|(_, accepted)| *accepted)
+        {
+            entry.siblings.push(Sibling { dot, value: fill(spare.pop(), value) });
         }
-        entry.siblings.retain(|own| has_there(own.dot) || !reflected_there(own.dot));
-        entry.siblings.extend(incoming);
         for &dot in told.superseded {
             entry.raise(dot);
         }
@@ -228,5 +229,16 @@ impl Store {
             bytes += sibling.value.len();
         }
         (digest, bytes, !entry.siblings.is_empty())
+    }
+}
+
+/// A copy of `value`, in the space of an overwritten one where the sizes agree.
+fn fill(spare: Option<Box<[u8]>>, value: &[u8]) -> Box<[u8]> {
+    match spare {
+        Some(mut old) if old.len() == value.len() => {
+            old.copy_from_slice(value);
+            old
+        }
+        _ => value.into(),
     }
 }
