@@ -31,7 +31,74 @@
 //! 5. Call [`Node::handle_timeout`] when it is due, rounding sleeps up; bound the work per turn, so that
 //!    a flood does not starve the timer.
 //!
-//! The package `brickwork-tokio` does this for tokio.
+//! The package `brickwork-tokio` does this for tokio. With the standard library alone it is a loop:
+//!
+//! ```
+//! use std::io;
+//! use std::net::UdpSocket;
+//! use std::time::{Duration, Instant as Clock};
+//!
+//! use brickwork_core::{Config, Event, Identity, Instant, Node};
+//!
+//! /// Drives a node until `done` says so.
+//! fn drive(
+//!     node: &mut Node,
+//!     socket: &UdpSocket,
+//!     start: Clock,
+//!     mut done: impl FnMut(&mut Node, Instant, Event) -> bool,
+//! ) -> io::Result<()> {
+//!     let mut buf = [0; 65_536];
+//!     loop {
+//!         let now = Instant::ZERO + start.elapsed();
+//!         if node.poll_timeout().is_some_and(|due| due <= now) {
+//!             node.handle_timeout(now);
+//!         }
+//!         while let Some(sent) = node.poll_transmit(&mut buf) {
+//!             let _ = socket.send_to(sent.payload, sent.to); // refused by the system: lost, as on the way
+//!         }
+//!         if let Some(event) = node.poll_event() {
+//!             if done(node, now, event) {
+//!                 return Ok(());
+//!             }
+//!             continue; // what it made the node owe leaves first
+//!         }
+//!         let wait = node.poll_timeout().map(|due| (due - now).max(Duration::from_millis(1)));
+//!         socket.set_read_timeout(wait)?;
+//!         // An error is the timeout, or one of an earlier datagram: nothing arrived.
+//!         if let Ok((len, from)) = socket.recv_from(&mut buf) {
+//!             let now = Instant::ZERO + start.elapsed();
+//!             let _ = node.handle_packet(now, from, &mut buf[..len]); // counted by the node
+//!         }
+//!     }
+//! }
+//!
+//! # fn node(name: &str, socket: &UdpSocket) -> Node {
+//! #     let mut identity = Identity::new(name, socket.local_addr().unwrap());
+//! #     identity.boot_epoch = 7;
+//! #     let entropy = [name.as_bytes()[0]; 32]; // take it from the operating system
+//! #     Node::new(Instant::ZERO, identity, Config::local(), entropy).unwrap()
+//! # }
+//! let (a, b) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+//! let seed = a.local_addr()?;
+//! let first = std::thread::spawn(move || {
+//!     let mut node = node("a", &a);
+//!     node.insert(Instant::ZERO, b"origin-17", b"up").unwrap();
+//!     // Until the other one has come and gone.
+//!     drive(&mut node, &a, Clock::now(), |_, _, event| matches!(event, Event::Left { .. }))
+//! });
+//! let mut node = node("b", &b);
+//! node.join(Instant::ZERO, &[seed]);
+//! drive(&mut node, &b, Clock::now(), |node, now, event| match event {
+//!     Event::Changed { key, .. } => {
+//!         assert_eq!(node.get(&key), Some(&b"up"[..]));
+//!         node.leave(now);
+//!         false
+//!     }
+//!     event => matches!(event, Event::LeaveFinished { .. }),
+//! })?;
+//! first.join().unwrap()?;
+//! # Ok::<(), io::Error>(())
+//! ```
 //!
 //! # Example
 //!
