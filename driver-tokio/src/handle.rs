@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use brickwork_core::{Event, Instant, Node};
+use brickwork_core::{Event, Instant, Key, Node, NodeId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -103,14 +103,39 @@ impl Handle {
     pub fn events(&self) -> Events {
         // The lock is held for a move only, so nobody can have panicked under it.
         let first = self.first.lock().ok().and_then(|mut first| first.take());
-        if let Some(receiver) = first {
-            return Events { receiver };
-        }
+        first.map_or_else(|| self.subscribe(), |receiver| Events { receiver })
+    }
+
+    /// Events from now on.
+    fn subscribe(&self) -> Events {
         let receiver = match self.events.upgrade() {
             Some(events) => events.subscribe(),
             None => broadcast::channel(1).1,
         };
         Events { receiver }
+    }
+
+    /// The changes of keys that begin with `prefix`, from now on; an empty prefix is all keys.
+    ///
+    /// Subscribe first and read after, and no change is missed in between.
+    #[must_use]
+    pub fn changes(&self, prefix: impl Into<Vec<u8>>) -> Changes {
+        Changes { events: self.subscribe(), prefix: prefix.into() }
+    }
+
+    /// Waits until at least `count` live members are known, this node among them.
+    ///
+    /// Cancel-safe: it only looks.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the task is over or ends before that.
+    pub async fn wait_for_members(&self, count: usize) -> Result<(), Stopped> {
+        let mut events = self.subscribe();
+        while self.call(move |node, _| node.members().count() < count).await? {
+            events.next().await.ok_or(Stopped)?;
+        }
+        Ok(())
     }
 
     /// Leaves the cluster gracefully and ends the task.
@@ -165,6 +190,49 @@ impl Events {
             Ok(event) => Some(event),
             Err(RecvError::Lagged(events)) => Some(Event::Missed { events }),
             Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// One step of [`Changes`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The value read for a key is another one, or gone.
+    Key {
+        /// The key.
+        key: Key,
+        /// The writer of the value that is read now; `None` if the key was removed.
+        writer: Option<NodeId>,
+    },
+    /// Up to this many changes were lost to a slow receiver: the map is the truth to resume from.
+    Missed {
+        /// How many events, changes of other keys among them.
+        events: u64,
+    },
+}
+
+/// The changes of some keys, in order.
+#[derive(Debug)]
+pub struct Changes {
+    events: Events,
+    prefix: Vec<u8>,
+}
+
+impl Changes {
+    /// The next change; `None` when the task is over.
+    ///
+    /// Cancel-safe: dropping the future loses no change.
+    pub async fn next(&mut self) -> Option<Change> {
+        loop {
+            match self.events.next().await? {
+                Event::Changed { key, writer } if key.starts_with(&self.prefix) => {
+                    return Some(Change::Key { key, writer });
+                }
+                Event::Missed { events } => return Some(Change::Missed { events }),
+                // The others are about other keys, or not about keys.
+                Event::Changed { .. } | _ => {}
+            }
         }
     }
 }

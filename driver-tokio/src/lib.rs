@@ -12,14 +12,11 @@
 //! let a = bind(Options::new("a", any_port).config(Config::local())).await?;
 //! let b = bind(Options::new("b", any_port).config(Config::local()).seed(a.local_addr())).await?;
 //!
-//! let mut events = a.events();
-//! while a.call(|node, _| node.members().count()).await? < 2 {
-//!     events.next().await;
-//! }
+//! b.wait_for_members(2).await?;
+//! let mut changes = b.changes(b"origin-");
 //! a.call(|node, now| node.insert(now, b"origin-17", b"up")).await??;
-//! let mut events = b.events();
-//! while b.call(|node, _| node.get(b"origin-17").map(<[u8]>::to_vec)).await?.as_deref() != Some(b"up") {
-//!     events.next().await;
+//! while b.call(|node, _| node.get(b"origin-17").is_none()).await? {
+//!     changes.next().await;
 //! }
 //! let report = b.leave().await?;
 //! assert_eq!(report.acknowledged, 1);
@@ -38,8 +35,8 @@ use std::net::SocketAddr;
 use tokio::net::UdpSocket;
 
 pub use brickwork_core::swim::{Member, State};
-pub use brickwork_core::{Config, ConfigError, Event, Identity, Instant, Node, NodeId, Stats};
-pub use handle::{DriverStats, Events, Handle, LeaveReport, Stopped};
+pub use brickwork_core::{Config, ConfigError, Event, Identity, Instant, Key, Node, NodeId, Stats};
+pub use handle::{Change, Changes, DriverStats, Events, Handle, LeaveReport, Stopped};
 
 use clock::Clock;
 

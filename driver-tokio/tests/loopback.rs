@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use brickwork_tokio::{BindError, Config, Event, Handle, Options, Stopped, bind};
+use brickwork_tokio::{BindError, Change, Config, Event, Handle, Options, Stopped, bind};
 use tokio::time::timeout;
 
 /// Far beyond what anything here takes; only a hang meets it.
@@ -105,6 +105,39 @@ async fn until_members_by_calls(handle: &Handle, count: usize) {
         }
     };
     timeout(PATIENCE, wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn members_can_be_waited_for_and_changes_followed_by_prefix() {
+    let a = start("a", None).await;
+    let waiting = tokio::spawn({
+        let a = a.clone();
+        async move { a.wait_for_members(2).await }
+    });
+    let b = start("b", Some(&a)).await;
+    timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+    timeout(PATIENCE, b.wait_for_members(2)).await.unwrap().unwrap();
+    let mut changes = b.changes(b"up/");
+    let writer = a.call(|node, _| node.id()).await.unwrap();
+    for key in [&b"down/1"[..], b"up/1", b"other", b"up/2"] {
+        a.call(|node, now| node.insert(now, key, b"v")).await.unwrap().unwrap();
+        if key.starts_with(b"up/") {
+            let change = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
+            let Change::Key { key: changed, writer: by } = change else { panic!("{change:?}") };
+            assert_eq!((&*changed, by), (key, Some(writer)));
+        }
+    }
+    a.call(|node, now| node.remove(now, b"up/2")).await.unwrap().unwrap();
+    let change = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
+    assert!(matches!(change, Change::Key { key, writer: None } if &*key == b"up/2"));
+    // A wait for what never comes ends with the task.
+    let waiting = tokio::spawn({
+        let a = a.clone();
+        async move { a.wait_for_members(3).await }
+    });
+    a.abort();
+    assert_eq!(timeout(PATIENCE, waiting).await.unwrap().unwrap(), Err(Stopped));
+    drop(b);
 }
 
 #[tokio::test]
