@@ -31,7 +31,8 @@
 //! 5. Call [`Node::handle_timeout`] when it is due, rounding sleeps up; bound the work per turn, so that
 //!    a flood does not starve the timer.
 //!
-//! The package `brickwork-tokio` does this for tokio. With the standard library alone it is a loop:
+//! The packages `brickwork-tokio` and `brickwork-mio` do this. With the standard library alone it is a
+//! loop:
 //!
 //! ```
 //! use std::io;
