@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use brickwork_core::{Event, Instant, Key, Node, NodeId};
-use tokio::sync::broadcast::error::RecvError;
+use brickwork_core::{Event, Instant, Node};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+
+use crate::stream::{Changes, Events};
 
 /// A closure on its way to the node.
 pub(crate) type Command = Box<dyn FnOnce(&mut Node, Instant) + Send>;
@@ -79,8 +80,11 @@ impl Handle {
     /// The closure should be quick: probes wait for it. What it makes the node owe is sent right
     /// after. A panic in it ends the task.
     ///
-    /// Cancel-safe in the sense that either the closure runs whole or not at all; if the future is
-    /// dropped while it waits, the closure may still run.
+    /// # Cancel safety
+    ///
+    /// The closure runs whole and once, or not at all. The first poll hands it over, or a later one if
+    /// 1,024 commands wait already or tokio asks the caller to yield. A future dropped before that has
+    /// run nothing; dropped after it, the closure runs all the same and only the result is lost.
     ///
     /// # Errors
     ///
@@ -103,7 +107,7 @@ impl Handle {
     pub fn events(&self) -> Events {
         // The lock is held for a move only, so nobody can have panicked under it.
         let first = self.first.lock().ok().and_then(|mut first| first.take());
-        first.map_or_else(|| self.subscribe(), |receiver| Events { receiver })
+        first.map_or_else(|| self.subscribe(), Events::new)
     }
 
     /// Events from now on.
@@ -112,7 +116,7 @@ impl Handle {
             Some(events) => events.subscribe(),
             None => broadcast::channel(1).1,
         };
-        Events { receiver }
+        Events::new(receiver)
     }
 
     /// The changes of keys that begin with `prefix`, from now on; an empty prefix is all keys.
@@ -120,12 +124,14 @@ impl Handle {
     /// Subscribe first and read after, and no change is missed in between.
     #[must_use]
     pub fn changes(&self, prefix: impl Into<Vec<u8>>) -> Changes {
-        Changes { events: self.subscribe(), prefix: prefix.into() }
+        Changes::new(self.subscribe(), prefix.into())
     }
 
     /// Waits until at least `count` live members are known, this node among them.
     ///
-    /// Cancel-safe: it only looks.
+    /// # Cancel safety
+    ///
+    /// It only looks: dropping the future changes nothing, and asking again starts afresh.
     ///
     /// # Errors
     ///
@@ -138,7 +144,12 @@ impl Handle {
         Ok(())
     }
 
-    /// Leaves the cluster gracefully and ends the task.
+    /// Leaves the cluster gracefully and ends the task. All who ask get the one report.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once the wish is handed over, as in [`call`](Self::call), the leave goes on without the future;
+    /// whoever calls `leave` next waits for the same one and gets its report, also when it is over.
     ///
     /// # Errors
     ///
@@ -170,69 +181,6 @@ impl Handle {
             send_errors: load(&self.counters.send_errors),
             receive_errors: load(&self.counters.receive_errors),
             dropped_by_ingress: load(&self.counters.dropped_by_ingress),
-        }
-    }
-}
-
-/// The events of a node, in order.
-#[derive(Debug)]
-pub struct Events {
-    receiver: broadcast::Receiver<Event>,
-}
-
-impl Events {
-    /// The next event; `None` when the task is over. A receiver that lags behind by more than 16,384
-    /// events is given [`Event::Missed`] in the place of the lost ones.
-    ///
-    /// Cancel-safe: dropping the future loses no event.
-    pub async fn next(&mut self) -> Option<Event> {
-        match self.receiver.recv().await {
-            Ok(event) => Some(event),
-            Err(RecvError::Lagged(events)) => Some(Event::Missed { events }),
-            Err(RecvError::Closed) => None,
-        }
-    }
-}
-
-/// One step of [`Changes`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Change {
-    /// The value read for a key is another one, or gone.
-    Key {
-        /// The key.
-        key: Key,
-        /// The writer of the value that is read now; `None` if the key was removed.
-        writer: Option<NodeId>,
-    },
-    /// Up to this many changes were lost to a slow receiver: the map is the truth to resume from.
-    Missed {
-        /// How many events, changes of other keys among them.
-        events: u64,
-    },
-}
-
-/// The changes of some keys, in order.
-#[derive(Debug)]
-pub struct Changes {
-    events: Events,
-    prefix: Vec<u8>,
-}
-
-impl Changes {
-    /// The next change; `None` when the task is over.
-    ///
-    /// Cancel-safe: dropping the future loses no change.
-    pub async fn next(&mut self) -> Option<Change> {
-        loop {
-            match self.events.next().await? {
-                Event::Changed { key, writer } if key.starts_with(&self.prefix) => {
-                    return Some(Change::Key { key, writer });
-                }
-                Event::Missed { events } => return Some(Change::Missed { events }),
-                // The others are about other keys, or not about keys.
-                Event::Changed { .. } | _ => {}
-            }
         }
     }
 }

@@ -27,6 +27,7 @@
 mod clock;
 mod driver;
 mod handle;
+mod stream;
 
 use std::fmt;
 use std::io;
@@ -36,7 +37,8 @@ use tokio::net::UdpSocket;
 
 pub use brickwork_core::swim::{Member, State};
 pub use brickwork_core::{Config, ConfigError, Event, Identity, Instant, Key, Node, NodeId, Stats};
-pub use handle::{Change, Changes, DriverStats, Events, Handle, LeaveReport, Stopped};
+pub use handle::{DriverStats, Handle, LeaveReport, Stopped};
+pub use stream::{Change, Changes, Events};
 
 use clock::Clock;
 
