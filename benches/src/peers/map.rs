@@ -1,0 +1,77 @@
+//! Maps of crdts, yrs and chitchat. None of them is told apart from its best use: operations where it
+//! has them, updates against a state vector where it has those.
+
+use crate::measure::{Entrant, Outcome};
+
+#[cfg(feature = "peers")]
+mod by_chitchat;
+#[cfg(feature = "peers")]
+mod by_crdts;
+#[cfg(feature = "peers")]
+mod by_yrs;
+
+/// C1: fill a map with `n` keys.
+#[must_use]
+pub fn insertion(n: u32) -> Vec<Entrant> {
+    #[cfg(feature = "peers")]
+    return vec![by_crdts::insertion(n), by_yrs::insertion(n), by_chitchat::insertion(n)];
+    #[cfg(not(feature = "peers"))]
+    none(n)
+}
+
+/// C2: merge a delta of ten entries.
+#[must_use]
+pub fn merging(n: u32) -> Vec<Entrant> {
+    #[cfg(feature = "peers")]
+    {
+        let mut entrants = vec![by_crdts::applying(n), by_yrs::merging(n)];
+        if n <= 100_000 {
+            // A merge of states looks at every key: minutes per round beyond that.
+            entrants.push(by_crdts::merging(n));
+        }
+        entrants
+    }
+    #[cfg(not(feature = "peers"))]
+    none(n)
+}
+
+/// C3: extract and encode what changed.
+#[must_use]
+pub fn encoding(n: u32, changed: usize) -> Vec<Entrant> {
+    #[cfg(feature = "peers")]
+    return vec![by_crdts::encoding(n, changed), by_yrs::encoding(n, changed)];
+    #[cfg(not(feature = "peers"))]
+    none((n, changed))
+}
+
+/// C3: decode and merge what changed.
+#[must_use]
+pub fn decoding(n: u32, changed: usize) -> Vec<Entrant> {
+    #[cfg(feature = "peers")]
+    return vec![by_crdts::decoding(n, changed), by_yrs::decoding(n, changed)];
+    #[cfg(not(feature = "peers"))]
+    none((n, changed))
+}
+
+/// C3: bytes of what changed.
+#[must_use]
+pub fn bytes(n: u32, changed: usize) -> Vec<Outcome> {
+    #[cfg(feature = "peers")]
+    return vec![by_crdts::bytes(n, changed), by_yrs::bytes(n, changed)];
+    #[cfg(not(feature = "peers"))]
+    none((n, changed))
+}
+
+/// C4: live heap per entry.
+#[must_use]
+pub fn heap(n: u32) -> Vec<Outcome> {
+    #[cfg(feature = "peers")]
+    return vec![by_crdts::heap(n), by_yrs::heap(n), by_chitchat::heap(n)];
+    #[cfg(not(feature = "peers"))]
+    none(n)
+}
+
+#[cfg(not(feature = "peers"))]
+fn none<S, T>(_: S) -> Vec<T> {
+    Vec::new()
+}

@@ -1,0 +1,63 @@
+//! Membership by foca, with socket addresses as identities and its postcard codec.
+
+use crate::measure::Entrant;
+
+#[cfg(feature = "peers")]
+mod by_foca;
+
+/// P1: handle a ping and write its ack.
+#[must_use]
+pub fn ping(n: u32) -> Vec<Entrant> {
+    list(n, Work::Ping)
+}
+
+/// P2: a packet with 20 updates, all of them news.
+#[must_use]
+pub fn updates(n: u32) -> Vec<Entrant> {
+    list(n, Work::Updates)
+}
+
+/// P3: timers that are due, with the news of all members queued.
+#[must_use]
+pub fn timeouts(n: u32) -> Vec<Entrant> {
+    list(n, Work::Timeouts)
+}
+
+/// P4: forget 5,000 dead members of `n`.
+#[must_use]
+pub fn removals(n: u32) -> Vec<Entrant> {
+    list(n, Work::Removals)
+}
+
+/// P5: fill the table with `n` members.
+#[must_use]
+pub fn fill(n: u32) -> Vec<Entrant> {
+    list(n, Work::Fill)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    Ping,
+    Updates,
+    Timeouts,
+    Removals,
+    Fill,
+}
+
+#[cfg(feature = "peers")]
+fn list(n: u32, work: Work) -> Vec<Entrant> {
+    vec![match work {
+        Work::Ping => by_foca::ping(n),
+        Work::Updates => by_foca::updates(n),
+        Work::Timeouts => by_foca::timeouts(n),
+        Work::Removals => by_foca::removals(n),
+        Work::Fill => by_foca::fill(n),
+    }]
+}
+
+#[cfg(not(feature = "peers"))]
+fn list(_: u32, work: Work) -> Vec<Entrant> {
+    // Named so that both variants of this function use the type.
+    let (Work::Ping | Work::Updates | Work::Timeouts | Work::Removals | Work::Fill) = work;
+    Vec::new()
+}
