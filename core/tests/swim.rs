@@ -240,6 +240,87 @@ fn a_tombstone_that_ends_takes_its_relays_along() {
     assert!(net.node(0).member(victim).is_none(), "the tombstone is gone");
 }
 
+/// How a member goes and comes back.
+#[derive(Debug, Clone, Copy)]
+enum Return {
+    /// It was only out of reach, and refutes its death.
+    Healed,
+    /// It starts anew.
+    Restarted,
+}
+
+/// Makes the node at the last of four places fail for the others and come back.
+fn fail_and_return(net: &mut Net, how: Return) {
+    fail(net, how);
+    match how {
+        Return::Healed => net.side.fill(0),
+        Return::Restarted => net.start(3, &[0]),
+    }
+    let agreed = net.run_until(30 * SECOND, |net| net.differences(&[]).is_empty());
+    assert!(agreed, "{how:?}: {:?}", net.differences(&[]));
+}
+
+fn fail(net: &mut Net, how: Return) {
+    let victim = NodeId::from_name(&name(3));
+    match how {
+        Return::Healed => net.side = vec![0, 0, 0, 1],
+        Return::Restarted => net.crash(3),
+    }
+    let dead = |net: &Net| (0..3).all(|at| !net.node(at).member(victim).unwrap().is_live());
+    assert!(net.run_until(30 * SECOND, dead), "{how:?}");
+}
+
+/// Goal: a member that came back outlives the tombstone of its death.
+/// Method: it returns well before the tombstone would end, which then passes without an event.
+#[test]
+fn a_tombstone_of_a_member_that_came_back_is_void() {
+    for how in [Return::Healed, Return::Restarted] {
+        let mut config = Config::lan();
+        config.swim.tombstone_age = 60 * SECOND;
+        let mut net = Net::cluster(15, config, 4);
+        let victim = net.node(3).id();
+        fail_and_return(&mut net, how);
+        net.run(10 * SECOND);
+        let before: Vec<_> = net.up().iter().map(|&place| net.events[place].len()).collect();
+        net.run(100 * SECOND);
+        assert!(net.differences(&[]).is_empty(), "{how:?}: {:?}", net.differences(&[]));
+        for place in net.up() {
+            assert_eq!(net.events[place][before[place]..], [], "{how:?}, at {place}");
+            assert!(net.node(place).member(victim).unwrap().is_live());
+        }
+    }
+}
+
+/// Goal: a second death is remembered for its own time, not for what is left of the first one's.
+/// Method: two deaths far enough apart to tell the ends of their tombstones from each other.
+#[test]
+fn the_tombstone_of_a_second_death_has_its_own_end() {
+    for how in [Return::Healed, Return::Restarted] {
+        let age = 120 * SECOND;
+        let mut config = Config::lan();
+        config.swim.tombstone_age = age;
+        let mut net = Net::cluster(16, config, 4);
+        let victim = net.node(3).id();
+        let start = net.now;
+        fail_and_return(&mut net, how);
+        let first_end = net.now + age; // at the latest
+        net.run(start + 60 * SECOND - net.now);
+        fail(&mut net, how);
+        let second_end = net.now + age; // at the latest
+        net.crash(3);
+        net.run(first_end - net.now);
+        for place in 0..3 {
+            let member = net.node(place).member(victim).expect("it is remembered");
+            assert_eq!(member.state(), brickwork_core::swim::State::Dead, "{how:?}, at {place}");
+        }
+        net.run(second_end - net.now);
+        for place in 0..3 {
+            assert!(net.node(place).member(victim).is_none(), "{how:?}, at {place}");
+            assert_eq!(net.node(place).former_members().count(), 0);
+        }
+    }
+}
+
 #[test]
 fn a_row_at_the_end_of_the_numbers_is_not_believed() {
     let mut net = Net::cluster(13, Config::local(), 4);

@@ -451,3 +451,80 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+    use alloc::format;
+
+    use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
+
+    use super::*;
+
+    const AGE: Duration = Duration::from_secs(100);
+    const MEMBERS: u8 = 4;
+
+    /// What a table must forget, and when: `None` while the member is live.
+    #[derive(Debug, Default)]
+    struct Model(BTreeMap<u32, Option<Instant>>);
+
+    impl Model {
+        fn dead(&self) -> impl Iterator<Item = (u32, Instant)> {
+            self.0.iter().filter_map(|(&slot, &at)| Some((slot, at?)))
+        }
+    }
+
+    fn identity(name: &str) -> Arc<Identity> {
+        Arc::new(Identity::new(name, ([10, 0, 0, 1], 1).into()))
+    }
+
+    fn table() -> Table {
+        Table::new(identity("me"), 0, Secret::new(&mut Rng::fork(&[7; 32], 1)))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Members that die and come back, in any order, are forgotten exactly when their last death is
+        /// old enough, never while they live, and leave a bounded number of void tombstones behind.
+        #[test]
+        fn tombstones_end_with_the_last_death_alone(jumps in 0..20_u8, steps in proptest::collection::vec((0..MEMBERS, 0..100_u8), 0..400)) {
+            let (mut table, mut model, mut now) = (table(), Model::default(), Instant::ZERO);
+            for (member, luck) in steps {
+                if luck < jumps {
+                    now += AGE / 3;
+                }
+                let id = identity(&format!("{member}"));
+                match table.slot(id.id) {
+                    None => drop(model.0.insert(table.insert(id, 0, 0, 0), None)),
+                    Some(slot) if table.member(slot).is_live() => {
+                        table.set_state(slot, State::Dead, Case::None, now + AGE);
+                        model.0.insert(slot, Some(now + AGE));
+                    }
+                    Some(slot) => {
+                        table.set_state(slot, State::Alive, Case::None, now);
+                        model.0.insert(slot, None);
+                    }
+                }
+                prop_assert!(table.expiries.len() <= 2 * usize::from(MEMBERS) + 65);
+                if let Some(first) = model.dead().map(|(_, at)| at).min() {
+                    prop_assert!(table.next_expiry().is_some_and(|at| at <= first));
+                }
+                while let Some(slot) = table.expire(now) {
+                    let due = model.0.remove(&slot).flatten();
+                    prop_assert!(due.is_some_and(|at| at <= now), "{:?} at {:?}", due, now);
+                }
+                prop_assert!(model.dead().all(|(_, at)| at > now), "one is remembered too long");
+                let dead: Vec<_> = model.dead().map(|(slot, _)| slot).collect();
+                let mut gone = table.gone().to_vec();
+                gone.sort_unstable();
+                prop_assert_eq!(gone, dead);
+                prop_assert_eq!(table.live().len() + table.gone().len(), model.0.len());
+            }
+            while table.expire(now + AGE).is_some() {}
+            prop_assert_eq!((table.gone().len(), table.next_expiry()), (0, None));
+            let live = model.0.values().filter(|at| at.is_none()).count();
+            prop_assert_eq!(table.live().len(), live);
+        }
+    }
+}
