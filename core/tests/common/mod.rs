@@ -78,6 +78,22 @@ pub fn name(place: usize) -> String {
     format!("node-{place}")
 }
 
+/// The body of the first frame with this tag in a datagram.
+pub fn frame_of(datagram: &[u8], tag: u8) -> Option<&[u8]> {
+    let mut rest = &datagram[24..datagram.len() - 4];
+    while let [found, low, ..] = *rest {
+        let (len, body) = match low {
+            short @ 0..0x80 => (usize::from(short), 2),
+            low => (usize::from(low & 0x7f) | usize::from(rest[2]) << 7, 3),
+        };
+        if found == tag {
+            return Some(&rest[body..body + len]);
+        }
+        rest = &rest[body + len..];
+    }
+    None
+}
+
 impl Net {
     pub fn new(seed: u64, config: Config) -> Self {
         Self {
