@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use brickwork_core::map::{InsertError, Map, ReplicaId};
-use brickwork_core::{Event, Instant, NodeId, PacketError};
+use brickwork_core::{Config, Event, Instant, NodeId, PacketError};
 use common::maps::{NOW, addr, config, deliver, drain, replica, settle};
+use common::{Net, frame_of};
 use proptest::prelude::*;
 
 #[test]
@@ -72,6 +73,110 @@ fn a_full_replica_refuses_whole_chunks_and_recovers() {
     settle(&mut maps, now + Duration::from_secs(10));
     assert_eq!(maps[1].get(b"large"), Some(&[7; 30][..]));
     assert_eq!(maps[0].digest(), maps[1].digest());
+}
+
+/// Goal: a peer that starts again takes its own place, also when there is no other.
+/// Method: a table of two peers that is full; one of the two comes back, a third one does not get in.
+#[test]
+fn a_restarted_peer_keeps_its_place_in_a_full_table() {
+    let mut limits = config();
+    limits.max_peers = 2;
+    let mut map =
+        Map::new(NOW, ReplicaId::new(NodeId(1), 1), "test", limits, 1400, [7; 32]).unwrap();
+    for peer in [2, 3, 4] {
+        map.peer_up(NOW, NodeId(peer), 1, addr(peer));
+    }
+    let mut write = |peer, boot, key: &[u8]| {
+        let mut other =
+            Map::new(NOW, ReplicaId::new(NodeId(peer), boot), "test", config(), 1400, [7; 32])
+                .unwrap();
+        other.peer_up(NOW, NodeId(1), 1, addr(1));
+        drain(&mut other); // its state
+        other.insert(NOW, key, b"v").unwrap();
+        for (_, bytes) in drain(&mut other) {
+            deliver(&mut map, NOW, peer, &bytes);
+        }
+        map.peer_up(NOW, NodeId(2), 2, addr(2));
+        (map.get(key).is_some(), map.stats().misaddressed)
+    };
+    assert_eq!(write(4, 1, b"x"), (false, 1), "there is no third place");
+    assert_eq!(write(2, 2, b"y"), (true, 1), "the new life has the place of the old one");
+    assert_eq!(write(2, 1, b"z"), (false, 2), "which is over");
+    assert_eq!(write(3, 1, b"w"), (true, 2));
+    drain(&mut map);
+    map.insert(NOW, b"k", b"v").unwrap();
+    let told: BTreeSet<_> = drain(&mut map).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(told, BTreeSet::from([2, 3]));
+}
+
+/// Goal: the same through membership, whether the restart is seen as one or as a death and a join.
+/// Method: nodes with room for exactly the others, one of which starts again at once or after a while.
+#[test]
+fn nodes_with_no_peer_to_spare_agree_after_a_restart() {
+    for pause in [Duration::ZERO, Duration::from_secs(30)] {
+        let mut limits = Config::local();
+        limits.map.max_peers = 2;
+        let mut net = Net::cluster(1, limits, 3);
+        net.crash(2);
+        net.run(pause);
+        net.start(2, &[0]);
+        net.run(Duration::from_secs(2));
+        net.with(2, |node, now| node.insert(now, b"k", b"v")).unwrap().unwrap();
+        let keys = [b"k".to_vec()];
+        let limit = Duration::from_secs(30);
+        let agreed = net.run_until(limit, |net| net.differences(&keys).is_empty());
+        assert!(agreed, "after {pause:?}: {:?}", net.differences(&keys));
+        assert_eq!(net.node(0).get(b"k"), Some(&b"v"[..]));
+    }
+}
+
+/// Goal: an answer of which a chunk was lost does not prove that its peer has nothing new.
+/// Method: the answer's last chunk brings what came from elsewhere meanwhile; the one before it is lost.
+/// The peer then tells the same state as before, and must be asked again.
+#[test]
+fn a_peer_whose_chunk_was_lost_is_asked_again() {
+    const PULL: u8 = 0xa1;
+    const CHUNK: u8 = 0xa3;
+    let to = |wanted: u64, sent: Vec<(u64, Vec<u8>)>| -> Vec<Vec<u8>> {
+        sent.into_iter().filter(|(to, _)| *to == wanted).map(|(_, bytes)| bytes).collect()
+    };
+    let (mut a, mut b, mut c) = (replica(1, &[3]), replica(2, &[1, 3]), replica(3, &[1, 2]));
+    for key in [b"a", b"b"] {
+        a.insert(NOW, key, &[7; 512]).unwrap();
+    }
+    drain(&mut b);
+    drain(&mut a);
+    c.insert(NOW, b"c", &[7; 512]).unwrap();
+    let pushed = drain(&mut c);
+    to(1, pushed.clone()).iter().for_each(|bytes| deliver(&mut a, NOW, 3, bytes));
+    a.peer_down(NodeId(3));
+    drain(&mut a);
+
+    a.peer_up(NOW, NodeId(2), 1, addr(2));
+    to(2, drain(&mut a)).iter().for_each(|bytes| deliver(&mut b, NOW, 1, bytes));
+    to(1, drain(&mut b)).iter().for_each(|bytes| deliver(&mut a, NOW, 2, bytes));
+    let answer: Vec<_> =
+        to(2, drain(&mut a)).into_iter().filter(|bytes| frame_of(bytes, CHUNK).is_some()).collect();
+    assert_eq!(answer.len(), 2, "a's own entries, and c's");
+    to(2, pushed).iter().for_each(|bytes| deliver(&mut b, NOW, 3, bytes));
+    b.peer_down(NodeId(3));
+    deliver(&mut b, NOW, 1, &answer[1]);
+    assert_eq!(
+        (b.len(), b.stats().pulls_timed_out),
+        (1, 0),
+        "the answer is over, its first chunk lost"
+    );
+    drain(&mut b);
+
+    let later = NOW + Duration::from_secs(3);
+    a.handle_timeout(later);
+    to(2, drain(&mut a)).iter().for_each(|bytes| deliver(&mut b, later, 1, bytes));
+    let asked = to(1, drain(&mut b));
+    assert!(asked.iter().any(|bytes| frame_of(bytes, PULL).is_some()), "it asks again");
+    asked.iter().for_each(|bytes| deliver(&mut a, later, 2, bytes));
+    to(2, drain(&mut a)).iter().for_each(|bytes| deliver(&mut b, later, 1, bytes));
+    assert_eq!(b.len(), 3);
+    assert_eq!(a.digest(), b.digest());
 }
 
 #[test]
