@@ -103,7 +103,8 @@ pub enum Event {
         /// The writer of the value that is read now; `None` if the key was removed.
         writer: Option<NodeId>,
     },
-    /// The map is at its configured size and refuses data from peers; see `map::Config`.
+    /// The map is at its configured size and refuses data from peers; see `map::Config`. Told once,
+    /// and again only after the peer that was refused had nothing left that is missing here.
     Full,
     /// The queue overflowed and this many events before the next one were dropped.
     Missed {

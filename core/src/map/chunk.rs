@@ -310,7 +310,7 @@ impl Map {
             return None;
         }
         if !self.admits(chunk, survey.replicas) {
-            self.refuse(now);
+            self.refuse(now, slot);
             return None;
         }
         let refused = self.stats.dots_refused;
@@ -468,13 +468,12 @@ impl Map {
             && self.store.bytes() + bytes <= self.config.max_bytes
     }
 
-    /// A chunk was refused for its size: say so once, and do not ask again soon.
-    fn refuse(&mut self, now: Instant) {
+    /// A chunk of the peer in `slot` was refused for its size: say so once, and do not ask again soon.
+    fn refuse(&mut self, now: Instant, slot: u32) {
         self.stats.chunks_refused += 1;
         self.pull_after = now + self.config.pull_interval * 32;
         self.pulling = None;
-        if !self.full {
-            self.full = true;
+        if self.full.replace(slot).is_none() {
             self.events.push(Event::Full);
         }
     }

@@ -205,8 +205,8 @@ pub struct Map {
     push_at: Option<Instant>,
     pushed_at: Option<Instant>,
     sync_at: Option<Instant>,
-    /// The last chunk was refused for its size.
-    full: bool,
+    /// The peer whose chunk was refused last for its size, until nothing of it is missing here.
+    full: Option<u32>,
     events: Queue,
     stats: Stats,
 }
@@ -248,7 +248,7 @@ impl Map {
             push_at: None,
             pushed_at: None,
             sync_at: None,
-            full: false,
+            full: None,
             events: Queue::new(config.max_events),
             stats: Stats::default(),
             rng,
@@ -538,6 +538,7 @@ impl Map {
         self.pulling.take_if(|pulling| pulling.peer() == slot);
         self.late.take_if(|late| late.peer() == slot);
         self.wanted.take_if(|wanted| *wanted == slot);
+        self.full.take_if(|full| *full == slot);
     }
 
     /// Checks all limits for a write that supersedes the siblings that `reads` accepts.

@@ -213,6 +213,7 @@ impl Map {
         if context == self.replicas.digest() {
             // Equal sets of events make equal contents; anything else is corruption.
             self.stats.diverged += u64::from(content != self.store.digest());
+            self.full.take_if(|full| *full == slot);
         } else if peer.exhausted != Some(context) {
             self.want_pull(now, slot);
         }
@@ -285,7 +286,10 @@ impl Map {
     fn pulled(&mut self, now: Instant, pulling: &Pulling, more: bool) {
         if !more {
             self.page = pulling.upto;
-            self.full = false;
+        }
+        // The last page of the digest, and all of the answer to it: what was refused came meanwhile.
+        if !more && pulling.upto.is_none() && pulling.next.is_some() {
+            self.full.take_if(|full| *full == pulling.peer);
         }
         if pulling.upto.is_some() || (more && pulling.news > 0) {
             self.start_pull(now, pulling.peer);
