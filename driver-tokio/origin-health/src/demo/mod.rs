@@ -275,9 +275,7 @@ impl Run {
             sent.bytes += now.bytes;
             sent.datagrams += now.datagrams;
         }
-        let counts = self.servers.counts();
-        // Less than one interval of calm times is no measurement.
-        let calm = counts.calm_intervals >= self.servers.listening() as f64;
+        let calm = self.servers.counts().measured(self.servers.listening());
         let all = !beliefs.is_empty() && beliefs.len() == self.members.len();
         let (first, last) = self.monitor.detection();
         let live = self.monitor.live();
@@ -293,9 +291,8 @@ impl Run {
             wrong_statuses: (self.monitor.sampled > 0).then_some(self.monitor.wrong),
             wrong_while_unchecked: (self.monitor.sampled > 0)
                 .then_some(self.monitor.wrong_while_unchecked),
-            checks_per_origin_interval: calm
-                .then(|| counts.calm_requests as f64 / counts.calm_intervals),
-            checks_by_non_owner: calm.then_some(counts.by_non_owner),
+            checks_per_origin_interval: calm.map(|(rate, _)| rate),
+            checks_by_non_owner: calm.map(|(_, by_non_owner)| by_non_owner),
             origins_without_owner: checked.iter().filter(|&&checked| !checked).count(),
             false_failures: self.monitor.has_settled().then_some(self.monitor.false_failures),
             detect_failure_ms: Detection { first: first.map(ms), last: last.map(ms) },

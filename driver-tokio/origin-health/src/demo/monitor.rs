@@ -358,6 +358,7 @@ impl Monitor {
 
 #[cfg(test)]
 mod tests {
+    use super::super::servers::Counts;
     use super::*;
 
     const GOSSIP: Duration = Duration::from_millis(40);
@@ -384,6 +385,35 @@ mod tests {
             if served(number) { State::Up } else { State::Down }
         };
         Sample { at, members: 3, owns: 0, states: (0..30).map(state).collect() }
+    }
+
+    /// Goal: a node that checks everything, owned or not, is seen. Method: the servers' count, fed with
+    /// one check of each origin by each of three nodes and judged by the owners that rendezvous names.
+    #[test]
+    fn checks_of_what_a_node_does_not_own_are_counted_by_the_true_owners() {
+        let (mut monitor, ids, start) = three();
+        let since = start.into_std();
+        let mut counts = Counts::default();
+        counts.begin_calm(since, monitor.owner_names());
+        for number in 0..30 {
+            for name in ["a", "b", "c"] {
+                counts.request(number, name.as_bytes());
+            }
+        }
+        counts.end_calm(since + monitor.plan.interval, monitor.plan.interval, 30);
+        assert_eq!(counts.measured(30), Some((3.0, 60)));
+
+        monitor.killed(ids[0], start);
+        let orphaned = monitor.owner_names().iter().filter(|owner| ***owner == *"a").count();
+        assert_eq!(orphaned, 0, "the dead own nothing");
+        let mut counts = Counts::default();
+        counts.begin_calm(since, monitor.owner_names());
+        for (number, owner) in monitor.owners().iter().enumerate() {
+            let name = ["b", "c"].iter().find(|name| NodeId::from_name(name) == *owner);
+            counts.request(number, name.expect("a survivor").as_bytes());
+        }
+        counts.end_calm(since + monitor.plan.interval, monitor.plan.interval, 30);
+        assert_eq!(counts.measured(30), Some((1.0, 0)));
     }
 
     #[test]

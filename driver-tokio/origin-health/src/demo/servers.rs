@@ -60,6 +60,39 @@ struct Calm {
     owners: Arc<[Arc<str>]>,
 }
 
+impl Counts {
+    pub(super) fn begin_calm(&mut self, at: Instant, owners: Arc<[Arc<str>]>) {
+        self.calm = Some(Calm { since: at, owners });
+    }
+
+    /// Ends a calm time, if there is one, of origins of which `listening` can count, each checked once
+    /// per `interval`.
+    pub(super) fn end_calm(&mut self, at: Instant, interval: Duration, listening: usize) {
+        if let Some(calm) = self.calm.take() {
+            let length = at.saturating_duration_since(calm.since);
+            let intervals = length.as_secs_f64() / interval.as_secs_f64();
+            self.calm_intervals += intervals * listening as f64;
+        }
+    }
+
+    /// The node called `checker` asks an origin.
+    pub(super) fn request(&mut self, number: usize, checker: &[u8]) {
+        self.requests += 1;
+        let owned = self.calm.as_ref().map(|calm| calm.owners[number].as_bytes() == checker);
+        if let Some(by_owner) = owned {
+            self.calm_requests += 1;
+            self.by_non_owner += u64::from(!by_owner);
+        }
+    }
+
+    /// What calm times show, unless they are together shorter than an interval, which is no
+    /// measurement: checks per origin and interval, and checks by a node that is not the owner.
+    pub(super) fn measured(&self, listening: usize) -> Option<(f64, u64)> {
+        let enough = self.calm_intervals >= listening as f64;
+        enough.then(|| (self.calm_requests as f64 / self.calm_intervals, self.by_non_owner))
+    }
+}
+
 impl Servers {
     /// Binds and serves everything in `plan`.
     ///
@@ -108,18 +141,13 @@ impl Servers {
 
     /// From now on every request must come from its origin's owner, by name.
     pub(crate) fn begin_calm(&self, owners: Arc<[Arc<str>]>) {
-        self.shared.counts().calm = Some(Calm { since: Instant::now(), owners });
+        self.shared.counts().begin_calm(Instant::now(), owners);
     }
 
     /// The set of nodes is about to change, or the run is over: requests count only in the total.
     pub(crate) fn end_calm(&self) {
-        let listening = self.listening();
-        let interval = self.shared.plan.interval;
-        let mut counts = self.shared.counts();
-        if let Some(calm) = counts.calm.take() {
-            let intervals = calm.since.elapsed().as_secs_f64() / interval.as_secs_f64();
-            counts.calm_intervals += intervals * listening as f64;
-        }
+        let (listening, interval) = (self.listening(), self.shared.plan.interval);
+        self.shared.counts().end_calm(Instant::now(), interval, listening);
     }
 
     /// How many origins have a server that can count.
@@ -142,13 +170,7 @@ impl Shared {
 
     fn count(&self, number: usize, headers: &HeaderMap) {
         let checker = headers.get(CHECKER_HEADER).map_or(&b""[..], |value| value.as_bytes());
-        let mut counts = self.counts();
-        counts.requests += 1;
-        let owned = counts.calm.as_ref().map(|calm| calm.owners[number].as_bytes() == checker);
-        if let Some(by_owner) = owned {
-            counts.calm_requests += 1;
-            counts.by_non_owner += u64::from(!by_owner);
-        }
+        self.counts().request(number, checker);
     }
 }
 
@@ -181,6 +203,73 @@ mod tests {
     use super::*;
     use crate::check::{Checker, Reason};
     use crate::origins::parse;
+
+    const INTERVAL: Duration = Duration::from_secs(2);
+
+    /// An origin, and the name of the node that asks it.
+    type Asked = (usize, &'static str);
+
+    fn names(names: &[&str]) -> Arc<[Arc<str>]> {
+        names.iter().map(|&name| name.into()).collect()
+    }
+
+    /// Ten intervals of calm over three origins of which `a` owns two and `b` one. In each interval
+    /// every origin is asked by its owner, and then some by `others`.
+    fn ten_intervals(counts: &mut Counts, since: Instant, others: &[Asked]) {
+        counts.begin_calm(since, names(&["a", "b", "a"]));
+        for _ in 0..10 {
+            for (number, name) in [(0, "a"), (1, "b"), (2, "a")].iter().chain(others) {
+                counts.request(*number, name.as_bytes());
+            }
+        }
+        counts.end_calm(since + 10 * INTERVAL, INTERVAL, 3);
+    }
+
+    /// Goal: a check too many shows, whoever makes it. Method: fabricated requests over ten intervals,
+    /// with the checks that ownership asks for and others on top.
+    #[test]
+    fn checks_beyond_those_of_the_owners_are_counted() {
+        let cases: [(&[Asked], f64, u64); 5] = [
+            (&[], 1.0, 0),
+            (&[(0, "b")], 4.0 / 3.0, 10),
+            (&[(1, "")], 4.0 / 3.0, 10), // a check without a name is nobody's
+            (&[(2, "a")], 4.0 / 3.0, 0), // the owner itself, twice
+            (&[(0, "b"), (0, "c"), (1, "a"), (1, "c"), (2, "b"), (2, "c")], 3.0, 60),
+        ];
+        for (others, rate, by_non_owner) in cases {
+            let mut counts = Counts::default();
+            ten_intervals(&mut counts, Instant::now(), others);
+            assert_eq!(counts.measured(3), Some((rate, by_non_owner)), "{others:?}");
+        }
+    }
+
+    #[test]
+    fn only_calm_times_count_and_each_with_its_own_owners() {
+        let (mut counts, start) = (Counts::default(), Instant::now());
+        counts.request(0, b"c");
+        assert_eq!(counts.measured(3), None, "nothing was calm yet");
+        ten_intervals(&mut counts, start, &[]);
+        counts.request(0, b"c");
+        assert_eq!(counts.measured(3), Some((1.0, 0)), "what is not calm is not judged");
+        // `a` is gone; whoever still checks in its name does what is the new owner's.
+        let since = start + 20 * INTERVAL;
+        counts.begin_calm(since, names(&["b", "b", "b"]));
+        for (number, name) in [(0, "a"), (0, "b"), (1, "b"), (2, "b")] {
+            counts.request(number, name.as_bytes());
+        }
+        counts.end_calm(since + INTERVAL, INTERVAL, 3);
+        assert_eq!(counts.measured(3), Some((34.0 / 33.0, 1)));
+        assert_eq!(counts.requests, 36);
+    }
+
+    #[test]
+    fn less_than_an_interval_of_calm_is_no_measurement() {
+        let (mut counts, start) = (Counts::default(), Instant::now());
+        counts.begin_calm(start, names(&["a", "b", "a"]));
+        counts.request(0, b"c");
+        counts.end_calm(start + INTERVAL / 2, INTERVAL, 3);
+        assert_eq!(counts.measured(3), None);
+    }
 
     #[tokio::test]
     async fn each_origin_does_what_the_plan_says_and_counts_who_asks() {
