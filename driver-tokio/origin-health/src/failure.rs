@@ -1,6 +1,7 @@
 //! How the program ends when it cannot go on.
 
 use core::fmt;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// One line for stderr. What the user asked for cannot be done as asked: exit code 2.
@@ -16,7 +17,17 @@ impl Failure {
 
     /// Prints the line and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("origin-health: {}", self.0);
+        tell(&self.0);
         ExitCode::from(2)
     }
+}
+
+/// The failure of whoever has something to print and cannot.
+pub(crate) fn no_stdout(error: io::Error) -> Failure {
+    Failure::new(format!("cannot write to stdout: {error}"))
+}
+
+/// Tells a line on stderr. Whoever closed it does not want it, and must not end the program by that.
+pub(crate) fn tell(what: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "origin-health: {what}");
 }

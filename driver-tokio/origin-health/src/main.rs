@@ -17,6 +17,7 @@ mod node;
 mod origins;
 mod schedule;
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use self::cli::{Command, Wish};
@@ -30,7 +31,7 @@ fn run() -> Result<ExitCode, Failure> {
     let cli = match cli::read()? {
         Wish::Run(cli) => cli,
         Wish::Show(text) => {
-            print!("{text}");
+            write!(io::stdout().lock(), "{text}").map_err(failure::no_stdout)?;
             return Ok(ExitCode::SUCCESS);
         }
     };

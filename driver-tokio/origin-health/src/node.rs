@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::agent::{Agent, Ended, Setup};
 use crate::check::Checker;
 use crate::cli::NodeArgs;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::http::{self, Answers};
 use crate::origins::{self, Origin};
 use crate::schedule::WallClock;
@@ -144,6 +144,6 @@ async fn complain(mut joined: watch::Receiver<bool>, args: NodeArgs) {
         if tokio::time::timeout(COMPLAIN_EVERY, answered).await.is_ok() {
             return;
         }
-        eprintln!("origin-health: no answer from {seeds} yet, still trying to join");
+        failure::tell(format_args!("no answer from {seeds} yet, still trying to join"));
     }
 }

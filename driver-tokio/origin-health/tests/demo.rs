@@ -1,7 +1,10 @@
 //! The demo as a script uses it.
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
-use support::run;
+use support::{run, wait_for};
 
 mod support;
 
@@ -35,6 +38,65 @@ fn demo(args: &[&str]) -> (Option<i32>, Value, String) {
         report.as_object().expect("an object").keys().map(String::as_str).collect();
     assert_eq!(fields, FIELDS);
     (output.status.code(), report, text)
+}
+
+/// Starts the program, reads up to `lines` lines of its stdout, closes the pipe, and returns what was
+/// read, the exit code, and stderr.
+fn closed_after(lines: usize, args: &[&str]) -> (Vec<String>, Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_origin-health"));
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the built program");
+    let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    let read = stdout.lines().take(lines).map(|line| line.expect("text")).collect();
+    let status = wait_for("the end", || child.try_wait().expect("a process"));
+    let mut told = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut told).expect("text");
+    (read, status.code(), told)
+}
+
+/// Goal: as in `| head -1`, the program ends by itself when nobody reads on: no panic, one line that
+/// says so, and the exit code of what cannot be done. Method: the pipe is closed after its first line,
+/// or, where there is none before the end, at once.
+#[test]
+fn a_closed_stdout_is_told_and_no_panic() {
+    let small = ["--nodes", "1", "--demo-origins", "1", "--for", "1", "--seed", "1"];
+    for (lines, more) in [(1, &[][..]), (0, &[]), (0, &["--json"])] {
+        let (read, code, told) = closed_after(lines, &[&small[..], more].concat());
+        assert_eq!(read.len(), lines);
+        assert!(read.iter().all(|line| line.contains("1 nodes started")), "{read:?}");
+        assert_eq!(code, Some(2), "{told}");
+        let told: Vec<&str> = told.lines().collect();
+        let last = "origin-health: cannot write to stdout: Broken pipe";
+        assert!(matches!(told[..], [_, end] if end.starts_with(last)), "{told:?}");
+    }
+}
+
+/// Goal: text that is asked for and cannot be printed is a failure like any other. Method: `/dev/full`,
+/// which refuses at once, where closing a pipe would race with the program.
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_printed_is_a_failure() {
+    for arg in ["--help", "--version"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a device");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_origin-health"));
+        let output = command.arg(arg).stdout(full).output().expect("the built program");
+        let told = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.starts_with("origin-health: cannot write to stdout: "), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
+/// Goal: a closed stderr ends nothing either, as in `2>&1 | head -1`. Method: both go to `/dev/full`, so
+/// that neither the first nor the last line can be told.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_closed_stderr_leaves_the_exit_code_as_it_is() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("a device");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_origin-health"));
+    command.args(["--nodes", "1", "--demo-origins", "1", "--for", "0"]);
+    let status = command.stdout(full()).stderr(full()).status().expect("the built program");
+    assert_eq!(status.code(), Some(2));
 }
 
 #[test]

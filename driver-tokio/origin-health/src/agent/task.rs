@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{Command, Ended, Notice, REFRESH, Setup, What};
 use crate::check::Outcome;
+use crate::failure;
 use crate::health::{Health, State, Status};
 use crate::schedule::Rhythm;
 
@@ -439,7 +440,7 @@ impl Task {
     fn complain(&mut self, number: usize, refusal: &str) {
         if !core::mem::replace(&mut self.told_refusal, true) {
             let name = &self.setup.origins[number].name;
-            eprintln!("origin-health: the map refuses the status of {name:?}: {refusal}");
+            failure::tell(format_args!("the map refuses the status of {name:?}: {refusal}"));
         }
     }
 }

@@ -25,7 +25,7 @@ use self::servers::Servers;
 use self::view::{Picture, Row, View};
 use crate::agent::Notice;
 use crate::cli::DemoArgs;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::health::State;
 
 mod member;
@@ -60,13 +60,12 @@ pub(crate) async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     let _ = rlimit::increase_nofile_limit(1 << 16);
     let view = View::new(args.json);
     let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32);
-    eprintln!("origin-health: seed {seed}");
+    failure::tell(format_args!("seed {seed}"));
     let mut run = Run::start(args, seed, view).await?;
     run.play().await?;
     let report = run.end().await;
     let json = serde_json::to_string(&report).map_err(Failure::new)?;
-    writeln!(io::stdout().lock(), "{json}")
-        .map_err(|error| Failure::new(format!("cannot write to stdout: {error}")))?;
+    writeln!(io::stdout().lock(), "{json}").map_err(failure::no_stdout)?;
     Ok(if report.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
