@@ -167,3 +167,25 @@ fn a_newcomer_with_the_boot_epoch_of_a_dead_holder_gets_the_next() {
         }
     }
 }
+
+/// Goal: a node that moves to another address needs not wait until its old place counts as failed.
+/// Method: it starts elsewhere at once; the old place leaves the challenge unanswered, and the name
+/// changes hands as a restart, without a death in between.
+#[test]
+fn a_node_that_starts_elsewhere_is_let_in_when_its_old_place_is_silent() {
+    for seed in 5..15 {
+        let mut net = Net::cluster(seed, Config::lan(), 3);
+        let id = net.node(1).id();
+        net.crash(1);
+        net.start_as(3, &name(1), &[0]);
+        let agreed = net.run_until(30 * SECOND, |net| net.differences(&[]).is_empty());
+        assert!(agreed, "{:?}", net.differences(&[]));
+        let (mut restarted, mut failed) = (0, 0);
+        for event in &net.events[0] {
+            restarted += usize::from(matches!(event, Event::Restarted { .. }));
+            failed += usize::from(*event == Event::Failed { id });
+        }
+        assert_eq!((restarted, failed), (1, 0), "seed {seed}");
+        assert_eq!(net.node(0).member(id).unwrap().addr(), addr(3));
+    }
+}
