@@ -139,6 +139,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Promises
+//!
+//! What an embedder may build on; `tests/contract.rs`, `no_alloc.rs` and `determinism.rs` test each.
+//!
+//! 1. *Progress.* After `handle_timeout(t)` the next deadline is `None` or later than `t`. Calls that
+//!    come early or twice, and clocks that step back or leap hours, break nothing.
+//! 2. *Purity.* [`Node::poll_timeout`] may be asked any number of times, and draining datagrams never
+//!    changes its answer.
+//! 3. *Bounds.* Every collection has a `max_*` in [`Config`], in bytes where bytes are what grows. A full
+//!    event queue drops the oldest and says [`Event::Missed`]; the members and the map are then the truth
+//!    to resync from.
+//! 4. *No allocation* per packet in steady state: only new logical state allocates, such as a member, a
+//!    key, a larger value or a longer log.
+//! 5. *Determinism.* Nothing depends on floats, hash order, pointer widths or addresses of memory.
+//! 6. *Input safety.* No bytes of a peer can panic, loop, or make the node allocate beyond its bounds. A
+//!    refused packet leaves the state untouched: the whole packet is checked, then applied.
+//! 7. *Own stalls.* A stall of this process is charged to its local health, not to the peer that it
+//!    did not hear.
+//! 8. *Short buffers.* A buffer shorter than `max_datagram` gets smaller datagrams; one shorter than
+//!    [`MIN_DATAGRAM`] is a panic of the caller's making.
+//!
 //! # Errors and panics
 //!
 //! What a peer does wrong is a [`PacketError`], counted by cause and otherwise without effect; drivers
