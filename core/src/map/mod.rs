@@ -456,6 +456,12 @@ impl Map {
         self.store.live() == 0
     }
 
+    /// How many bytes its keys and values have, as counted against `max_bytes`.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.store.bytes()
+    }
+
     /// Digests of the set of writes reflected here and of the values that result. Replicas with equal
     /// first numbers reflect the same writes and therefore have equal second ones.
     #[must_use]
