@@ -11,10 +11,12 @@ mod check;
 mod cli;
 mod demo;
 mod failure;
+mod feed;
 mod health;
 mod http;
 mod node;
 mod origins;
+mod reading;
 mod schedule;
 
 use std::io::{self, Write as _};

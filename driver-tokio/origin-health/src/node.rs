@@ -12,18 +12,23 @@ use brickwork_tokio::{BindError, Options};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::agent::{Agent, Ended, Setup};
 use crate::check::Checker;
 use crate::cli::NodeArgs;
 use crate::failure::{self, Failure};
+use crate::feed::{Feed, Limits, Source};
 use crate::http::{self, Answers};
 use crate::origins::{self, Origin};
 use crate::schedule::WallClock;
 
 /// How often a node that nobody answers says so.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a stopped node waits for clients to take the rest of their answers.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The line that tells a script where the node is reached.
 #[derive(Serialize)]
@@ -51,30 +56,29 @@ pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
     let mut options = Options::new(args.name.clone(), args.bind);
     options.config = Config::lan();
     options.seeds = args.join.clone();
+    let cluster = options.config.cluster.clone();
     let handle =
         brickwork_tokio::bind(options).await.map_err(|error| refusal(args.bind, &error))?;
-    let events = handle.events();
     let bound = handle.local_addr();
+    let clock = WallClock::start();
     let setup = Setup {
         handle: handle.clone(),
-        events,
+        events: handle.events(),
         name: args.name.clone(),
         origins: Arc::clone(&list),
         checker: Checker::new(&args.name).map_err(Failure::new)?,
-        clock: WallClock::start(),
+        clock,
         // A node that is told of none but itself is the first one.
         first: args.join.iter().all(|&seed| seed == bound),
         notices: None,
     };
-    let mut agent =
-        Agent::start(setup).await.map_err(|_stopped| Failure::new("the node stopped"))?;
-    let answers = Answers {
-        handle: handle.clone(),
-        name: args.name.clone(),
-        origins: list,
-        joined: agent.joined(),
-    };
-    let server = tokio::spawn(http::serve(listener, answers));
+    let stopped = |_stopped| Failure::new("the node stopped");
+    let mut agent = Agent::start(setup).await.map_err(stopped)?;
+    let (name, handle_of_feed) = (args.name.clone(), handle.clone());
+    let source = Source { handle: handle_of_feed, name, cluster, origins: list, clock };
+    let feed = Feed::start(source, Limits::NODE).await.map_err(stopped)?;
+    let answers = Answers { feed, joined: agent.joined() };
+    let server = Server::start(listener, answers);
     let complaints = tokio::spawn(complain(agent.joined(), args.clone()));
     ready(bound.to_string(), http_addr.to_string()).map_err(Failure::new)?;
 
@@ -99,8 +103,36 @@ pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
         ))),
         Some(Ended::NodeGone) => Err(Failure::new("the node stopped")),
     };
-    server.abort();
+    // Streams of events end with the node, and the server with its streams.
+    handle.abort();
+    server.stop().await;
     result
+}
+
+/// The HTTP server of a node.
+struct Server {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<io::Result<()>>,
+}
+
+impl Server {
+    fn start(listener: TcpListener, answers: Answers) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async {
+            // That the other end is dropped is as good a sign.
+            let _ = stopped.await;
+        };
+        Self { stop, task: tokio::spawn(http::serve(listener, answers, stopped)) }
+    }
+
+    /// Completes the answers that were begun, as far as their clients take them.
+    async fn stop(mut self) {
+        drop(self.stop);
+        // A client that does not read must not keep the process alive.
+        if tokio::time::timeout(CLOSE_WITHIN, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
 }
 
 /// A seed that can never answer is a mistake, not something to wait for.

@@ -1,0 +1,122 @@
+//! What a node answers over HTTP beside JSON: the page and the stream that feeds it.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+use support::{DEADLINE, Node, wait_for};
+use tempfile::TempDir;
+
+mod support;
+
+/// A lone node with one origin that refuses connections.
+fn node(dir: &TempDir) -> Node {
+    let path = dir.path().join("origins.toml");
+    let list = "[[origin]]\nname = \"shut\"\nurl = \"http://127.0.0.1:1/\"\n\
+                interval = \"300ms\"\nunhealthy_threshold = 2\n";
+    std::fs::write(&path, list).expect("a file");
+    Node::start("lone", &path, &[])
+}
+
+/// Sends a request and reads the head of the answer: the code, the headers, and the rest.
+fn ask(node: &Node, request: &str) -> (u16, BTreeMap<String, String>, BufReader<TcpStream>) {
+    let mut stream = TcpStream::connect(node.http).expect("the node listens");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+    let request = format!("{request} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", node.http);
+    stream.write_all(request.as_bytes()).expect("the request is taken");
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("a status line");
+    let code = line.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a code");
+    let mut headers = BTreeMap::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line).expect("a header");
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.insert(name.to_lowercase(), value.to_owned());
+    }
+    (code, headers, reader)
+}
+
+fn text(node: &Node, request: &str) -> (u16, BTreeMap<String, String>, String) {
+    let (code, headers, mut reader) = ask(node, request);
+    let mut body = String::new();
+    reader.read_to_string(&mut body).expect("text");
+    (code, headers, body)
+}
+
+/// The next event of a stream: its name and its data. None at the end of the stream.
+fn next_event(stream: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
+    let mut name = None;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).expect("the stream does not break") == 0 {
+            return None;
+        }
+        // What is neither of these is a size of HTTP's chunks, a comment, or the time to retry.
+        if let Some(told) = line.strip_prefix("event: ") {
+            name = Some(told.trim_end().to_owned());
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            let data = serde_json::from_str(data).expect("JSON");
+            return Some((name.take().expect("a name before the data"), data));
+        }
+    }
+}
+
+#[test]
+fn the_page_stands_alone_and_nothing_else_is_there() {
+    let dir = TempDir::new().expect("a directory");
+    let node = node(&dir);
+    let (code, headers, body) = text(&node, "GET /");
+    assert_eq!((code, headers["content-type"].as_str()), (200, "text/html; charset=utf-8"));
+    assert!(body.starts_with("<!doctype html>"));
+    let policy = &headers["content-security-policy"];
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+    assert!(policy.contains("connect-src 'self'") && !policy.contains("unsafe"), "{policy}");
+    for path in ["/", "/status.json", "/members.json", "/health", "/nothing"] {
+        let (_, headers, _) = text(&node, &format!("GET {path}"));
+        assert_eq!(headers["cache-control"], "no-store", "{path}");
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+    }
+    assert_eq!(text(&node, "GET /nothing").0, 404);
+    for path in ["/", "/events", "/status.json"] {
+        let (code, headers, _) = text(&node, &format!("POST {path}"));
+        assert_eq!((code, headers["allow"].as_str()), (405, "GET,HEAD"), "{path}");
+    }
+}
+
+#[test]
+fn a_stream_tells_everything_then_changes_and_ends_with_the_node() {
+    let dir = TempDir::new().expect("a directory");
+    let mut node = node(&dir);
+    let (code, headers, mut stream) = ask(&node, "GET /events");
+    assert_eq!((code, headers["content-type"].as_str()), (200, "text/event-stream"));
+    assert_eq!(headers["cache-control"], "no-store");
+    let mut events = core::iter::from_fn(|| next_event(&mut stream));
+    let (name, snapshot) = events.next().expect("a snapshot");
+    assert_eq!((name.as_str(), &snapshot["node"]), ("snapshot", &"lone".into()));
+    assert_eq!(events.next().expect("members").0, "members");
+    let (name, rows) = events.next().expect("origins");
+    assert_eq!((name.as_str(), &rows[0][1]), ("origins", &"shut".into()));
+    let down = |(name, rows): &(String, Value)| name == "origins" && rows[0][3] == "down";
+    assert!(down(&("origins".to_owned(), rows)) || events.any(|event| down(&event)));
+    // One that never reads does not keep the node from stopping either.
+    let _deaf = ask(&node, "GET /events");
+    node.terminate();
+    // What the stop itself changes may still be told; then the stream ends.
+    events.for_each(drop);
+    assert!(node.ended().success());
+}
+
+#[test]
+fn streams_are_limited() {
+    let dir = TempDir::new().expect("a directory");
+    let node = node(&dir);
+    let mut streams: Vec<_> = (0..64).map(|_| ask(&node, "GET /events")).collect();
+    assert!(streams.iter().all(|(code, ..)| *code == 200));
+    let (code, headers, _) = text(&node, "GET /events");
+    assert_eq!((code, headers["retry-after"].as_str()), (503, "10"));
+    streams.clear();
+    wait_for("a closed stream to make room", || (ask(&node, "GET /events").0 == 200).then_some(()));
+}
