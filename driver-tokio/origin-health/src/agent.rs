@@ -17,7 +17,6 @@
 use alloc::sync::Arc;
 use core::fmt;
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use brickwork_core::NodeId;
 use brickwork_tokio::{Events, Handle, Stopped};
@@ -29,6 +28,7 @@ use self::task::Task;
 use crate::check::Checker;
 use crate::origins::Origin;
 use crate::schedule::WallClock;
+use crate::tally::Tally;
 
 mod task;
 #[cfg(test)]
@@ -99,7 +99,7 @@ pub(crate) enum Ended {
 pub(crate) struct Agent {
     commands: mpsc::Sender<Command>,
     joined: watch::Receiver<bool>,
-    checks: Arc<AtomicU64>,
+    tally: Arc<Tally>,
     task: JoinHandle<Ended>,
 }
 
@@ -115,10 +115,10 @@ impl Agent {
         let me = setup.handle.call(|node, _| Arc::clone(node.identity())).await?;
         let (commands, inbox) = mpsc::channel(4);
         let (joined, seen) = watch::channel(setup.first);
-        let checks = Arc::new(AtomicU64::new(0));
-        let (task, findings) = Task::new(setup, &me, joined, Arc::clone(&checks));
+        let tally = Arc::new(Tally::default());
+        let (task, findings) = Task::new(setup, &me, joined, Arc::clone(&tally));
         let task = tokio::spawn(task.run(inbox, findings));
-        Ok(Self { commands, joined: seen, checks, task })
+        Ok(Self { commands, joined: seen, tally, task })
     }
 
     /// Whether the node has met another one, or started the cluster itself.
@@ -126,9 +126,9 @@ impl Agent {
         self.joined.clone()
     }
 
-    /// How many checks were completed.
-    pub(crate) fn checks(&self) -> u64 {
-        self.checks.load(Ordering::Relaxed)
+    /// The checks that were completed.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        Arc::clone(&self.tally)
     }
 
     /// The origins that are checked here now, in order; none if the agent has ended.

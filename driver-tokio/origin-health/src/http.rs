@@ -1,6 +1,7 @@
 //! What a node answers over HTTP, from its own copy alone: it answers the same way while it is cut
 //! off from all others.
 
+use alloc::sync::Arc;
 use std::io;
 
 use axum::Router;
@@ -14,9 +15,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::feed::Feed;
+use crate::tally::Tally;
 
 mod events;
+mod exposition;
 mod json;
+mod metrics;
 mod policy;
 
 /// The status page: one document that loads nothing else.
@@ -29,6 +33,8 @@ pub(crate) struct Answers {
     pub(crate) joined: watch::Receiver<bool>,
     /// The node, and what changes.
     pub(crate) feed: Feed,
+    /// The checks of this node.
+    pub(crate) tally: Arc<Tally>,
 }
 
 /// Answers on `listener` until `stop` is over and every answer that was begun is complete. Streams
@@ -50,6 +56,7 @@ pub(crate) async fn serve(
         .route("/status.json", get(json::statuses))
         .route("/members.json", get(json::members))
         .route("/health", get(json::health))
+        .route("/metrics", get(metrics::metrics))
         .layer(map_response(harden))
         .with_state(answers);
     axum::serve(listener, app).with_graceful_shutdown(stop).await

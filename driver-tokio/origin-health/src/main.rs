@@ -18,6 +18,7 @@ mod node;
 mod origins;
 mod reading;
 mod schedule;
+mod tally;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

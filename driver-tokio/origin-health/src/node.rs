@@ -77,7 +77,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
     let (name, handle_of_feed) = (args.name.clone(), handle.clone());
     let source = Source { handle: handle_of_feed, name, cluster, origins: list, clock };
     let feed = Feed::start(source, Limits::NODE).await.map_err(stopped)?;
-    let answers = Answers { feed, joined: agent.joined() };
+    let answers = Answers { feed, joined: agent.joined(), tally: agent.tally() };
     let server = Server::start(listener, answers);
     let complaints = tokio::spawn(complain(agent.joined(), args.clone()));
     ready(bound.to_string(), http_addr.to_string()).map_err(Failure::new)?;

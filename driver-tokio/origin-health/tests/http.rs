@@ -1,6 +1,6 @@
-//! What a node answers over HTTP beside JSON: the page and the stream that feeds it.
+//! What a node answers over HTTP beside JSON: the page, the stream that feeds it, and the metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
@@ -74,13 +74,13 @@ fn the_page_stands_alone_and_nothing_else_is_there() {
     let policy = &headers["content-security-policy"];
     assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
     assert!(policy.contains("connect-src 'self'") && !policy.contains("unsafe"), "{policy}");
-    for path in ["/", "/status.json", "/members.json", "/health", "/nothing"] {
+    for path in ["/", "/status.json", "/members.json", "/health", "/metrics", "/nothing"] {
         let (_, headers, _) = text(&node, &format!("GET {path}"));
         assert_eq!(headers["cache-control"], "no-store", "{path}");
         assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
     }
     assert_eq!(text(&node, "GET /nothing").0, 404);
-    for path in ["/", "/events", "/status.json"] {
+    for path in ["/", "/events", "/status.json", "/metrics"] {
         let (code, headers, _) = text(&node, &format!("POST {path}"));
         assert_eq!((code, headers["allow"].as_str()), (405, "GET,HEAD"), "{path}");
     }
@@ -119,4 +119,64 @@ fn streams_are_limited() {
     assert_eq!((code, headers["retry-after"].as_str()), (503, "10"));
     streams.clear();
     wait_for("a closed stream to make room", || (ask(&node, "GET /events").0 == 200).then_some(()));
+}
+
+#[test]
+fn metrics_are_well_formed() {
+    let dir = TempDir::new().expect("a directory");
+    let node = node(&dir);
+    let counted = "origin_health_checks_total{outcome=\"connect\"}";
+    let samples = wait_for("a check", || {
+        let (code, headers, body) = text(&node, "GET /metrics");
+        assert_eq!(
+            (code, headers["content-type"].as_str()),
+            (200, "text/plain; version=0.0.4; charset=utf-8",)
+        );
+        let samples = parse(&body);
+        (samples[counted] > 0.0 && samples["origin_health_origins{state=\"down\"}"] == 1.0)
+            .then_some(samples)
+    });
+    assert_eq!(samples["brickwork_members{state=\"alive\"}"], 1.0);
+    assert_eq!(samples["brickwork_map_keys"], 1.0);
+    assert!(samples["brickwork_map_bytes"] > 4.0);
+    assert_eq!(samples["origin_health_origins_owned"], 1.0);
+    assert_eq!(samples["origin_health_joined"], 1.0);
+    assert_eq!(samples["brickwork_datagrams_refused_total{cause=\"truncated\"}"], 0.0);
+    let name = "origin_health_check_duration_seconds";
+    assert_eq!(
+        samples[&format!("{name}_bucket{{le=\"+Inf\"}}")],
+        samples[&format!("{name}_count")]
+    );
+}
+
+/// Reads the text format, and refuses what is not well formed: a family begins with its help and
+/// its type and stands together, a sample belongs to its family and is there once.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    assert!(text.ends_with('\n'));
+    let (mut families, mut samples) = (BTreeSet::new(), BTreeMap::new());
+    let (mut family, mut kind) = (String::new(), String::new());
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split(' ').next().expect("a name").to_owned();
+            assert!(families.insert(family.clone()), "{family} is there twice");
+            kind.clear();
+        } else if let Some(told) = line.strip_prefix("# TYPE ") {
+            let (name, told) = told.split_once(' ').expect("a type");
+            assert_eq!((name, kind.as_str()), (family.as_str(), ""), "one type, after the help");
+            assert!(["counter", "gauge", "histogram"].contains(&told), "{line}");
+            assert_eq!(told == "counter", name.ends_with("_total"), "{line}");
+            kind = told.to_owned();
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("a sample");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            assert!(labels.ends_with('}'), "{line}");
+            let suffix = name.strip_prefix(family.as_str()).expect("a sample of its family");
+            let parts: &[&str] =
+                if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+            assert!(!kind.is_empty() && parts.contains(&suffix), "{line}");
+            let value = value.parse().expect("a number");
+            assert!(samples.insert(series.to_owned(), value).is_none(), "{series} is there twice");
+        }
+    }
+    samples
 }

@@ -3,7 +3,6 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use brickwork_core::{Event, Identity, NodeId};
@@ -16,6 +15,7 @@ use crate::check::Outcome;
 use crate::failure;
 use crate::health::{Health, State, Status};
 use crate::schedule::Rhythm;
+use crate::tally::Tally;
 
 /// Events handled in one go, so that a burst of them costs one look at the node.
 const MAX_BATCH: usize = 1024;
@@ -54,7 +54,7 @@ pub(super) struct Task {
     generation: u64,
     running: JoinSet<()>,
     found: mpsc::Sender<Finding>,
-    checks: Arc<AtomicU64>,
+    tally: Arc<Tally>,
     joined: watch::Sender<bool>,
     /// The newest stamp; stamps of one node rise strictly.
     last_stamp: u64,
@@ -94,7 +94,7 @@ impl Task {
         setup: Setup,
         me: &Identity,
         joined: watch::Sender<bool>,
-        checks: Arc<AtomicU64>,
+        tally: Arc<Tally>,
     ) -> (Self, mpsc::Receiver<Finding>) {
         let names = setup.origins.iter().enumerate();
         let numbers =
@@ -110,7 +110,7 @@ impl Task {
             generation: 0,
             running: JoinSet::new(),
             found,
-            checks,
+            tally,
             joined,
             last_stamp: 0,
             told_refusal: false,
@@ -289,7 +289,7 @@ impl Task {
         let generation = self.generation;
         let origins = Arc::clone(&self.setup.origins);
         let (checker, clock) = (self.setup.checker.clone(), self.setup.clock);
-        let (found, checks) = (self.found.clone(), Arc::clone(&self.checks));
+        let (found, tally) = (self.found.clone(), Arc::clone(&self.tally));
         let check = self.running.spawn(async move {
             let origin = &origins[number];
             let rhythm = Rhythm::new(&origin.name, origin.interval);
@@ -300,7 +300,7 @@ impl Task {
                 beat = rhythm.after(beat.max(clock.now()));
                 tokio::time::sleep_until(clock.instant_at(beat)).await;
                 let outcome = checker.check(origin).await;
-                checks.fetch_add(1, Ordering::Relaxed);
+                tally.count(&outcome);
                 if found.send(Finding { number, generation, outcome }).await.is_err() {
                     return;
                 }

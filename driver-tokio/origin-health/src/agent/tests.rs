@@ -1,6 +1,6 @@
 //! Takeover and what follows it, between real nodes on loopback.
 
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use brickwork_core::{Config, hrw};

@@ -148,7 +148,7 @@ impl Run {
         let sent = victim.sent().await.unwrap_or_default();
         self.past_sent.bytes += sent.bytes;
         self.past_sent.datagrams += sent.datagrams;
-        self.past_checks += victim.agent.checks();
+        self.past_checks += victim.agent.tally().total();
         self.servers.end_calm();
         victim.kill();
         self.monitor.killed(id, Instant::now());
@@ -217,7 +217,7 @@ impl Run {
                 fill(row, &sample);
             }
         }
-        let live: u64 = self.members.iter().map(|member| member.agent.checks()).sum();
+        let live: u64 = self.members.iter().map(|member| member.agent.tally().total()).sum();
         self.view.show(&Picture {
             elapsed: self.start.elapsed(),
             duration: self.args.duration,
@@ -265,7 +265,7 @@ impl Run {
                 checked[number] = true;
             }
             member.agent.pause().await;
-            checks += member.agent.checks();
+            checks += member.agent.tally().total();
         }
         let beliefs = self.agreement().await;
         let mut sent = self.past_sent;
