@@ -84,7 +84,8 @@ pub struct Outcome {
     pub name: String,
     /// Median over the rounds; nanoseconds, or bytes where the row counts bytes.
     pub median: f64,
-    /// The longest timed part of all rounds, in nanoseconds; zero where nothing was timed.
+    /// The longest timed part of a round, in nanoseconds: of the round in which it was shortest, because
+    /// what the system does to the others is no business of the code. Zero where nothing was timed.
     pub longest: f64,
     /// Allocations per operation in the last round; `None` where they were not counted.
     pub allocations: Option<f64>,
@@ -128,7 +129,7 @@ pub fn compare(effort: Effort, mut entrants: Vec<Entrant>) -> Vec<Outcome> {
 fn outcome(name: String, laps: &[Stopwatch]) -> Outcome {
     let mut per_op: Vec<f64> = laps.iter().map(|lap| nanos(lap.elapsed) / lap.ops as f64).collect();
     per_op.sort_by(f64::total_cmp);
-    let longest = laps.iter().map(|lap| nanos(lap.longest)).fold(0.0, f64::max);
+    let longest = laps.iter().map(|lap| nanos(lap.longest)).fold(f64::INFINITY, f64::min);
     let allocations = laps.last().map(|lap| lap.allocations as f64 / lap.ops as f64);
     Outcome { name, median: per_op[per_op.len() / 2], longest, allocations }
 }
