@@ -353,3 +353,25 @@ fn a_node_that_stays_out_can_leave() {
     let finished = |event: &Event| matches!(event, Event::LeaveFinished { acknowledged: 0 });
     assert!(net.events[3].iter().any(finished), "{:?}", net.events[3]);
 }
+
+/// A join that waits for the socket when the node is told to leave is out of date: a frame that asks
+/// to be let in on behalf of one who left would be refused by everybody.
+#[test]
+fn a_join_that_is_overtaken_by_a_leave_is_not_sent() {
+    let mut net = Net::cluster(13, Config::local(), 3);
+    let mut node = net.nodes[0].take().unwrap();
+    let (now, stranger) = (net.now, addr(9));
+    node.join(now, &[stranger]);
+    for _ in 0..100 {
+        // Knocks at members and at the seed take turns by lot.
+        node.join(now, &[]);
+    }
+    node.leave(now);
+    let mut buf = [0; 1400];
+    while let Some(sent) = node.poll_transmit(&mut buf) {
+        assert_ne!(sent.to, stranger, "nobody is told goodbye there");
+        let mut bytes = sent.payload.to_vec();
+        let taken = net.with(1, |other, now| other.handle_packet(now, addr(0), &mut bytes));
+        assert_eq!(taken, Some(Ok(())));
+    }
+}

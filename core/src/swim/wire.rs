@@ -316,6 +316,8 @@ pub(super) fn write_msg(w: &mut Writer<'_>, msg: Msg, context: &Context<'_>) -> 
         }),
         Msg::Nack { seq } => w.frame(NACK, |w| w.varint(u64::from(seq))),
         Msg::Verify { target } => w.frame(VERIFY, |w| w.node(target)),
+        // Whoever began to leave before the join went out does not want in any more.
+        Msg::Join { .. } if !context.me.member.is_live() => Ok(()),
         Msg::Join { cookie } => w.frame(JOIN, |w| {
             w.u64(cookie)?;
             write_row(w, context.me, context.me.member.identity.id)
