@@ -179,6 +179,28 @@ fn a_peer_whose_chunk_was_lost_is_asked_again() {
     assert_eq!(a.digest(), b.digest());
 }
 
+/// Values that are concurrent with those of a known key are new, however long those are.
+#[test]
+fn concurrent_values_of_a_known_key_count_against_the_limit() {
+    let mut limits = config();
+    limits.max_bytes = 100;
+    let mut small =
+        Map::new(NOW, ReplicaId::new(NodeId(2), 1), "test", limits, 1400, [7; 32]).unwrap();
+    small.peer_up(NOW, NodeId(1), 1, addr(1));
+    let mut maps = vec![replica(1, &[2]), small];
+    let now = settle(&mut maps, NOW);
+    maps[0].insert(now, b"k", &[1; 60]).unwrap();
+    maps[1].insert(now, b"k", &[2; 60]).unwrap();
+    let now = settle(&mut maps, now);
+    assert_eq!(maps[1].siblings(b"k").count(), 1, "there is room for one of them");
+    assert!(maps[1].stats().chunks_refused > 0);
+    // The other side has seen both and overwrites them: that makes room.
+    maps[0].insert(now, b"k", &[3; 90]).unwrap();
+    settle(&mut maps, now + Duration::from_secs(10));
+    assert_eq!(maps[1].get(b"k"), Some(&[3; 90][..]));
+    assert_eq!(maps[0].digest(), maps[1].digest());
+}
+
 #[test]
 fn a_chunk_for_another_boot_of_this_node_is_counted_and_skipped() {
     let mut maps = vec![replica(1, &[2]), replica(2, &[1])];

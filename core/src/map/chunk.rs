@@ -295,6 +295,55 @@ struct Object<'p> {
     superseded: SmallVec<[Packed; 4]>,
 }
 
+/// Interned numbers of the replicas that a chunk introduced, as far as they are known here.
+type Numbers = SmallVec<[Option<u16>; 32]>;
+
+fn number(replicas: &Replicas, numbers: &mut Numbers, reference: ReplicaRef) -> Option<u16> {
+    match reference {
+        ReplicaRef::Known(number) => numbers.get(number).copied().flatten(),
+        ReplicaRef::New(id) => {
+            let number = replicas.number(id);
+            numbers.push(number);
+            number
+        }
+    }
+}
+
+/// An object's dots and the lengths of its values, read without interning anything. The dots of
+/// replicas that are unknown here have no number.
+#[derive(Debug, Default)]
+struct Outline {
+    siblings: SmallVec<[(Option<Packed>, usize); 2]>,
+    superseded: SmallVec<[Packed; 4]>,
+}
+
+impl Outline {
+    fn read(&mut self, replicas: &Replicas, mut entry: FullEntry<'_>, numbers: &mut Numbers) {
+        while let Ok(Some((reference, counter, value))) = entry.next_sibling() {
+            let replica = number(replicas, numbers, reference);
+            let dot = replica.map(|replica| Packed::new(replica, counter));
+            self.siblings.push((dot, value.len()));
+        }
+        while let Ok(Some((reference, counter))) = entry.next_superseded() {
+            let replica = number(replicas, numbers, reference);
+            self.superseded.extend(replica.map(|replica| Packed::new(replica, counter)));
+        }
+    }
+
+    /// How many bytes of values the join with `entry` adds, and how many it frees; see [`Store::join`].
+    fn growth(&self, replicas: &Replicas, entry: &Entry) -> (usize, usize) {
+        let known = |dot: Packed| replicas.contains(dot) || entry.supersedes(dot);
+        let new = self.siblings.iter().filter(|(dot, _)| !dot.is_some_and(known));
+        let stays = |own: Packed| {
+            let covers = |dot: &Packed| dot.replica() == own.replica() && *dot >= own;
+            self.siblings.iter().any(|(dot, _)| *dot == Some(own))
+                || !self.superseded.iter().any(covers)
+        };
+        let gone = entry.siblings.iter().filter(|sibling| !stays(sibling.dot));
+        (new.map(|(_, len)| len).sum(), gone.map(|sibling| sibling.value.len()).sum())
+    }
+}
+
 impl Map {
     /// Applies a chunk from the peer in `slot`. Returns what became of it, or `None` if it was refused
     /// whole.
@@ -445,24 +494,47 @@ impl Map {
         {
             return true;
         }
-        // Near the limit look closer: what is known already brings nothing new.
+        // Near the limit look closer: what is known brings nothing new, what is superseded makes room.
         let (mut keys, mut bytes) = (0, 0);
-        let mut items = chunk.items;
+        let mut numbers = Numbers::new();
+        let mut named: SmallVec<[u32; 32]> = SmallVec::new();
+        let (mut items, mut replica) = (chunk.items, None);
         while let Ok(Some(step)) = items.next() {
-            let Step::Item(item) = step else { continue };
-            let (key, len) = match item.body {
-                Body::Own { key, value } | Body::Bare { key, value } => (key, value.len()),
-                Body::Full { key, entry } => (key, entry.bytes()),
+            let item = match step {
+                Step::Run(reference) => {
+                    replica = number(&self.replicas, &mut numbers, reference);
+                    continue;
+                }
+                Step::Item(item) => item,
+            };
+            let dot = replica.map(|replica| Packed::new(replica, item.counter));
+            let mut outline = Outline::default();
+            let key = match item.body {
+                Body::Own { key, value } => {
+                    outline.siblings.push((dot, value.len()));
+                    outline.superseded.extend(dot);
+                    key
+                }
+                Body::Bare { key, value } => {
+                    outline.siblings.push((dot, value.len()));
+                    key
+                }
+                Body::Full { key, entry } => {
+                    outline.read(&self.replicas, entry, &mut numbers);
+                    key
+                }
                 Body::Ref { .. } | Body::Key { .. } => continue,
             };
-            if let Some(slot) = self.store.slot(key) {
-                let siblings = &self.store.entry(slot).siblings;
-                let have: usize = siblings.iter().map(|sibling| sibling.value.len()).sum();
-                bytes += len.saturating_sub(have);
-            } else {
+            let Some(slot) = self.store.slot(key) else {
                 keys += 1;
-                bytes += key.len() + len;
-            }
+                bytes += key.len() + outline.siblings.iter().map(|(_, len)| len).sum::<usize>();
+                continue;
+            };
+            let (added, freed) = outline.growth(&self.replicas, self.store.entry(slot));
+            // A second item about the key cannot free the same bytes again.
+            let again = named.contains(&slot);
+            bytes += added.saturating_sub(if again { 0 } else { freed });
+            named.push(slot);
         }
         self.store.entries().len() + keys <= self.config.max_keys
             && self.store.bytes() + bytes <= self.config.max_bytes

@@ -227,15 +227,6 @@ pub(super) struct FullEntry<'p> {
 }
 
 impl<'p> FullEntry<'p> {
-    /// Bytes of all sibling values.
-    pub(super) fn bytes(mut self) -> usize {
-        let mut bytes = 0;
-        while let Ok(Some((_, _, value))) = self.next_sibling() {
-            bytes += value.len();
-        }
-        bytes
-    }
-
     pub(super) fn next_sibling(&mut self) -> Result<Option<ToldSibling<'p>>, PacketError> {
         let (left, r) = &mut self.siblings;
         if *left == 0 {
