@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use brickwork_core::{Config, Event, NodeId};
+use brickwork_core::{Config, Event, Instant, NodeId};
 use common::{Net, addr, name};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -373,5 +373,22 @@ fn a_join_that_is_overtaken_by_a_leave_is_not_sent() {
         let mut bytes = sent.payload.to_vec();
         let taken = net.with(1, |other, now| other.handle_packet(now, addr(0), &mut bytes));
         assert_eq!(taken, Some(Ok(())));
+    }
+}
+
+/// Two members at odds about a suspicion tell each other until it is refuted, so a refutation must not
+/// wait until a clock that stepped back has caught up.
+#[test]
+fn a_clock_that_steps_back_puts_off_no_refutation() {
+    let mut net = Net::cluster(14, Config::local(), 3);
+    let accuser = net.node(1).id().0.to_le_bytes();
+    let mut now = net.now;
+    for incarnation in 0..3_u8 {
+        let accusation = row(&net, 1, 0, &[incarnation], &[&[1], &accuser[..]].concat());
+        let mut packet = forge(&net, 1, &accusation);
+        let node = net.nodes[0].as_mut().unwrap();
+        node.handle_packet(now, addr(1), &mut packet).unwrap();
+        assert_eq!(node.swim().me().incarnation(), u32::from(incarnation) + 1);
+        now = Instant::from_nanos(now.as_nanos() - 500_000_000);
     }
 }

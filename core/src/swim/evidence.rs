@@ -216,7 +216,11 @@ impl Swim {
         if let Some(slot) = origin.slot {
             self.outbox.row(slot, ME);
         }
-        if accused < me.incarnation || now < self.refute_after {
+        // A clock that stepped back must not put off the next refutation: whoever holds this node
+        // suspect answers its row with the suspicion, and is told the same row again at once.
+        let wait = self.refute_after - now;
+        let lately = !wait.is_zero() && wait <= self.config.retry_min;
+        if accused < me.incarnation || lately {
             return;
         }
         self.refute_after = now + self.config.retry_min;
