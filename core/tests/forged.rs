@@ -186,3 +186,23 @@ proptest! {
         prop_assert_eq!(maps[0].get(b"next"), Some(&b"v"[..]));
     }
 }
+
+/// Goal: one write is one value, however often a hostile item names it.
+/// Method: an item that lists a dot twice, then the item again in the same chunk.
+#[test]
+fn a_write_named_twice_is_one_sibling() {
+    let (mut maps, addressee) = victim();
+    let twice = || full(b"k", &[(new(2, 1), 2), (known(1), 2)], &[]);
+    let again = full(b"k", &[(known(1), 2)], &[]);
+    let cases = [
+        run(new(3, 1), 1, &[twice()]),
+        run(new(3, 1), 2, &[full(b"l", &[(new(2, 1), 3)], &[]), full(b"l", &[(known(1), 3)], &[])]),
+        run(new(3, 1), 4, &[twice(), again]),
+    ];
+    for runs in cases {
+        deliver(&mut maps[0], NOW, 2, &chunk(addressee, &runs));
+    }
+    for key in [b"k", b"l"] {
+        assert_eq!(maps[0].siblings(key).count(), 1, "of {key:?}");
+    }
+}

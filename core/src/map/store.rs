@@ -193,7 +193,10 @@ impl Store {
         for (&(dot, value), _) in
             told.siblings.iter().zip(accepted).filter(|(_, accepted)| *accepted)
         {
-            entry.siblings.push(Sibling { dot, value: fill(spare.pop(), value) });
+            // A hostile peer may name one dot twice; it is one write all the same.
+            if entry.siblings.iter().all(|own| own.dot != dot) {
+                entry.siblings.push(Sibling { dot, value: fill(spare.pop(), value) });
+            }
         }
         for &dot in told.superseded {
             entry.raise(dot);
