@@ -59,7 +59,7 @@ fn main() {
                 }
             }
         }
-        println!("\nPings of {} bytes:\n{}", client::ping(size).len(), render(&turns));
+        println!("\nPings of {} bytes:\n\n{}", client::ping(size).len(), render(&turns));
     }
 }
 
