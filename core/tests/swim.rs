@@ -392,3 +392,32 @@ fn a_clock_that_steps_back_puts_off_no_refutation() {
         now = Instant::from_nanos(now.as_nanos() - 500_000_000);
     }
 }
+
+/// An accusation right after a refutation waits for its turn and is not answered with the row that it
+/// is about: the accuser would answer that with the accusation, at the speed of the network.
+#[test]
+fn an_accusation_after_a_refutation_waits_for_its_turn() {
+    let mut net = Net::cluster(14, Config::local(), 3);
+    let accuser = net.node(1).id().0.to_le_bytes();
+    let now = net.now;
+    let accuse = |net: &mut Net, incarnation: u8| {
+        let accusation = row(net, 1, 0, &[incarnation], &[&[1], &accuser[..]].concat());
+        let mut packet = forge(net, 1, &accusation);
+        let node = net.nodes[0].as_mut().unwrap();
+        node.handle_packet(now, addr(1), &mut packet).unwrap();
+        let mut buf = [0; 1400];
+        let sent = core::iter::from_fn(|| node.poll_transmit(&mut buf).map(|_| ())).count();
+        (node.swim().me().incarnation(), sent)
+    };
+    assert_eq!(accuse(&mut net, 0), (1, 1), "refuted, and the accuser is told");
+    for _ in 0..3 {
+        assert_eq!(accuse(&mut net, 1), (1, 0), "not now");
+    }
+    assert_eq!(accuse(&mut net, 0), (1, 1), "who is behind is told at once");
+    let node = net.nodes[0].as_mut().unwrap();
+    let due = now + Config::local().swim.retry_min;
+    assert!(node.poll_timeout().unwrap() <= due);
+    node.handle_timeout(due);
+    assert_eq!(node.swim().me().incarnation(), 2, "once for all of them");
+    assert!(node.poll_transmit(&mut [0; 1400]).is_some(), "and the accuser is told");
+}

@@ -208,27 +208,55 @@ impl Swim {
     }
 
     /// This node is accused: raise the incarnation and say so, first of all to the sender.
+    ///
+    /// An accusation of the present incarnation soon after a refutation waits for its turn, without an
+    /// answer: whoever holds this node suspect would answer the unchanged row with the suspicion, and
+    /// the two would go on at the speed of the network.
     fn refute(&mut self, now: Instant, origin: Origin, accused: u32) {
         let me = self.table.me();
         if me.state != State::Alive {
             return;
         }
-        if let Some(slot) = origin.slot {
-            self.outbox.row(slot, ME);
-        }
-        // A clock that stepped back must not put off the next refutation: whoever holds this node
-        // suspect answers its row with the suspicion, and is told the same row again at once.
-        let wait = self.refute_after - now;
-        let lately = !wait.is_zero() && wait <= self.config.retry_min;
-        if accused < me.incarnation || lately {
+        if accused < me.incarnation {
+            if let Some(slot) = origin.slot {
+                self.outbox.row(slot, ME);
+            }
             return;
         }
+        self.refute_to = origin.slot;
+        // A clock that stepped back does not put it off.
+        let wait = self.refute_after - now;
+        if wait.is_zero() || wait > self.config.retry_min {
+            self.raise_incarnation(now);
+        } else {
+            self.refute_due = true;
+        }
+    }
+
+    /// A refutation that had to wait is due.
+    pub(super) fn fire_refutation(&mut self, now: Instant) {
+        if !self.refute_due || self.refute_after > now {
+            return;
+        }
+        self.refute_due = false;
+        // Who has begun to leave meanwhile has nothing to refute.
+        if self.table.me().state == State::Alive {
+            self.raise_incarnation(now);
+        }
+    }
+
+    fn raise_incarnation(&mut self, now: Instant) {
+        self.refute_due = false;
         self.refute_after = now + self.config.retry_min;
         let row = self.table.row_mut(ME);
         row.member.incarnation = row.member.incarnation.saturating_add(1);
         self.stats.refutations += 1;
         self.worsen_health();
         self.tell(now, ME);
+        let accuser = self.refute_to.take();
+        if let Some(slot) = accuser.filter(|&slot| self.table.try_row(slot).is_some()) {
+            self.outbox.row(slot, ME);
+        }
     }
 
     /// Adds accusers of a live member, heard through `relay`, and moves the deadline of its suspicion.

@@ -125,6 +125,10 @@ pub struct Swim {
     exchange_after: Instant,
     /// Until then this node does not refute again, so accusations cannot run its numbers up.
     refute_after: Instant,
+    /// An accusation waits for that.
+    refute_due: bool,
+    /// Who told the last accusation.
+    refute_to: Option<u32>,
     /// Until then no suspicion runs out: this node was stalled and hears the others first.
     verdicts_after: Instant,
     events: Queue,
@@ -171,6 +175,8 @@ impl Swim {
             gossip_at: None,
             exchange_after: now,
             refute_after: now,
+            refute_due: false,
+            refute_to: None,
             verdicts_after: now,
             events: Queue::new(config.max_events),
             stats: Stats::default(),
@@ -212,6 +218,7 @@ impl Swim {
             self.gossip.remove(slot);
             self.outbox.forget(slot);
         }
+        self.fire_refutation(now);
         self.fire_probe(now);
         self.fire_suspicions(now);
         // A member confirmed failed may have been the one under probe: the schedule goes on at once.
@@ -290,6 +297,7 @@ impl Swim {
             self.joiner.next(),
             self.leave.next(),
             self.gossip_at,
+            self.refute_due.then_some(self.refute_after),
             self.table.next_expiry(),
         ]
         .into_iter()
