@@ -23,6 +23,9 @@ pub const SHORT_KEY: usize = 16;
 pub const MAX_DATAGRAM: usize = 1400;
 /// Entries of a delta in C2.
 pub const DELTA: usize = 10;
+/// Deltas that are merged one after another in C2. The first is not timed: what it needs has left the
+/// caches while the others were made.
+pub const BATCH: usize = 32;
 
 /// The `at`-th key, the last `LEN` bytes of at most 21.
 #[must_use]
@@ -183,7 +186,6 @@ pub fn overwriting(n: u32) -> Entrant {
 /// C2, first half: merge a packet with a delta of ten entries.
 #[must_use]
 pub fn merging(n: u32) -> Entrant {
-    const BATCH: usize = 32;
     let mut pair = Pair::of(n);
     Entrant::new("brickwork", move |watch| {
         let mut packets = VecDeque::new();
@@ -194,7 +196,6 @@ pub fn merging(n: u32) -> Entrant {
             push(&mut pair.writer, &mut packets);
         }
         let count = packets.len() as u64 - 1;
-        // The first touches caches that have gone cold while the packets were made.
         let mut take = |packet: &mut Vec<u8>| {
             pair.reader.handle_packet(pair.now, addr(1), packet).expect("correct");
         };

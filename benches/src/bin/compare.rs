@@ -5,7 +5,7 @@ use std::time::Duration;
 use brickwork_bench::measure::{Effort, Entrant, Outcome, compare};
 use brickwork_bench::table::{Row, Unit, render};
 use brickwork_bench::{hrw, map, peers, swim};
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 /// Measures the rows of the table of targets, each contender of a row in turns in this process.
 #[derive(Debug, Parser)]
@@ -17,8 +17,8 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// Rounds of which the median is taken.
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rounds: u16,
 }
 
 /// Whether the outcomes of a row, brickwork's first, reach its target.
@@ -37,12 +37,18 @@ fn main() {
     let args = Args::parse();
     let effort = match args.quick {
         true => Effort { rounds: 1, turn: Duration::from_micros(1) },
-        false => Effort { rounds: args.rounds.max(1), turn: Duration::from_millis(40) },
+        false => Effort { rounds: args.rounds.into(), turn: Duration::from_millis(40) },
     };
     let mut plan = Plan { prefix: args.rows, quick: args.quick, effort, rows: Vec::new() };
     membership(&mut plan);
     hashing(&mut plan);
     the_map(&mut plan);
+    if plan.rows.is_empty() {
+        let mut command = Args::command();
+        let text =
+            format!("no row begins with {:?}; there are P1 to P5, H1 and C1 to C4", plan.prefix);
+        command.error(clap::error::ErrorKind::InvalidValue, text).exit();
+    }
     println!("{}", render(&plan.rows));
     let missed: Vec<_> =
         plan.rows.iter().filter(|row| row.met() == Some(false)).map(Row::title).collect();

@@ -75,3 +75,9 @@ pub fn heap(n: u32) -> Vec<Outcome> {
 fn none<S, T>(_: S) -> Vec<T> {
     Vec::new()
 }
+
+/// Scattered keys, others in every version.
+#[cfg(feature = "peers")]
+fn changes(n: u32, count: usize, version: u32) -> impl Iterator<Item = u32> {
+    (0..count as u32).map(move |at| (version.wrapping_mul(31).wrapping_add(at * 7_919)) % n)
+}

@@ -25,14 +25,14 @@ use servers::{Kind, Server, Usage};
 #[derive(Debug, Clone, Parser)]
 struct Args {
     /// Pings of one turn.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pings: u64,
     /// Turns of each server; the median is printed.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
-    /// Pings in flight.
-    #[arg(long, default_value_t = 32)]
-    window: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rounds: u16,
+    /// Pings in flight; more than 64 long ones overflow the usual receive buffer.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=64))]
+    window: u64,
 }
 
 /// Sizes of a ping in bytes; 0 is a ping without padding.
@@ -47,10 +47,10 @@ struct Turn {
 
 fn main() {
     let args = Args::parse();
-    println!("{}", core_only::pairs(args.rounds, args.pings));
+    println!("{}", core_only::pairs(args.rounds.into(), args.pings));
     for size in SIZES {
         let mut turns: Vec<(Kind, Vec<Turn>)> = Kind::ALL.map(|kind| (kind, Vec::new())).into();
-        for round in 0..=args.rounds.max(1) {
+        for round in 0..=args.rounds {
             for (kind, turns) in &mut turns {
                 let turn = take_turn(*kind, size, &args);
                 // The first round warms up.
@@ -89,7 +89,8 @@ fn render(turns: &[(Kind, Vec<Turn>)]) -> String {
         values[values.len() / 2]
     };
     let rate = |turn: &Turn| turn.load.packets() as f64 / turn.load.took.as_secs_f64();
-    let cpu = |turn: &Turn| nanos(turn.usage.cpu) / turn.load.packets() as f64;
+    // The server's thread was busy with the first round trips too.
+    let cpu = |turn: &Turn| nanos(turn.usage.cpu) / turn.load.handled() as f64;
     let raw = (median(&turns[0].1, rate), median(&turns[0].1, cpu));
     for (kind, turns) in turns {
         let bytes = |turn: &Turn| turn.load.bytes as f64 / turn.load.took.as_secs_f64();

@@ -151,7 +151,10 @@ fn std_loop<U>(stop: &AtomicBool, start: impl FnOnce(SocketAddr) -> U) -> U {
                 let _ = node.handle_packet(now, from, &mut buf[..len]);
             }
             Err(error) => assert!(
-                matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+                matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ),
                 "{error}"
             ),
         }
@@ -182,7 +185,10 @@ fn mio_driver<U>(stop: &AtomicBool, start: impl FnOnce(SocketAddr) -> U) -> U {
     driver.register(poll.registry(), Token(0)).expect("a new source");
     let usage = start(driver.local_addr());
     while !stop.load(Ordering::Relaxed) {
-        poll.poll(&mut ready, driver.timeout()).expect("no signals are handled");
+        match poll.poll(&mut ready, driver.timeout()) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            polled => polled.expect("a poll of its own"),
+        }
         driver.drive(poll.registry(), ready.iter().next()).expect("its own registry");
         while driver.poll_event().is_some() {}
     }

@@ -3,8 +3,9 @@
 
 use crdts::{CmRDT as _, CvRDT as _, MVReg, Map};
 
-use crate::map::{DELTA, KEY, SHORT_KEY, key, overhead, value};
+use crate::map::{BATCH, DELTA, KEY, SHORT_KEY, key, overhead, value};
 use crate::measure::{Entrant, Outcome};
+use crate::peers::map::changes;
 
 type Register = MVReg<Vec<u8>, u64>;
 type Replica = Map<Vec<u8>, Register, u64>;
@@ -28,11 +29,6 @@ fn filled<const LEN: usize>(n: u32) -> Replica {
     map
 }
 
-/// Scattered keys, others in every version.
-fn changes(n: u32, count: usize, version: u32) -> impl Iterator<Item = u32> {
-    (0..count as u32).map(move |at| (version * 31 + at * 7_919) % n)
-}
-
 fn operations(map: &mut Replica, n: u32, count: usize, version: u32) -> Vec<Op> {
     changes(n, count, version).map(|at| write::<KEY>(map, at, version)).collect()
 }
@@ -52,9 +48,17 @@ pub(super) fn applying(n: u32) -> Entrant {
     let mut writer = filled::<KEY>(n);
     let (mut reader, mut version) = (writer.clone(), 0);
     Entrant::new("crdts, operations", move |watch| {
-        version += 1;
-        let ops = operations(&mut writer, n, DELTA, version);
-        watch.time(1, || ops.into_iter().for_each(|op| reader.apply(op)));
+        let mut batch: Vec<Vec<Op>> = (0..BATCH)
+            .map(|_| {
+                version += 1;
+                operations(&mut writer, n, DELTA, version)
+            })
+            .collect();
+        let cold = batch.remove(0);
+        cold.into_iter().for_each(|op| reader.apply(op));
+        watch.time(batch.len() as u64, || {
+            batch.into_iter().flatten().for_each(|op| reader.apply(op));
+        });
     })
 }
 
