@@ -14,9 +14,11 @@
 //! MEMBERS              one line MEMBER name address per member, then END
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use brickwork_mio::{Driver, Options};
 use mio::net::{TcpListener, TcpStream};
@@ -28,27 +30,33 @@ const FIRST_CLIENT: usize = 2;
 
 /// Longest line, and most bytes of answers that a client may leave unread before it is read no further.
 const MAX_BUFFERED: usize = 4_096;
+/// Reads from one client in one turn of the loop: a client that never pauses must not keep the node, or
+/// other clients, waiting.
+const READS: usize = 8;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let (Some(name), Some(bind), Some(serve)) = (args.next(), args.next(), args.next()) else {
         return Err("usage: own_loop NAME NODE-ADDRESS CLIENT-ADDRESS [SEED-ADDRESS…]".into());
     };
-    let mut options = Options::new(name, bind.parse()?);
-    options.seeds = args.map(|seed| seed.parse()).collect::<Result<_, _>>()?;
+    let mut options = Options::new(name, address(&bind)?);
+    options.seeds = args.map(|seed| address(&seed)).collect::<Result<_, _>>()?;
 
     let mut poll = Poll::new()?;
     let mut ready = Events::with_capacity(256);
     let mut driver = Driver::bind(options)?;
     driver.register(poll.registry(), NODE)?;
-    let mut listener = TcpListener::bind(serve.parse()?)?;
+    let mut listener = TcpListener::bind(address(&serve)?)?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     println!("node at {}, clients at {}", driver.local_addr(), listener.local_addr()?);
 
-    let mut clients = BTreeMap::new();
+    let mut clients: BTreeMap<Token, Client> = BTreeMap::new();
     let mut next_client = FIRST_CLIENT;
+    // Clients that were not read to the end. They are not reported again, so the loop remembers them.
+    let mut unfinished = BTreeSet::new();
     loop {
-        match poll.poll(&mut ready, driver.timeout()) {
+        let timeout = if unfinished.is_empty() { driver.timeout() } else { Some(Duration::ZERO) };
+        match poll.poll(&mut ready, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             result => result?,
         }
@@ -57,22 +65,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         while let Some(event) = driver.poll_event() {
             println!("{event:?}");
         }
-        for event in &ready {
-            match event.token() {
-                NODE => {}
-                LISTENER => accept(&poll, &listener, &mut clients, &mut next_client)?,
-                token => {
-                    let open = clients
-                        .get_mut(&token)
-                        .is_some_and(|client: &mut Client| client.turn(&mut driver).is_ok());
-                    if !open {
-                        // Closing the stream takes it out of the poll.
-                        clients.remove(&token);
-                    }
-                }
-            }
+        if ready.iter().any(|event| event.token() == LISTENER) {
+            accept(&poll, &listener, &mut clients, &mut next_client)?;
         }
+        unfinished.extend(ready.iter().map(mio::event::Event::token));
+        unfinished.retain(|token| {
+            let Some(client) = clients.get_mut(token) else { return false };
+            client.turn(&mut driver).unwrap_or_else(|_| {
+                // Closing the stream takes it out of the poll.
+                clients.remove(token);
+                false
+            })
+        });
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|error| format!("{text}: {error}"))
 }
 
 /// Takes in clients until none is left waiting.
@@ -112,14 +121,15 @@ struct Client {
 
 impl Client {
     /// Reads, answers and writes until the socket blocks both ways, or blocks on writing with so many
-    /// answers unread that reading has to wait for the next report. An error is the end.
-    fn turn(&mut self, driver: &mut Driver) -> io::Result<()> {
+    /// answers unread that reading has to wait for the next report, or has had its share. Returns
+    /// whether there may be more to read. An error is the end.
+    fn turn(&mut self, driver: &mut Driver) -> io::Result<bool> {
         let mut chunk = [0; 1_024];
-        loop {
+        for _ in 0..READS {
             self.answer(driver);
             self.write()?;
             if self.output.len() >= MAX_BUFFERED {
-                return Ok(());
+                return Ok(false);
             }
             if self.input.len() >= MAX_BUFFERED {
                 return Err(io::Error::new(ErrorKind::InvalidData, "a line too long"));
@@ -127,11 +137,12 @@ impl Client {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(len) => self.input.extend_from_slice(&chunk[..len]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        Ok(true)
     }
 
     /// Answers the whole lines among the input.

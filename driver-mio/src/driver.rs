@@ -161,8 +161,8 @@ impl Driver {
     /// fires the timers that are due, then sends until the node owes nothing or the socket blocks.
     ///
     /// To be called in every turn of the loop, with the event that was reported for this driver or
-    /// with `None`; an event with another's token counts as `None`. Without an event and with no timer
-    /// due it makes no system call.
+    /// with `None`; an event with another's token counts as `None`. Without an event, with no timer
+    /// due and no datagram held it makes no system call.
     ///
     /// # Errors
     ///
@@ -193,7 +193,8 @@ impl Driver {
         Ok(Progress { received, more: self.readable })
     }
 
-    /// Runs `wish` on the node and sends what it makes the node owe.
+    /// Runs `wish` on the node and sends what it makes the node owe. It may queue events, which no wait
+    /// ends for: take them with [`poll_event`](Self::poll_event) before the next one.
     pub fn with<R>(&mut self, wish: impl FnOnce(&mut Node, Instant) -> R) -> R {
         let result = wish(&mut self.node, self.clock.now());
         self.send();

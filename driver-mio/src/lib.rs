@@ -28,7 +28,10 @@
 //!
 //! while drivers[1].node().get(b"origin-17") != Some(b"up") {
 //!     let timeout = drivers.iter().filter_map(Driver::timeout).min();
-//!     poll.poll(&mut ready, timeout)?;
+//!     match poll.poll(&mut ready, timeout) {
+//!         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue, // by a signal
+//!         polled => polled?,
+//!     }
 //!     for (index, driver) in drivers.iter_mut().enumerate() {
 //!         let event = ready.iter().find(|event| event.token() == Token(index));
 //!         driver.drive(poll.registry(), event)?;
@@ -63,6 +66,8 @@ use std::net::SocketAddr;
 pub use brickwork_core::swim::{Member, State};
 pub use brickwork_core::{Config, ConfigError, Event, Identity, Instant, Node, NodeId, Stats};
 pub use driver::{BUDGET, Driver, DriverStats, Progress};
+/// The mio that the driver is built with.
+pub use mio;
 
 /// Decides whether a datagram that arrived is taken in: a hook for fault injection and filters.
 pub type Ingress = Box<dyn FnMut(SocketAddr, &[u8]) -> bool + Send>;

@@ -97,7 +97,8 @@ impl Driver {
                 },
                 () = due => {}
             }
-            // What has arrived is heard before any timer judges by its absence.
+            // What is known to have arrived is heard before any timer judges by its absence. After a
+            // stall there may be more; the node then sees that its timers are late, and holds back.
             let busy = self.receive() | self.run_commands();
             let now = self.clock.now();
             if self.node.poll_timeout().is_some_and(|at| at <= now) {
