@@ -35,16 +35,24 @@ pub fn files_in(path: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 ///
-/// If one cannot be read.
+/// If one cannot be read, or there is none.
 pub fn replay_arguments(target: fn(&[u8])) -> io::Result<()> {
     let mut count = 0;
     for argument in std::env::args_os().skip(1) {
-        for file in files_in(Path::new(&argument))? {
+        let path = Path::new(&argument);
+        for file in files_in(path).map_err(|error| named(path, &error))? {
             println!("{}", file.display());
-            target(&std::fs::read(file)?);
+            target(&std::fs::read(&file).map_err(|error| named(&file, &error))?);
             count += 1;
         }
     }
+    if count == 0 {
+        return Err(io::Error::other("no input: name files, or folders of them"));
+    }
     println!("{count} inputs hold");
     Ok(())
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
