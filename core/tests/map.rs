@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use brickwork_core::map::{InsertError, Map, ReplicaId};
+use brickwork_core::map::{Dot, InsertError, Map, ReplicaId};
 use brickwork_core::{Config, Event, Instant, NodeId, PacketError};
 use common::maps::{NOW, addr, config, deliver, drain, replica, settle};
 use common::{Net, frame_of};
@@ -370,4 +370,24 @@ proptest! {
             }
         }
     }
+}
+
+/// A writer hands its dot to somebody else, who can tell whether a replica reads no older than that.
+#[test]
+fn a_replica_tells_which_writes_have_arrived() {
+    let mut maps = vec![replica(1, &[2]), replica(2, &[1])];
+    let now = settle(&mut maps, NOW);
+    let first = maps[0].insert(now, b"k", b"a").unwrap();
+    let second = maps[0].insert(now, b"k", b"b").unwrap();
+    assert!(maps[0].reflects(first) && maps[0].reflects(second));
+    assert!(!maps[1].reflects(first) && !maps[1].reflects(second));
+    settle(&mut maps, now);
+    assert!(maps[1].reflects(first), "superseded, and so reflected");
+    assert!(maps[1].reflects(second));
+    let me = maps[0].replica();
+    for counter in [0, second.counter + 1, 1 << 48, u64::MAX] {
+        assert!(!maps[0].reflects(Dot::new(me, counter)), "no write has the number {counter}");
+    }
+    let nobody = ReplicaId::new(NodeId(9), 1);
+    assert!(!maps[0].reflects(Dot::new(nobody, 1)));
 }

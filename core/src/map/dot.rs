@@ -40,6 +40,14 @@ pub struct Dot {
     pub counter: u64,
 }
 
+impl Dot {
+    /// The `counter`-th write of `replica`, say as another node told of it.
+    #[must_use]
+    pub const fn new(replica: ReplicaId, counter: u64) -> Self {
+        Self { replica, counter }
+    }
+}
+
 impl fmt::Debug for Dot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}:{}", self.replica, self.counter)

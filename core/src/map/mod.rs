@@ -435,6 +435,32 @@ impl Map {
         Context(siblings.iter().map(|sibling| sibling.dot).collect())
     }
 
+    /// Whether the write or removal `dot` has arrived here: reads of its key show it, or what
+    /// superseded it. Once true it stays true. So whoever is handed a [`Dot`] by a writer can wait, at
+    /// any replica, until that replica reads no older than the write.
+    ///
+    /// Of a write that was superseded before it came, this may learn a round of pulls later than of
+    /// what superseded it. Costs O(log n) in the replicas and in the writes that came ahead of a gap.
+    ///
+    /// ```
+    /// # use brickwork_core::map::{self, Dot, Map, ReplicaId};
+    /// # use brickwork_core::{Instant, NodeId};
+    /// # let (now, me) = (Instant::ZERO, ReplicaId::new(NodeId(1), 1));
+    /// # let mut map = Map::new(now, me, "docs", map::Config::lan(), 1400, [7; 32])?;
+    /// let dot = map.insert(now, b"origin-17", b"up")?;
+    /// assert!(map.reflects(dot));
+    /// assert!(!map.reflects(Dot::new(dot.replica, dot.counter + 1)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn reflects(&self, dot: Dot) -> bool {
+        let number = self.replicas.number(dot.replica);
+        let nameable = (1..=MAX_COUNTER).contains(&dot.counter);
+        number.is_some_and(|number| {
+            nameable && self.replicas.contains(Packed::new(number, dot.counter))
+        })
+    }
+
     /// All keys that have a value, with the value read for each, in the order in which this replica
     /// met the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
