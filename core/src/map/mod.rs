@@ -440,7 +440,8 @@ impl Map {
     /// any replica, until that replica reads no older than the write.
     ///
     /// Of a write that was superseded before it came, this may learn a round of pulls later than of
-    /// what superseded it. Costs O(log n) in the replicas and in the writes that came ahead of a gap.
+    /// what superseded it, and never if the writer's life ended before it told anybody. Costs O(log n)
+    /// in the replicas and in the writes that came ahead of a gap.
     ///
     /// ```
     /// # use brickwork_core::map::{self, Dot, Map, ReplicaId};

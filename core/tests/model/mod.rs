@@ -107,6 +107,11 @@ impl History {
         self.keys.get(key).map_or(&[], Vec::as_slice)
     }
 
+    /// When an event of a key happened, as a place among all of the key.
+    pub fn age(&self, dot: Dot) -> Option<usize> {
+        self.of_key(&self[dot].key).iter().position(|other| *other == dot)
+    }
+
     pub fn len(&self) -> usize {
         self.events.len()
     }

@@ -1,0 +1,108 @@
+//! Random histories of the map: what happens, drawn from a seed, step by step.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+pub mod world;
+
+use crate::common::Dice;
+
+/// One thing that happens. Numbers are taken modulo what there is, so any list of steps is a history.
+#[derive(Debug, Clone, Copy)]
+pub enum Step {
+    Insert {
+        at: usize,
+        key: usize,
+        len: usize,
+    },
+    Remove {
+        at: usize,
+        key: usize,
+    },
+    /// Reads a context and keeps it for a later `Resolve`.
+    Read {
+        at: usize,
+        key: usize,
+    },
+    Resolve {
+        pick: usize,
+        put: bool,
+    },
+    Deliver {
+        pick: usize,
+    },
+    /// Delivers once more what its receiver took before.
+    Repeat {
+        pick: usize,
+    },
+    Pass {
+        millis: u64,
+    },
+    /// Fires what is due at a replica, however late that is.
+    Fire {
+        at: usize,
+    },
+    /// A replica starts again without its state.
+    Restart {
+        at: usize,
+    },
+    Down {
+        at: usize,
+        peer: usize,
+    },
+    Up {
+        at: usize,
+        peer: usize,
+    },
+}
+
+/// A whole history before it happens.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub seed: u64,
+    pub replicas: usize,
+    pub keys: usize,
+    pub max_datagram: usize,
+    /// Percent of datagrams.
+    pub loss: u32,
+    pub duplication: u32,
+    /// Lives of the past whose writes are known to the first replica at the start.
+    pub crowd: usize,
+    /// Each with a number from which it draws all its luck, so that leaving one out does not shift
+    /// that of the others.
+    pub steps: Vec<(Step, u64)>,
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let replicas = 2 + dice.below(5);
+        let keys = [1, 1, 2, 5, 9][dice.below(5)];
+        let steps = [60, 100, 150, 250, 400][dice.below(5)];
+        let max_datagram = [512, 512, 700, 1400][dice.below(4)];
+        let loss = [0, 10, 30, 60][dice.below(4)];
+        let duplication = [0, 30][dice.below(2)];
+        let crowd = if dice.below(16) == 0 { 40 } else { 0 };
+        let churn = 1 + dice.below(3);
+        let steps =
+            (0..steps).map(|_| (step(&mut dice, replicas, keys, churn), dice.next())).collect();
+        Self { seed, replicas, keys, max_datagram, loss, duplication, crowd, steps }
+    }
+}
+
+fn step(dice: &mut Dice, replicas: usize, keys: usize, churn: usize) -> Step {
+    let (at, key, pick) = (dice.below(replicas), dice.below(keys), dice.below(1 << 20));
+    let peer = dice.below(replicas);
+    match dice.below(100) {
+        0..=19 => Step::Insert { at, key, len: dice.below(40) },
+        20..=26 => Step::Remove { at, key },
+        27..=29 => Step::Read { at, key },
+        30..=34 => Step::Resolve { pick, put: dice.percent(60) },
+        35..=74 => Step::Deliver { pick },
+        75..=79 => Step::Repeat { pick },
+        80..=85 => Step::Pass { millis: [1, 20, 100, 700][dice.below(4)] },
+        86..=94 => Step::Fire { at },
+        95 if dice.below(4) < churn => Step::Restart { at },
+        96 => Step::Down { at, peer },
+        _ => Step::Up { at, peer },
+    }
+}

@@ -1,0 +1,529 @@
+//! Real replicas beside the model, and the comparison after every step.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use brickwork_core::map::{Config, Context, Dot, InsertError, Map, ReplicaId};
+use brickwork_core::{Event, Instant, NodeId};
+
+use super::{Plan, Step};
+use crate::common::maps::addr;
+use crate::common::{Dice, frame_of};
+use crate::model::{Events, History};
+
+const PULL: u8 = 0xa1;
+const CHUNK: u8 = 0xa3;
+/// Every life leaves a mark on the keys that it writes, and entries must fit the smallest datagram.
+const MAX_RESTARTS: u64 = 8;
+/// More datagrams than this are not under way at once.
+const MAX_FLIGHTS: usize = 96;
+
+/// What the histories met, by name.
+pub type Coverage = BTreeMap<&'static str, u64>;
+
+pub type Outcome<T = ()> = Result<T, String>;
+
+macro_rules! ensure {
+    ($holds:expr, $($said:tt)+) => {
+        if !$holds {
+            return Err(format!($($said)+));
+        }
+    };
+}
+
+#[derive(Clone)]
+struct Flight {
+    from: usize,
+    to: usize,
+    /// The lives of both when it was sent.
+    lives: (u64, u64),
+    bytes: Vec<u8>,
+}
+
+/// A replica and what it reflects of each key, by what it claims and what the writers had seen.
+struct Replica {
+    map: Map,
+    claims: Vec<Events>,
+    reflects: Vec<Events>,
+    value: Vec<Events>,
+    /// Dots that were superseded here.
+    gone: Vec<Events>,
+}
+
+struct Reading {
+    at: usize,
+    key: usize,
+    context: Context,
+    siblings: Events,
+}
+
+pub struct World<'p> {
+    plan: &'p Plan,
+    now: Instant,
+    replicas: Vec<Replica>,
+    keys: Vec<Vec<u8>>,
+    history: History,
+    flights: Vec<Flight>,
+    taken: Vec<Flight>,
+    readings: Vec<Reading>,
+    restarts: u64,
+    /// The content that each context was seen with: one function for all replicas and times.
+    contents: BTreeMap<u64, u64>,
+    coverage: Coverage,
+}
+
+/// Runs the plan to its end and the calm after it.
+pub fn run(plan: &Plan) -> Outcome<Coverage> {
+    let mut world = World::new(plan)?;
+    for (number, &(step, luck)) in plan.steps.iter().enumerate() {
+        world
+            .step(step, &mut Dice(luck))
+            .map_err(|said| format!("step {number}, {step:?}: {said}"))?;
+    }
+    world.end().map_err(|said| format!("in the calm at the end: {said}"))?;
+    Ok(world.coverage)
+}
+
+fn id(place: usize) -> u64 {
+    place as u64 + 1
+}
+
+impl<'p> World<'p> {
+    fn new(plan: &'p Plan) -> Outcome<Self> {
+        let own = (0..plan.keys).map(|key| format!("key-{key}").into_bytes());
+        let past = (0..plan.crowd).map(|life| format!("past-{life}").into_bytes());
+        let mut world = Self {
+            plan,
+            now: Instant::from_nanos(1_000_000_000),
+            replicas: Vec::new(),
+            keys: own.chain(past).collect(),
+            history: History::default(),
+            flights: Vec::new(),
+            taken: Vec::new(),
+            readings: Vec::new(),
+            restarts: 0,
+            contents: BTreeMap::new(),
+            coverage: Coverage::new(),
+        };
+        for at in 0..plan.replicas {
+            let replica = world.replica(id(at), 1);
+            world.replicas.push(replica);
+        }
+        world.begin_with_a_crowd()?;
+        world.meet_all();
+        Ok(world)
+    }
+
+    fn replica(&self, id: u64, epoch: u64) -> Replica {
+        let mut config = Config::lan();
+        (config.max_key, config.max_value) = (16, 64);
+        let mut entropy = [7; 32];
+        entropy[..8].copy_from_slice(&self.plan.seed.to_le_bytes());
+        entropy[8..16].copy_from_slice(&(id << 8 | epoch).to_le_bytes());
+        let life = ReplicaId::new(NodeId(id), epoch);
+        let map =
+            Map::new(self.now, life, "test", config, self.plan.max_datagram, entropy).unwrap();
+        let none = vec![Events::new(); self.keys.len()];
+        let (claims, reflects, value, gone) = (none.clone(), none.clone(), none.clone(), none);
+        Replica { map, claims, reflects, value, gone }
+    }
+
+    /// Nodes that are gone wrote one key each, and told the first replica.
+    fn begin_with_a_crowd(&mut self) -> Outcome {
+        let me = id(0);
+        for past in 0..self.plan.crowd {
+            let (id, key) = (100 + past as u64, self.plan.keys + past);
+            let mut ghost = self.replica(id, 1).map;
+            ghost.peer_up(self.now, NodeId(me), 1, addr(me));
+            let dot = ghost.insert(self.now, &self.keys[key], b"past").unwrap();
+            self.history.write(dot, &self.keys[key], Some(b"past"), &Events::new(), None)?;
+            let map = &mut self.replicas[0].map;
+            map.peer_up(self.now, NodeId(id), 1, addr(id));
+            let mut buf = [0; 1400];
+            while let Some(sent) = ghost.poll_transmit(&mut buf) {
+                let mut bytes = sent.payload.to_vec();
+                map.handle_packet(self.now, addr(id), &mut bytes).unwrap();
+            }
+            map.peer_down(NodeId(id));
+        }
+        self.check(0)
+    }
+
+    fn meet_all(&mut self) {
+        for at in 0..self.replicas.len() {
+            (0..self.replicas.len()).for_each(|peer| self.meet(at, peer));
+        }
+    }
+
+    fn meet(&mut self, at: usize, peer: usize) {
+        let life = self.replicas[peer].map.replica();
+        self.replicas[at].map.peer_up(self.now, life.node, life.epoch, addr(life.node.0));
+    }
+
+    fn step(&mut self, step: Step, luck: &mut Dice) -> Outcome {
+        let touched = match step {
+            Step::Insert { at, key, len } => Some(self.insert(at, key, len)?),
+            Step::Remove { at, key } => Some(self.remove(at, key)?),
+            Step::Read { at, key } => {
+                self.read(at, key);
+                None
+            }
+            Step::Resolve { pick, put } => self.resolve(pick, put)?,
+            Step::Deliver { pick } => self.deliver_any(pick, luck)?,
+            Step::Repeat { pick } => self.repeat(pick)?,
+            Step::Pass { millis } => {
+                self.now += Duration::from_millis(millis);
+                None
+            }
+            Step::Fire { at } => {
+                let map = &mut self.replicas[at].map;
+                let late = map.poll_timeout().is_some_and(|due| due < self.now);
+                let before = map.stats().pulls_timed_out;
+                map.handle_timeout(self.now);
+                let given_up = map.stats().pulls_timed_out > before;
+                self.met("late timer", late);
+                self.met("pull timed out", given_up);
+                Some(at)
+            }
+            Step::Restart { at } => self.restart(at),
+            Step::Down { at, peer } => {
+                self.replicas[at].map.peer_down(NodeId(id(peer)));
+                self.met("peer down", at != peer);
+                Some(at)
+            }
+            Step::Up { at, peer } => {
+                self.meet(at, peer);
+                Some(at)
+            }
+        };
+        let Some(at) = touched else { return Ok(()) };
+        self.check(at)?;
+        // What is not collected at once merges with what comes.
+        if luck.percent(75) {
+            self.collect(at, luck);
+        }
+        Ok(())
+    }
+
+    fn met(&mut self, what: &'static str, really: bool) {
+        *self.coverage.entry(what).or_default() += u64::from(really);
+    }
+
+    fn value(&self, len: usize) -> Vec<u8> {
+        let mut value = format!("{}", self.history.len()).into_bytes();
+        // All siblings of a key together must fit a datagram.
+        value.resize(value.len() + len * self.plan.max_datagram / 5000, b'.');
+        value
+    }
+
+    fn insert(&mut self, at: usize, key: usize, len: usize) -> Outcome<usize> {
+        let value = self.value(len);
+        let done = self.replicas[at].map.insert(self.now, &self.keys[key], &value).map(Some);
+        self.note(at, key, Some(&value), None, done)?;
+        Ok(at)
+    }
+
+    fn remove(&mut self, at: usize, key: usize) -> Outcome<usize> {
+        let replica = &mut self.replicas[at];
+        let live = !replica.value[key].is_empty();
+        let done = replica.map.remove(self.now, &self.keys[key]);
+        ensure!(done.is_err() || done == Ok(live), "{done:?} for a key with a value: {live}");
+        let dot = Dot::new(replica.map.replica(), replica.map.stats().writes);
+        self.note(at, key, None, None, done.map(|removed| removed.then_some(dot)))?;
+        Ok(at)
+    }
+
+    fn read(&mut self, at: usize, key: usize) {
+        let context = self.replicas[at].map.context(&self.keys[key]);
+        let siblings = self.replicas[at].value[key].clone();
+        self.readings.push(Reading { at, key, context, siblings });
+    }
+
+    /// Merges what was read, which may be stale by now.
+    fn resolve(&mut self, pick: usize, put: bool) -> Outcome<Option<usize>> {
+        let Some(pick) = pick.checked_rem(self.readings.len()) else { return Ok(None) };
+        let Reading { at, key, context, siblings } = self.readings.swap_remove(pick);
+        let value = put.then(|| self.value(0));
+        let live = &self.replicas[at].value[key];
+        let (stale, survive) = (*live != siblings, !live.is_subset(&siblings));
+        self.met("stale resolve", stale);
+        self.met("stale resolve beside a newer value", survive);
+        let map = &mut self.replicas[at].map;
+        let done = map.resolve(self.now, &self.keys[key], &context, value.as_deref());
+        self.note(at, key, value.as_deref(), Some(&siblings), done)?;
+        Ok(Some(at))
+    }
+
+    /// Writes in the model what was written in the map.
+    fn note(
+        &mut self,
+        at: usize,
+        key: usize,
+        value: Option<&[u8]>,
+        read: Option<&Events>,
+        done: Result<Option<Dot>, InsertError>,
+    ) -> Outcome {
+        let replica = &self.replicas[at];
+        match done {
+            Ok(Some(dot)) => {
+                let own = Dot::new(replica.map.replica(), replica.map.stats().writes);
+                ensure!(dot == own, "OC6: {dot:?} instead of {own:?}");
+                let seen = &replica.reflects[key];
+                self.history.write(dot, &self.keys[key], value, seen, read)?;
+                self.met(if value.is_some() { "insert" } else { "removal" }, true);
+            }
+            Ok(None) => {
+                let nothing = value.is_none() && replica.value[key].is_empty();
+                ensure!(nothing, "a write was not made");
+            }
+            Err(InsertError::EntryTooLarge { .. }) => self.met("write without room", true),
+            Err(error) => return Err(format!("far from every limit: {error}")),
+        }
+        Ok(())
+    }
+
+    fn deliver_any(&mut self, pick: usize, luck: &mut Dice) -> Outcome<Option<usize>> {
+        let Some(pick) = pick.checked_rem(self.flights.len()) else { return Ok(None) };
+        let flight = if luck.percent(self.plan.duplication) {
+            self.flights[pick].clone()
+        } else {
+            self.flights.remove(pick)
+        };
+        let to = flight.to;
+        self.deliver(flight)?;
+        Ok(Some(to))
+    }
+
+    fn deliver(&mut self, flight: Flight) -> Outcome {
+        let current = self.lives(flight.from, flight.to);
+        let map = &mut self.replicas[flight.to].map;
+        let before = *map.stats();
+        let taken = map.handle_packet(self.now, addr(id(flight.from)), &mut flight.bytes.clone());
+        ensure!(taken == Ok(()), "a sound datagram is refused: {taken:?}");
+        let after = *map.stats();
+        let chunk = frame_of(&flight.bytes, CHUNK).is_some();
+        let push = frame_of(&flight.bytes, CHUNK).is_some_and(|body| body[8] == 0);
+        let news = after.dots_received > before.dots_received;
+        self.met("push with news", push && news);
+        self.met("push that shows a gap", push && news && after.pulls_sent > before.pulls_sent);
+        self.met("answer with news", chunk && !push && news);
+        self.met("chunk without news", chunk && !news);
+        self.met("chunk to an older life", chunk && flight.lives.1 != current.1);
+        self.met("chunk from an older life", chunk && flight.lives.0 != current.0);
+        if after.misaddressed == before.misaddressed {
+            self.taken.push(flight);
+        }
+        Ok(())
+    }
+
+    fn lives(&self, from: usize, to: usize) -> (u64, u64) {
+        let life = |at: usize| self.replicas[at].map.replica().epoch;
+        (life(from), life(to))
+    }
+
+    /// I9: what was taken before changes nothing.
+    fn repeat(&mut self, pick: usize) -> Outcome<Option<usize>> {
+        let Some(pick) = pick.checked_rem(self.taken.len()) else { return Ok(None) };
+        let flight = self.taken[pick].clone();
+        if flight.lives.1 != self.lives(flight.from, flight.to).1 {
+            return Ok(None);
+        }
+        let map = &mut self.replicas[flight.to].map;
+        let before = (map.digest(), map.len(), map.bytes());
+        map.handle_packet(self.now, addr(id(flight.from)), &mut flight.bytes.clone()).unwrap();
+        let after = (map.digest(), map.len(), map.bytes());
+        ensure!(before == after, "I9: a repeated datagram changed {before:?} to {after:?}");
+        ensure!(map.poll_event().is_none(), "I9: a repeated datagram caused an event");
+        self.met("repeated chunk", frame_of(&flight.bytes, CHUNK).is_some());
+        Ok(Some(flight.to))
+    }
+
+    fn restart(&mut self, at: usize) -> Option<usize> {
+        if self.restarts == MAX_RESTARTS {
+            return None;
+        }
+        self.restarts += 1;
+        let epoch = self.replicas[at].map.replica().epoch + 1;
+        self.replicas[at] = self.replica(id(at), epoch);
+        self.readings.retain(|reading| reading.at != at);
+        self.met("restart", true);
+        Some(at)
+    }
+
+    /// Puts what a replica owes under way.
+    fn collect(&mut self, at: usize, luck: &mut Dice) {
+        let mut chunk_to = None;
+        for flight in self.drain(at) {
+            let chunk = frame_of(&flight.bytes, CHUNK).is_some();
+            self.met("chunk split", chunk && chunk_to == Some(flight.to));
+            chunk_to = chunk.then_some(flight.to);
+            let paged = frame_of(&flight.bytes, PULL).is_some_and(is_paged);
+            self.met("paged digest", paged);
+            if luck.percent(self.plan.loss) {
+                self.met("lost chunk", chunk);
+                continue;
+            }
+            if self.flights.len() == MAX_FLIGHTS {
+                self.flights.remove(luck.below(MAX_FLIGHTS));
+            }
+            self.flights.push(flight);
+        }
+    }
+
+    fn drain(&mut self, at: usize) -> Vec<Flight> {
+        let mut buf = [0; 1400];
+        let mut sent = Vec::new();
+        while let Some(datagram) = self.replicas[at].map.poll_transmit(&mut buf) {
+            let to = usize::from(datagram.to.port()) - 1;
+            sent.push((to, datagram.payload.to_vec()));
+        }
+        let living = sent.into_iter().filter(|(to, _)| *to < self.replicas.len());
+        let flight = |(to, bytes)| Flight { from: at, to, lives: self.lives(at, to), bytes };
+        living.map(flight).collect()
+    }
+
+    /// Compares a replica with the model.
+    fn check(&mut self, at: usize) -> Outcome {
+        for key in 0..self.keys.len() {
+            self.check_key(at, key)?;
+        }
+        let map = &mut self.replicas[at].map;
+        while let Some(event) = map.poll_event() {
+            ensure!(matches!(event, Event::Changed { .. }), "{event:?}");
+        }
+        let (context, content) = map.digest();
+        let stats = *map.stats();
+        ensure!(stats.diverged == 0, "a peer has other content for the same context");
+        ensure!(stats.chunks_forged == 0, "an honest chunk is called forged");
+        ensure!(stats.oversize == 0, "an entry fits no datagram: the test asks too much");
+        let known = *self.contents.entry(context).or_insert(content);
+        ensure!(known == content, "OC2: equal contexts with unequal contents");
+        Ok(())
+    }
+
+    fn check_key(&mut self, at: usize, key: usize) -> Outcome {
+        let arrived = self.arrivals(at, key)?;
+        let (name, replica) = (&self.keys[key], &self.replicas[at]);
+        let map = &replica.map;
+        let (value, gone) = (&replica.value[key], &replica.gone[key]);
+        let mut shown = Events::new();
+        for sibling in map.siblings(name) {
+            let dot = sibling.dot;
+            ensure!(!gone.contains(&dot), "I8: {dot:?} of key {key} is back at {at}");
+            ensure!(value.contains(&dot), "I1: {dot:?} of key {key} is shown at {at}");
+            let right = self.history[dot].value.as_deref() == Some(sibling.value);
+            ensure!(right, "{dot:?} has another value");
+            shown.insert(dot);
+        }
+        ensure!(shown == *value, "I1: key {key} at {at} is {shown:?} and not {value:?}");
+        let winner = self.history.winner(value);
+        let read = winner.and_then(|dot| self.history[dot].value.as_deref());
+        ensure!(map.get(name) == read, "the winner of key {key} at {at} is not {winner:?}");
+        let latest = value.iter().max_by_key(|dot| self.history.age(**dot)).copied();
+        let (several, another) = (value.len() > 1, winner != latest);
+        self.met("concurrent siblings", several && arrived);
+        self.met("winner that is not the latest", another && arrived);
+        Ok(())
+    }
+
+    /// Takes into the model what the replica newly claims of a key. Returns whether there is anything.
+    fn arrivals(&mut self, at: usize, key: usize) -> Outcome<bool> {
+        let replica = &mut self.replicas[at];
+        let (map, claims, reflected) =
+            (&replica.map, &mut replica.claims[key], &mut replica.reflects[key]);
+        let (mut removal, mut put_late, mut foreign) = (false, false, false);
+        let before = (claims.len(), reflected.len());
+        for &dot in self.history.of_key(&self.keys[key]) {
+            let claimed = map.reflects(dot);
+            if claimed && claims.insert(dot) {
+                let put = self.history[dot].value.is_some();
+                put_late |= put && reflected.contains(&dot);
+                removal |= !put;
+                foreign |= dot.replica != map.replica();
+                self.history.add_closed(reflected, dot);
+            }
+            ensure!(claimed || !claims.contains(&dot), "OC5: {dot:?} is no longer claimed at {at}");
+        }
+        let arrived = claims.len() > before.0;
+        let mut superseded = false;
+        if reflected.len() > before.1 {
+            let value = self.history.value(reflected);
+            superseded = !replica.value[key].is_subset(&value);
+            let over = reflected.iter().flat_map(|dot| &self.history[*dot].over);
+            replica.gone[key].extend(over);
+            replica.value[key] = value;
+        }
+        let survivor = removal && !replica.value[key].is_empty();
+        self.met("superseded by what arrived", superseded && foreign);
+        self.met("arrived superseded", put_late);
+        self.met("removal beside a concurrent value", survivor);
+        Ok(arrived)
+    }
+
+    /// Calm: everybody knows everybody and nothing is lost. All become equal and fall silent; what
+    /// arrives after that changes nothing.
+    fn end(&mut self) -> Outcome {
+        let late = std::mem::take(&mut self.flights);
+        self.meet_all();
+        self.calm(Duration::from_secs(20))?;
+        let digest = self.replicas[0].map.digest();
+        for at in 0..self.replicas.len() {
+            ensure!(self.replicas[at].map.digest() == digest, "I6: 0 and {at} differ");
+            for key in 0..self.keys.len() {
+                let (a, b) = (&self.replicas[0], &self.replicas[at]);
+                ensure!(a.value[key] == b.value[key], "I6: 0 and {at} differ in key {key}");
+                ensure!(self.history.is_closed(&b.reflects[key]), "I3: key {key} at {at}");
+                // A superseded write may have died with its writer: nobody is left who could name it.
+                let lives = self.replicas.iter().map(|replica| replica.map.replica());
+                let named = |dot: &&Dot| lives.clone().any(|life| life == dot.replica);
+                for dot in b.reflects[key].iter().filter(named) {
+                    ensure!(b.map.reflects(*dot), "{dot:?} is not claimed at {at} in the end");
+                }
+            }
+        }
+        let asked = self.calm(Duration::from_secs(6))?;
+        ensure!(asked == 0, "I6: {asked} datagrams are more than digests");
+        for flight in late {
+            let to = flight.to;
+            self.deliver(flight)?;
+            self.check(to)?;
+            ensure!(self.replicas[to].map.digest() == digest, "a late datagram changed {to}");
+        }
+        Ok(())
+    }
+
+    /// Lets time pass without loss. Returns how many datagrams carried a pull or a chunk.
+    fn calm(&mut self, time: Duration) -> Outcome<u64> {
+        let (end, mut asked) = (self.now + time, 0);
+        while self.now < end {
+            let mut quiet = true;
+            for at in 0..self.replicas.len() {
+                for flight in self.drain(at) {
+                    quiet = false;
+                    let more = [PULL, CHUNK].map(|tag| frame_of(&flight.bytes, tag).is_some());
+                    asked += u64::from(more != [false; 2]);
+                    let to = flight.to;
+                    self.deliver(flight)?;
+                    if more != [false; 2] {
+                        self.check(to)?;
+                    }
+                }
+            }
+            if quiet {
+                let due = self.replicas.iter().filter_map(|replica| replica.map.poll_timeout());
+                self.now = due.min().unwrap_or(end).max(self.now);
+                let now = self.now;
+                self.replicas.iter_mut().for_each(|replica| replica.map.handle_timeout(now));
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// Whether a pull tells of a part of the replicas only.
+fn is_paged(pull: &[u8]) -> bool {
+    let varint =
+        |from: usize| from + pull[from..].iter().take_while(|byte| **byte > 127).count() + 1;
+    let bounds = varint(varint(0)) + 8;
+    pull[bounds] & 2 != 0
+}
