@@ -271,7 +271,7 @@ impl Explorer {
     }
 
     /// Pulls make all equal; what arrives after that changes nothing.
-    fn exchange(&mut self) {
+    fn exchange(&self) {
         let replicas: Vec<Replica> = (0..self.replicas).map(|who| self.replay(who)).collect();
         let start = replicas.iter().map(|replica| replica.now).max().unwrap();
         let mut maps: Vec<Map> = replicas.into_iter().map(|replica| replica.map).collect();

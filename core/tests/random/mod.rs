@@ -82,7 +82,7 @@ impl Plan {
         let loss = [0, 10, 30, 60][dice.below(4)];
         let duplication = [0, 30][dice.below(2)];
         let crowd = if dice.below(16) == 0 { 40 } else { 0 };
-        let churn = 1 + dice.below(3);
+        let churn = [1, 1, 8][dice.below(3)];
         let steps =
             (0..steps).map(|_| (step(&mut dice, replicas, keys, churn), dice.next())).collect();
         Self { seed, replicas, keys, max_datagram, loss, duplication, crowd, steps }
@@ -99,10 +99,10 @@ fn step(dice: &mut Dice, replicas: usize, keys: usize, churn: usize) -> Step {
         30..=34 => Step::Resolve { pick, put: dice.percent(60) },
         35..=74 => Step::Deliver { pick },
         75..=79 => Step::Repeat { pick },
-        80..=85 => Step::Pass { millis: [1, 20, 100, 700][dice.below(4)] },
-        86..=94 => Step::Fire { at },
-        95 if dice.below(4) < churn => Step::Restart { at },
-        96 => Step::Down { at, peer },
+        80..=84 => Step::Pass { millis: [1, 20, 100, 700][dice.below(4)] },
+        87..=93 => Step::Fire { at },
+        85 if dice.below(10) < churn => Step::Restart { at },
+        86 => Step::Down { at, peer },
         _ => Step::Up { at, peer },
     }
 }

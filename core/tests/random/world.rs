@@ -310,7 +310,11 @@ impl<'p> World<'p> {
         self.met("chunk without news", chunk && !news);
         self.met("chunk to an older life", chunk && flight.lives.1 != current.1);
         self.met("chunk from an older life", chunk && flight.lives.0 != current.0);
-        if after.misaddressed == before.misaddressed {
+        let skipped = after.misaddressed > before.misaddressed;
+        // What was judged by the context of one life says nothing to the next.
+        let stale = chunk && flight.lives.1 != current.1;
+        ensure!(skipped || !stale, "a chunk for an older life of {} is taken", flight.to);
+        if !skipped {
             self.taken.push(flight);
         }
         Ok(())
