@@ -1,0 +1,64 @@
+//! What can be wrong with a write.
+
+use core::fmt;
+
+/// Why a write was refused. Nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InsertError {
+    /// The key is longer than `max_key`.
+    KeyTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The most bytes it may have.
+        max: usize,
+    },
+    /// The value is longer than `max_value`.
+    ValueTooLong {
+        /// Its length in bytes.
+        len: usize,
+        /// The most bytes it may have.
+        max: usize,
+    },
+    /// The map holds `max_keys` keys already.
+    TooManyKeys {
+        /// The limit.
+        max: usize,
+    },
+    /// The map would hold more than `max_bytes` of keys and values.
+    TooManyBytes {
+        /// The limit.
+        max: usize,
+    },
+    /// The entry would no longer fit a datagram, because too many lives of nodes have written the key
+    /// and their marks are not collected yet.
+    EntryTooLarge {
+        /// Its encoded size in bytes, at most.
+        len: usize,
+        /// The most bytes it may have.
+        max: usize,
+    },
+    /// This replica has used up its 2^48 - 1 writes.
+    Exhausted,
+}
+
+impl fmt::Display for InsertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyTooLong { len, max } => {
+                write!(f, "the key has {len} bytes, and {max} are the most")
+            }
+            Self::ValueTooLong { len, max } => {
+                write!(f, "the value has {len} bytes, and {max} are the most")
+            }
+            Self::TooManyKeys { max } => write!(f, "the map is at its limit of {max} keys"),
+            Self::TooManyBytes { max } => write!(f, "the map is at its limit of {max} bytes"),
+            Self::EntryTooLarge { len, max } => {
+                write!(f, "the entry would have {len} bytes, and {max} are the most")
+            }
+            Self::Exhausted => f.write_str("this replica has used up its writes"),
+        }
+    }
+}
+
+impl core::error::Error for InsertError {}
