@@ -32,7 +32,8 @@
 //!    a flood does not starve the timer.
 //!
 //! The packages `brickwork-tokio` and `brickwork-mio` do this. With the standard library alone it is a
-//! loop:
+//! loop. It takes one datagram per turn, which is simple; what waits behind it after a stall is covered
+//! by the node, which sees that its timers are late and holds its verdicts back (promise 7 below):
 //!
 //! ```
 //! use std::io;
