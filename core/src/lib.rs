@@ -188,6 +188,8 @@ mod id;
 pub mod map;
 mod node;
 mod rng;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod swim;
 mod time;
 mod timer;

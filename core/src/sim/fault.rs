@@ -1,0 +1,301 @@
+//! What can go wrong: conditions of links and troubles of nodes.
+//!
+//! The classes are those of the fault vocabulary of Jepsen and of FoundationDB's and TigerBeetle's
+//! simulators, as far as a datagram protocol can meet them.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+/// Some places of a simulation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Nodes {
+    /// All of them.
+    All,
+    /// These.
+    Only(Vec<usize>),
+    /// All but these.
+    Except(Vec<usize>),
+}
+
+impl Nodes {
+    /// Just this one.
+    #[must_use]
+    pub fn one(place: usize) -> Self {
+        Self::Only([place].into())
+    }
+
+    /// Whether `place` is among them.
+    #[must_use]
+    pub fn has(&self, place: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(places) => places.contains(&place),
+            Self::Except(places) => !places.contains(&place),
+        }
+    }
+
+    /// The others.
+    #[must_use]
+    pub fn others(&self) -> Self {
+        match self {
+            Self::All => Self::Only(Vec::new()),
+            Self::Only(places) => Self::Except(places.clone()),
+            Self::Except(places) => Self::Only(places.clone()),
+        }
+    }
+}
+
+/// Directed links: from each of some nodes to each of some others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Links {
+    /// The senders.
+    pub from: Nodes,
+    /// The receivers.
+    pub to: Nodes,
+    /// Also the other way round.
+    pub both_ways: bool,
+}
+
+impl Links {
+    /// Every link.
+    #[must_use]
+    pub const fn all() -> Self {
+        Self { from: Nodes::All, to: Nodes::All, both_ways: false }
+    }
+
+    /// From these to those only.
+    #[must_use]
+    pub const fn one_way(from: Nodes, to: Nodes) -> Self {
+        Self { from, to, both_ways: false }
+    }
+
+    /// Between these and all others, both ways: where a partition runs.
+    #[must_use]
+    pub fn around(nodes: &Nodes) -> Self {
+        Self { from: nodes.clone(), to: nodes.others(), both_ways: true }
+    }
+
+    pub(super) fn has(&self, from: usize, to: usize) -> bool {
+        (self.from.has(from) && self.to.has(to))
+            || (self.both_ways && self.from.has(to) && self.to.has(from))
+    }
+}
+
+/// How long a datagram is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Delay {
+    /// Always the same.
+    Constant(Duration),
+    /// Evenly between the two.
+    Uniform(Duration, Duration),
+    /// Exponential with this mean.
+    Exponential(Duration),
+    /// Pareto with shape 1.2 and this minimum, cut off at ten thousand times that.
+    Pareto(Duration),
+    /// The first, but one in `one_in` the second: a stall on the way.
+    Bimodal {
+        /// Mostly.
+        usual: Duration,
+        /// Seldom.
+        stall: Duration,
+        /// How seldom.
+        one_in: u32,
+    },
+}
+
+/// How bytes are damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Damage {
+    /// One to eight bits are flipped.
+    Flip,
+    /// The end is missing.
+    Cut,
+    /// Bytes follow that do not belong.
+    Extend,
+    /// The second half is that of an earlier datagram.
+    Splice,
+}
+
+/// What a link does to datagrams. Chances are in thousandths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Condition {
+    /// Nothing arrives.
+    Cut,
+    /// Each datagram is lost with this chance.
+    Loss(u32),
+    /// Losses come in bursts (Gilbert and Elliott): `mean` datagrams long on average, and in all this
+    /// share is lost.
+    Bursts {
+        /// Share lost.
+        permille: u32,
+        /// Datagrams in a burst, on average.
+        mean: u32,
+    },
+    /// Datagrams of more bytes than this are lost, as behind a path with a smaller MTU.
+    Mtu(usize),
+    /// Datagrams whose first frame has this tag are lost with this chance.
+    Kind {
+        /// The tag.
+        tag: u8,
+        /// Share lost.
+        permille: u32,
+    },
+    /// A second copy arrives with this chance, within this time after the first.
+    Duplicate {
+        /// Share that is repeated.
+        permille: u32,
+        /// The latest repetition.
+        within: Duration,
+    },
+    /// This long instead of what links usually take.
+    Delay(Delay),
+    /// Held back, and let go all at once when the condition ends.
+    Clog,
+    /// Damaged with this chance.
+    Damage {
+        /// Share that is damaged.
+        permille: u32,
+        /// How.
+        how: Damage,
+    },
+}
+
+/// What is wrong with a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// It stands still, as under SIGSTOP or in a migration; its inbox fills up meanwhile.
+    Pause,
+    /// Every input takes it this long.
+    Slow(Duration),
+    /// It hears nothing.
+    Deaf,
+    /// Nothing that it sends leaves.
+    Mute,
+    /// Its clock runs fast or slow by this many millionths.
+    ClockRate(i32),
+    /// Its clock leaps ahead once.
+    ClockLeap(Duration),
+    /// Its clock steps back once.
+    ClockBack(Duration),
+    /// Its timers fire late by up to this much.
+    LateTimers(Duration),
+    /// It dies, and starts without state when the trouble ends.
+    Crash,
+    /// It dies and stays dead.
+    Death,
+    /// It leaves gracefully, and starts again when the trouble ends.
+    Leave,
+    /// It dies and starts at another address when the trouble ends.
+    Move,
+    /// Its socket takes nothing: datagrams stay owed.
+    Blocked,
+    /// The application takes no events.
+    Inattentive,
+    /// Its receive buffer holds this many datagrams while it is slow or paused; more are lost.
+    Inbox(usize),
+    /// The buffer that datagrams are written to has just this many bytes.
+    ShortBuffer(usize),
+    /// So many datagrams of noise arrive per second.
+    Flood(u32),
+}
+
+/// A fault: something that holds for a while, or happens once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Of links.
+    Link(Links, Condition),
+    /// Of nodes.
+    Node(Nodes, Trouble),
+}
+
+impl Fault {
+    /// The class that it counts for: a campaign must have met all of them.
+    #[must_use]
+    pub const fn class(&self) -> &'static str {
+        match self {
+            Self::Link(links, condition) => match condition {
+                Condition::Cut if links.both_ways => "partition",
+                Condition::Cut => "one-way cut",
+                Condition::Loss(_) => "loss",
+                Condition::Bursts { .. } => "loss in bursts",
+                Condition::Mtu(_) => "small mtu",
+                Condition::Kind { .. } => "loss by kind",
+                Condition::Duplicate { .. } => "duplication",
+                Condition::Delay(Delay::Constant(_)) => "constant delay",
+                Condition::Delay(Delay::Uniform(..)) => "uniform delay",
+                Condition::Delay(Delay::Exponential(_)) => "exponential delay",
+                Condition::Delay(Delay::Pareto(_)) => "pareto delay",
+                Condition::Delay(Delay::Bimodal { .. }) => "stalls on the way",
+                Condition::Clog => "clog and release",
+                Condition::Damage { how: Damage::Flip, .. } => "flipped bits",
+                Condition::Damage { how: Damage::Cut, .. } => "truncation",
+                Condition::Damage { how: Damage::Extend, .. } => "extension",
+                Condition::Damage { how: Damage::Splice, .. } => "splicing",
+            },
+            Self::Node(_, trouble) => match trouble {
+                Trouble::Pause => "pause",
+                Trouble::Slow(_) => "slow node",
+                Trouble::Deaf => "deaf node",
+                Trouble::Mute => "mute node",
+                Trouble::ClockRate(_) => "clock rate",
+                Trouble::ClockLeap(_) => "clock leap",
+                Trouble::ClockBack(_) => "clock back",
+                Trouble::LateTimers(_) => "late timers",
+                Trouble::Crash => "crash",
+                Trouble::Death => "death",
+                Trouble::Leave => "leave",
+                Trouble::Move => "address change",
+                Trouble::Blocked => "blocked socket",
+                Trouble::Inattentive => "events not taken",
+                Trouble::Inbox(_) => "small inbox",
+                Trouble::ShortBuffer(_) => "short buffer",
+                Trouble::Flood(_) => "flood",
+            },
+        }
+    }
+
+    /// All classes, for the check that none was left out.
+    pub const CLASSES: &'static [&'static str] = &[
+        "partition",
+        "one-way cut",
+        "loss",
+        "loss in bursts",
+        "small mtu",
+        "loss by kind",
+        "duplication",
+        "constant delay",
+        "uniform delay",
+        "exponential delay",
+        "pareto delay",
+        "stalls on the way",
+        "clog and release",
+        "flipped bits",
+        "truncation",
+        "extension",
+        "splicing",
+        "pause",
+        "slow node",
+        "deaf node",
+        "mute node",
+        "clock rate",
+        "clock leap",
+        "clock back",
+        "late timers",
+        "crash",
+        "death",
+        "leave",
+        "address change",
+        "blocked socket",
+        "events not taken",
+        "small inbox",
+        "short buffer",
+        "flood",
+    ];
+}

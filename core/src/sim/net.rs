@@ -1,0 +1,333 @@
+//! The network: what becomes of a datagram between two places.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::fault::{Condition, Damage, Delay, Links};
+use crate::hash::mix2;
+use crate::time::Instant;
+
+/// Where the tag of the first frame is.
+const FIRST_TAG: usize = 24;
+/// Where Pareto delays are cut off, in multiples of the least.
+const PARETO_CUT: u32 = 10_000;
+
+/// Random numbers that belong to one datagram: the same whatever happens elsewhere, so that a fault
+/// that is left out does not shift the luck of all others.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Luck {
+    state: u64,
+}
+
+impl Luck {
+    pub(super) fn new(seed: u64, from: usize, number: u64) -> Self {
+        Self { state: mix2(mix2(seed, from as u64), number) }
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        crate::hash::mix(self.state)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+    }
+
+    fn permille(&mut self, chance: u32) -> bool {
+        self.below(1_000) < u64::from(chance)
+    }
+
+    /// An exponential number of mean 1, in units of 2^-32, from comparisons alone (von Neumann 1951): no
+    /// platform rounds it otherwise.
+    fn exponential(&mut self) -> u64 {
+        let mut whole = 0;
+        loop {
+            let first = self.next() >> 32;
+            let (mut last, mut falling) = (first, 1);
+            loop {
+                let draw = self.next() >> 32;
+                if draw >= last {
+                    break;
+                }
+                last = draw;
+                falling += 1;
+            }
+            if falling % 2 == 1 {
+                return whole << 32 | first;
+            }
+            whole += 1;
+        }
+    }
+
+    pub(super) fn within(&mut self, time: Duration) -> Duration {
+        Duration::from_nanos(self.below(nanos(time) + 1))
+    }
+}
+
+/// Saturating at some centuries.
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Delay {
+    fn draw(self, luck: &mut Luck) -> Duration {
+        match self {
+            Self::Constant(time) => time,
+            Self::Uniform(least, most) => least + luck.within(most.saturating_sub(least)),
+            Self::Exponential(mean) => scaled(mean, luck.exponential()),
+            Self::Pareto(least) => {
+                // 1 / (1.2 ln 2) turns an exponential number into the binary logarithm of a Pareto one,
+                // and 2^x is near enough to its chords.
+                let log = (u128::from(luck.exponential()) * 1_202_245 / 1_000_000) as u64;
+                let (whole, rest) = ((log >> 32).min(13), log & u64::from(u32::MAX));
+                scaled(least, ((1 << 32) + rest) << whole).min(least * PARETO_CUT)
+            }
+            Self::Bimodal { usual, stall, one_in } => {
+                if luck.below(u64::from(one_in.max(1))) == 0 {
+                    stall
+                } else {
+                    usual
+                }
+            }
+        }
+    }
+}
+
+/// `time` times `factor` / 2^32.
+fn scaled(time: Duration, factor: u64) -> Duration {
+    let nanos = (u128::from(nanos(time)) * u128::from(factor)) >> 32;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+/// What was done to datagrams, by kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Datagrams that nodes sent.
+    pub sent: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Datagrams that arrived, copies included.
+    pub delivered: u64,
+    /// Lost on the way.
+    pub lost: u64,
+    /// Sent where nobody lives.
+    pub nowhere: u64,
+    /// Copies made.
+    pub duplicated: u64,
+    /// Damaged on the way.
+    pub damaged: u64,
+    /// Lost in a full inbox.
+    pub overflowed: u64,
+}
+
+/// A copy of a datagram and when it arrives.
+#[derive(Debug)]
+pub(super) struct Copy {
+    /// `None`: when the clog is over.
+    pub(super) at: Option<Instant>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) damaged: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Net {
+    seed: u64,
+    usual: Delay,
+    /// What holds now, by the number of the fault.
+    conditions: BTreeMap<usize, (Links, Condition)>,
+    /// Datagrams until which a burst goes on, by link and fault.
+    bursts: BTreeMap<(usize, usize, usize), bool>,
+    /// An earlier datagram, to splice with.
+    earlier: Vec<u8>,
+    pub(super) traffic: Traffic,
+}
+
+impl Net {
+    pub(super) fn new(seed: u64, usual: Delay) -> Self {
+        Self {
+            seed,
+            usual,
+            conditions: BTreeMap::new(),
+            bursts: BTreeMap::new(),
+            earlier: Vec::new(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    pub(super) fn begin(&mut self, number: usize, links: Links, condition: Condition) {
+        self.conditions.insert(number, (links, condition));
+    }
+
+    pub(super) fn end(&mut self, number: usize) {
+        self.conditions.remove(&number);
+        self.bursts.retain(|(of, ..), _| *of != number);
+    }
+
+    /// The `number`-th datagram of `from`, on its way to `to`: the copies of it that arrive.
+    pub(super) fn carry(
+        &mut self,
+        now: Instant,
+        from: usize,
+        to: usize,
+        number: u64,
+        bytes: &[u8],
+    ) -> Vec<Copy> {
+        let mut luck = Luck::new(self.seed, from, number);
+        let mut delay = self.usual;
+        let (mut copies, mut clogged) = (Vec::new(), false);
+        let mut damage = None;
+        for (&fault, (links, condition)) in &self.conditions {
+            if !links.has(from, to) {
+                continue;
+            }
+            let lost = match *condition {
+                Condition::Cut => true,
+                Condition::Loss(permille) => luck.permille(permille),
+                Condition::Bursts { permille, mean } => {
+                    let bad = self.bursts.entry((fault, from, to)).or_default();
+                    // The chances to enter and to leave that give this mean and this share.
+                    let leave = 1_000 / mean.max(1);
+                    let enter = leave * permille / 1_000_u32.saturating_sub(permille).max(1);
+                    *bad = if *bad { !luck.permille(leave) } else { luck.permille(enter) };
+                    *bad
+                }
+                Condition::Mtu(most) => bytes.len() > most,
+                Condition::Kind { tag, permille } => {
+                    bytes.get(FIRST_TAG) == Some(&tag) && luck.permille(permille)
+                }
+                Condition::Duplicate { permille, within } => {
+                    if luck.permille(permille) {
+                        copies.push(luck.within(within));
+                    }
+                    false
+                }
+                Condition::Delay(other) => {
+                    delay = other;
+                    false
+                }
+                Condition::Clog => {
+                    clogged = true;
+                    false
+                }
+                Condition::Damage { permille, how } => {
+                    if luck.permille(permille) {
+                        damage = Some(how);
+                    }
+                    false
+                }
+            };
+            if lost {
+                self.traffic.lost += 1;
+                return Vec::new();
+            }
+        }
+        let first = delay.draw(&mut luck).max(Duration::from_nanos(1));
+        self.traffic.duplicated += copies.len() as u64;
+        let times = core::iter::once(first).chain(copies.into_iter().map(|later| first + later));
+        times
+            .enumerate()
+            .map(|(copy, after)| {
+                let how = damage.filter(|_| copy == 0);
+                let bytes = self.damaged(&mut luck, bytes, how);
+                Copy { at: (!clogged).then(|| now + after), bytes, damaged: how.is_some() }
+            })
+            .collect()
+    }
+
+    fn damaged(&mut self, luck: &mut Luck, bytes: &[u8], how: Option<Damage>) -> Vec<u8> {
+        let mut copy = bytes.to_vec();
+        match how {
+            None => {
+                if bytes.len() > FIRST_TAG {
+                    self.earlier.clear();
+                    self.earlier.extend_from_slice(bytes);
+                }
+                return copy;
+            }
+            Some(Damage::Flip) => {
+                for _ in 0..=luck.below(8) {
+                    let at = luck.below(copy.len() as u64) as usize;
+                    copy[at] ^= 1 << luck.below(8);
+                }
+            }
+            Some(Damage::Cut) => copy.truncate(luck.below(bytes.len() as u64) as usize),
+            Some(Damage::Extend) => {
+                let more = 1 + luck.below(64);
+                copy.extend((0..more).map(|_| luck.next() as u8));
+            }
+            Some(Damage::Splice) => {
+                let half = copy.len() / 2;
+                copy.truncate(half);
+                copy.extend_from_slice(&self.earlier[self.earlier.len() / 2..]);
+            }
+        }
+        self.traffic.damaged += 1;
+        copy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrivals(condition: Condition, datagrams: u64) -> (usize, usize, Traffic) {
+        let mut net = Net::new(7, Delay::Constant(Duration::from_millis(1)));
+        net.begin(0, Links::all(), condition);
+        let mut arrived = (0, 0);
+        for number in 0..datagrams {
+            let copies = net.carry(Instant::ZERO, 1, 2, number, &[5; 100]);
+            arrived.0 += usize::from(!copies.is_empty());
+            arrived.1 += copies.len();
+        }
+        (arrived.0, arrived.1, net.traffic)
+    }
+
+    #[test]
+    fn losses_have_the_share_and_the_length_that_was_asked_for() {
+        let (once, _, traffic) = arrivals(Condition::Loss(250), 100_000);
+        assert!((74_000..76_000).contains(&once), "{once}");
+        assert_eq!(traffic.lost, 100_000 - once as u64);
+        let (in_bursts, ..) = arrivals(Condition::Bursts { permille: 250, mean: 20 }, 100_000);
+        assert!((70_000..80_000).contains(&in_bursts), "{in_bursts}");
+        assert_eq!(arrivals(Condition::Mtu(99), 10).0, 0);
+        assert_eq!(arrivals(Condition::Mtu(100), 10).0, 10);
+        assert_eq!(arrivals(Condition::Kind { tag: 5, permille: 1_000 }, 10).0, 0);
+        assert_eq!(arrivals(Condition::Kind { tag: 6, permille: 1_000 }, 10).0, 10);
+    }
+
+    #[test]
+    fn copies_and_damage_are_counted() {
+        let within = Duration::from_secs(1);
+        let (once, all, traffic) = arrivals(Condition::Duplicate { permille: 500, within }, 10_000);
+        assert_eq!((once, all - once), (10_000, traffic.duplicated as usize));
+        assert!((4_800..5_200).contains(&traffic.duplicated));
+        for how in [Damage::Flip, Damage::Cut, Damage::Extend, Damage::Splice] {
+            let (_, all, traffic) = arrivals(Condition::Damage { permille: 1_000, how }, 100);
+            assert_eq!((all, traffic.damaged), (100, 100));
+        }
+    }
+
+    #[test]
+    fn delays_have_their_means() {
+        let mean = |delay: Delay| {
+            let draws = (0..100_000).map(|number| delay.draw(&mut Luck::new(1, 2, number)));
+            draws.sum::<Duration>() / 100_000
+        };
+        let ms = Duration::from_millis;
+        assert_eq!(mean(Delay::Constant(ms(5))), ms(5));
+        let near = |time: Duration, wanted: Duration| {
+            assert!(
+                time > wanted * 95 / 100 && time < wanted * 105 / 100,
+                "{time:?}, not {wanted:?}"
+            );
+        };
+        near(mean(Delay::Uniform(ms(2), ms(8))), ms(5));
+        near(mean(Delay::Exponential(ms(5))), ms(5));
+        near(mean(Delay::Bimodal { usual: ms(1), stall: ms(101), one_in: 10 }), ms(11));
+        // The mean of a Pareto distribution of shape 1.2 is six times its least value; the cut takes some.
+        let pareto = mean(Delay::Pareto(ms(1)));
+        assert!((ms(4)..ms(7)).contains(&pareto), "{pareto:?}");
+    }
+}

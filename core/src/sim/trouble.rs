@@ -1,0 +1,174 @@
+//! How faults begin and end.
+
+use alloc::vec::Vec;
+
+use super::fault::{Condition, Fault, Links, Nodes, Trouble};
+use super::world::{End, NEVER, Sim, What, address};
+use crate::time::Instant;
+
+impl Sim {
+    /// A fault begins. Returns its number, by which it is ended.
+    pub fn begin(&mut self, fault: Fault) -> usize {
+        let number = self.next_fault;
+        self.next_fault += 1;
+        *self.met.entry(fault.class()).or_default() += 1;
+        match &fault {
+            Fault::Link(links, condition) => {
+                self.net.begin(number, links.clone(), condition.clone());
+            }
+            Fault::Node(nodes, trouble) => {
+                for place in self.places_of(nodes) {
+                    self.trouble(place, number, trouble);
+                }
+            }
+        }
+        self.faults.insert(number, fault);
+        number
+    }
+
+    /// The fault of that number is over.
+    pub fn end(&mut self, number: usize) {
+        let Some(fault) = self.faults.remove(&number) else { return };
+        match fault {
+            Fault::Link(links, condition) => {
+                self.net.end(number);
+                if condition == Condition::Clog {
+                    self.unclog(&links);
+                }
+            }
+            Fault::Node(nodes, trouble) => {
+                for place in self.places_of(&nodes) {
+                    self.relieve(place, number, &trouble);
+                }
+            }
+        }
+    }
+
+    /// All faults are over.
+    pub fn calm(&mut self) {
+        while let Some((&number, _)) = self.faults.first_key_value() {
+            self.end(number);
+        }
+    }
+
+    fn places_of(&self, nodes: &Nodes) -> Vec<usize> {
+        (0..self.places.len()).filter(|&place| nodes.has(place)).collect()
+    }
+
+    fn trouble(&mut self, place: usize, number: usize, trouble: &Trouble) {
+        let now = self.now;
+        let spot = &mut self.places[place];
+        spot.troubles.insert(number, trouble.clone());
+        match *trouble {
+            Trouble::Pause => spot.busy_until = NEVER,
+            Trouble::ClockRate(ppm) => {
+                spot.clock.rebase(now);
+                spot.clock.ppm = ppm;
+                self.arm(place);
+            }
+            Trouble::ClockLeap(by) => {
+                spot.clock.rebase(now);
+                spot.clock.shown += by;
+                self.arm(place);
+            }
+            Trouble::ClockBack(by) => {
+                spot.clock.rebase(now);
+                let shown = spot.clock.shown.as_nanos();
+                let back = shown.saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX));
+                spot.clock.shown = Instant::from_nanos(back);
+                self.arm(place);
+            }
+            Trouble::Crash | Trouble::Death | Trouble::Move => self.crash(place),
+            Trouble::Leave => {
+                self.with(place, |node, now| node.leave(now));
+            }
+            Trouble::Flood(_) => self.push(now, What::Noise { place, fault: number }),
+            Trouble::Slow(_)
+            | Trouble::Deaf
+            | Trouble::Mute
+            | Trouble::LateTimers(_)
+            | Trouble::Blocked
+            | Trouble::Inattentive
+            | Trouble::Inbox(_)
+            | Trouble::ShortBuffer(_) => {}
+        }
+    }
+
+    fn relieve(&mut self, place: usize, number: usize, trouble: &Trouble) {
+        let now = self.now;
+        let spot = &mut self.places[place];
+        spot.troubles.remove(&number);
+        match trouble {
+            Trouble::Pause => {
+                if !spot.has(|trouble| matches!(trouble, Trouble::Pause)) {
+                    spot.busy_until = now;
+                    self.push(now, What::Resume { place });
+                }
+            }
+            Trouble::ClockRate(_) => {
+                spot.clock.rebase(now);
+                spot.clock.ppm = 0;
+                self.arm(place);
+            }
+            Trouble::Crash | Trouble::Leave => self.come_back(place),
+            Trouble::Move => {
+                if self.places[place].node.is_none() {
+                    self.relocate(place);
+                }
+                self.come_back(place);
+            }
+            Trouble::Blocked => {
+                self.send(place);
+                self.arm(place);
+            }
+            Trouble::Inattentive => self.take_events(place),
+            Trouble::Death
+            | Trouble::ClockLeap(_)
+            | Trouble::ClockBack(_)
+            | Trouble::Slow(_)
+            | Trouble::Deaf
+            | Trouble::Mute
+            | Trouble::LateTimers(_)
+            | Trouble::Inbox(_)
+            | Trouble::ShortBuffer(_)
+            | Trouble::Flood(_) => {}
+        }
+    }
+
+    /// Starts the node of a place again, unless it is up or something else keeps it down.
+    fn come_back(&mut self, place: usize) {
+        let spot = &mut self.places[place];
+        let down = |trouble: &Trouble| {
+            matches!(trouble, Trouble::Crash | Trouble::Death | Trouble::Move | Trouble::Leave)
+        };
+        if spot.has(down) {
+            return;
+        }
+        // A leave that is still under way ends here.
+        if spot.node.as_ref().is_some_and(|node| !node.node().swim().me().is_live()) {
+            self.stop(place, End::Leave);
+        }
+        if self.places[place].node.is_none() {
+            self.restart(place);
+        }
+    }
+
+    fn relocate(&mut self, place: usize) {
+        let spot = &mut self.places[place];
+        self.by_addr.remove(&spot.addr);
+        spot.moves += 1;
+        spot.addr = address(place, spot.moves);
+        self.by_addr.insert(spot.addr, place);
+    }
+
+    fn unclog(&mut self, links: &Links) {
+        let held = core::mem::take(&mut self.clogged);
+        for (from, to, what) in held {
+            if links.has(from, to) {
+                self.push(self.now, what);
+            } else {
+                self.clogged.push((from, to, what));
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Random plans of faults and writes on whole clusters, with every oracle.
+//!
+//! `BRICKWORK_SIM_SEEDS` and `BRICKWORK_SIM_FROM` choose the seeds; `BRICKWORK_SIM_SEED`, with or without
+//! `BRICKWORK_SIM_STEPS`, runs one plan, or some steps of it, again.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use brickwork_core::sim::{Fault, Plan, Violation};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
+}
+
+/// Seeds of an ordinary test run.
+const SEEDS: u64 = 200;
+
+#[test]
+fn clusters_survive_everything_and_come_to_agree() {
+    let from = number("BRICKWORK_SIM_FROM").unwrap_or(0);
+    let seeds = number("BRICKWORK_SIM_SEEDS").unwrap_or(SEEDS);
+    let mut met: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in from..from + seeds {
+        let plan = Plan::swarm(seed);
+        let report = plan.run().unwrap_or_else(|violation| panic!("{}", explain(&plan, violation)));
+        for (name, count) in report.met {
+            *met.entry(name).or_default() += count;
+        }
+    }
+    println!("{met:#?}");
+    if seeds < SEEDS {
+        return;
+    }
+    let missing: Vec<_> = Fault::CLASSES.iter().filter(|class| !met.contains_key(*class)).collect();
+    assert!(missing.is_empty(), "faults that no plan had: {missing:?}");
+    for step in [
+        "alive to suspect",
+        "suspect to alive",
+        "suspect to dead",
+        "dead to alive",
+        "alive to left",
+    ] {
+        assert!(met.contains_key(step), "no member ever went from {step}");
+    }
+}
+
+/// The seed, what broke, the few steps that break it, and how to see it again.
+fn explain(plan: &Plan, violation: Violation) -> String {
+    let shrunk = plan.shrink(200).expect("it fails again");
+    let steps: Vec<String> =
+        shrunk.steps.iter().map(|&step| format!("{step}: {:?}", plan.steps[step])).collect();
+    format!(
+        "seed {}: {violation:?}\n{} of {} steps are enough:\n{}\n{:?}\nto see it again:\n{}",
+        plan.seed,
+        shrunk.steps.len(),
+        shrunk.of,
+        steps.join("\n"),
+        shrunk.violation,
+        shrunk.command(plan.seed)
+    )
+}
+
+/// The same plan always ends the same, here and on every other machine.
+#[test]
+fn a_run_is_a_pure_function_of_its_plan() {
+    let traces =
+        || -> Vec<u64> { (0..10).map(|seed| Plan::swarm(seed).run().unwrap().trace).collect() };
+    let first = traces();
+    assert_eq!(first, traces());
+    let all = first.iter().fold(0_u64, |sum, trace| sum.rotate_left(7) ^ trace);
+    // A change of the protocol, of its timing or of the simulator changes this; a change of profile, of
+    // platform or of dependencies must not.
+    assert_eq!(all, 0xc4c9_b143_6041_289b, "{all:#018x}");
+}
+
+#[test]
+fn replay() {
+    let Some(seed) = number("BRICKWORK_SIM_SEED") else { return };
+    let mut plan = Plan::swarm(seed);
+    if let Ok(steps) = std::env::var("BRICKWORK_SIM_STEPS") {
+        let steps: Vec<usize> = steps.split(',').map(|step| step.parse().unwrap()).collect();
+        plan = plan.only(&steps);
+    }
+    for step in &plan.steps {
+        println!("{step:?}");
+    }
+    println!("{} nodes, {:?}", plan.nodes, plan.run());
+}
