@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::agent::{Agent, Ended, Setup};
-use crate::check::Checker;
+use crate::check::{Checker, MAX_CHECKS};
 use crate::cli::NodeArgs;
 use crate::failure::{self, Failure};
 use crate::feed::{Feed, Limits, Source};
@@ -46,6 +46,9 @@ struct Ready {
 pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
     let list: Arc<[Origin]> = origins::load(&args.origins).map_err(Failure::new)?.into();
     check_seeds(&args)?;
+    let descriptors = descriptors();
+    // Half of them, so that checks leave room for the rest.
+    let checks = (descriptors / 2).clamp(1, MAX_CHECKS);
     // Signals are caught before the node can be seen, so that a stop never finds it half started.
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::new)?;
@@ -66,7 +69,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
         events: handle.events(),
         name: args.name.clone(),
         origins: Arc::clone(&list),
-        checker: Checker::new(&args.name).map_err(Failure::new)?,
+        checker: Checker::new(&args.name, checks).map_err(Failure::new)?,
         clock,
         // A node that is told of none but itself is the first one.
         first: args.join.iter().all(|&seed| seed == bound),
@@ -107,6 +110,13 @@ pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
     handle.abort();
     server.stop().await;
     result
+}
+
+/// How many descriptors this process may open, after asking for more. Best effort: the usual limit
+/// is too low for thousands of origins, but what needs less works with it.
+fn descriptors() -> usize {
+    let limit = rlimit::increase_nofile_limit(1 << 16).unwrap_or(1024);
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 /// The HTTP server of a node.

@@ -4,12 +4,15 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
-use crate::check::{Outcome, Reason};
+use crate::check::{Outcome, Reason, Unchecked};
 
 /// How a check can end, in one word each. A failure's status code is left out: it would make as
 /// many kinds as origins can think of.
 pub(crate) const KINDS: [&str; 7] =
     ["ok", "dns", "connect", "tls", "timeout", "status", "protocol"];
+
+/// Why a check was not made, in one word each.
+pub(crate) const UNCHECKED: [&str; 2] = ["local", "late"];
 
 /// The upper ends of the buckets of durations. The longest default timeout is far below the last.
 pub(crate) const BOUNDS: [Duration; 11] = [
@@ -26,10 +29,12 @@ pub(crate) const BOUNDS: [Duration; 11] = [
     Duration::from_secs(10),
 ];
 
-/// Counts checks. Every check counts once in `kinds` and once in `buckets`.
+/// Counts checks. Every check counts once in `kinds` and once in `buckets`; one that was not made
+/// counts in `unchecked` alone.
 #[derive(Default)]
 pub(crate) struct Tally {
     kinds: [AtomicU64; KINDS.len()],
+    unchecked: [AtomicU64; UNCHECKED.len()],
     /// Checks that took at most the bound, and more than the bound before; the last one has none.
     buckets: [AtomicU64; BOUNDS.len() + 1],
     micros: AtomicU64,
@@ -54,7 +59,16 @@ impl Tally {
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// All checks together.
+    /// Counts one check that was not made.
+    pub(crate) fn count_unchecked(&self, why: &Unchecked) {
+        let kind = match why {
+            Unchecked::Local(_) => 0,
+            Unchecked::Late => 1,
+        };
+        self.unchecked[kind].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All checks that were made.
     pub(crate) fn total(&self) -> u64 {
         self.kinds().into_iter().sum()
     }
@@ -62,6 +76,11 @@ impl Tally {
     /// Checks by how they ended, in the order of [`KINDS`].
     pub(crate) fn kinds(&self) -> [u64; KINDS.len()] {
         self.kinds.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    /// Checks that were not made, in the order of [`UNCHECKED`].
+    pub(crate) fn unchecked(&self) -> [u64; UNCHECKED.len()] {
+        self.unchecked.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Checks by how long they took: up to each of [`BOUNDS`] and above the one before, and at last
@@ -98,7 +117,12 @@ mod tests {
         ] {
             tally.count(&Outcome { latency: Duration::from_millis(millis), failure });
         }
-        assert_eq!(tally.total(), 5);
+        for why in [Unchecked::Late, Unchecked::Local("no descriptor".to_owned()), Unchecked::Late]
+        {
+            tally.count_unchecked(&why);
+        }
+        assert_eq!(tally.unchecked(), [1, 2]);
+        assert_eq!(tally.total(), 5, "what was not made is no check");
         assert_eq!(tally.kinds(), [2, 0, 0, 0, 1, 2, 0]);
         let buckets = tally.buckets();
         assert_eq!((buckets[0], buckets[1], buckets[BOUNDS.len()]), (3, 1, 1), "a bound is inside");

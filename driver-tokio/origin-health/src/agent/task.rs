@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Command, Ended, Notice, REFRESH, Setup, What};
 use crate::check::Outcome;
-use crate::failure;
+use crate::failure::{self, Seldom};
 use crate::health::{Health, State, Status};
 use crate::schedule::Rhythm;
 use crate::tally::Tally;
@@ -59,6 +59,8 @@ pub(super) struct Task {
     /// The newest stamp; stamps of one node rise strictly.
     last_stamp: u64,
     told_refusal: bool,
+    /// Tells of checks that were not made.
+    unchecked: Arc<Seldom>,
     /// Nothing is checked and nothing taken over any more.
     paused: bool,
 }
@@ -114,6 +116,7 @@ impl Task {
             joined,
             last_stamp: 0,
             told_refusal: false,
+            unchecked: Arc::default(),
             paused: false,
         };
         (task, findings)
@@ -290,6 +293,7 @@ impl Task {
         let origins = Arc::clone(&self.setup.origins);
         let (checker, clock) = (self.setup.checker.clone(), self.setup.clock);
         let (found, tally) = (self.found.clone(), Arc::clone(&self.tally));
+        let seldom = Arc::clone(&self.unchecked);
         let check = self.running.spawn(async move {
             let origin = &origins[number];
             let rhythm = Rhythm::new(&origin.name, origin.interval);
@@ -299,7 +303,16 @@ impl Task {
                 // in one interval.
                 beat = rhythm.after(beat.max(clock.now()));
                 tokio::time::sleep_until(clock.instant_at(beat)).await;
-                let outcome = checker.check(origin).await;
+                let outcome = match checker.check(origin).await {
+                    Ok(outcome) => outcome,
+                    // Nothing was learned about the origin: its row of checks goes on at the next
+                    // beat, and what is written stays.
+                    Err(why) => {
+                        tally.count_unchecked(&why);
+                        seldom.tell(format_args!("cannot check {:?}: {why}", origin.name));
+                        continue;
+                    }
+                };
                 tally.count(&outcome);
                 if found.send(Finding { number, generation, outcome }).await.is_err() {
                     return;

@@ -43,12 +43,22 @@ fn origin(outranks: &str, other: &str) -> Origin {
 }
 
 async fn agent(handle: &Handle, name: &str, origin: &Origin, first: bool) -> Agent {
+    agent_with(handle, Checker::new(name, 1).expect("a client"), name, origin, first).await
+}
+
+async fn agent_with(
+    handle: &Handle,
+    checker: Checker,
+    name: &str,
+    origin: &Origin,
+    first: bool,
+) -> Agent {
     let setup = Setup {
         handle: handle.clone(),
         events: handle.events(),
         name: name.to_owned(),
         origins: [origin.clone()].into(),
-        checker: Checker::new(name).expect("a client"),
+        checker,
         clock: WallClock::start(),
         first,
         notices: None,
@@ -173,4 +183,25 @@ async fn a_node_that_has_met_nobody_checks_nothing() {
         .expect("a running agent");
     second.abort();
     wait_for("the assignment", async || agent.owned().await == [0]).await;
+}
+
+/// A node that lacks what a check takes knows nothing about its origins, so it neither counts
+/// against them nor writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_are_not_made_change_nothing() {
+    let beat = Duration::from_millis(2);
+    let origin = Origin { interval: beat, timeout: beat, ..origin("alone", "other") };
+    let alone = node("alone", &[], &Arc::new(AtomicBool::new(false))).await;
+    write(&alone, &origin, &status("before", State::Up, 1000)).await;
+    // Nothing listens at the origin, so any check that is made brings it down.
+    let checker = Checker::new("alone", 0).expect("a client");
+    let agent = agent_with(&alone, checker, "alone", &origin, true).await;
+    let late = || agent.tally().unchecked()[1];
+    // More than it takes to write an unchanged status again.
+    wait_for("checks without a seat", async || late() > u64::from(2 * REFRESH)).await;
+    let (_, read) = siblings(&alone, &origin).await.remove(0);
+    assert_eq!((read.state, read.since_ms, read.reason), (State::Up, 1000, None));
+    assert_eq!(agent.tally().total(), 0);
+    let written = alone.call(|node, _| node.stats().map.writes).await.expect("a running node");
+    assert_eq!(written, 2, "the test's, and the takeover");
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Notice, Setup};
-use crate::check::Checker;
+use crate::check::{Checker, MAX_CHECKS};
 use crate::failure::Failure;
 use crate::health::{State, Status};
 use crate::origins::{self, Origin};
@@ -104,7 +104,7 @@ impl Member {
             handle: handle.clone(),
             name: name.to_owned(),
             origins: Arc::clone(&origins),
-            checker: Checker::new(name).map_err(Failure::new)?,
+            checker: Checker::new(name, MAX_CHECKS).map_err(Failure::new)?,
             clock: WallClock::start(),
             first: seeds.is_empty(),
             notices: Some(recipe.notices.clone()),

@@ -277,14 +277,14 @@ mod tests {
         let servers = Servers::start(plan.clone()).await.expect("free ports");
         let text = servers.list().expect("addresses");
         let list = parse(std::path::Path::new("demo"), &text).expect("a good list");
-        let checker = Checker::new("owner").expect("a client");
+        let checker = Checker::new("owner", 1).expect("a client");
         let owners: Vec<Arc<str>> = (0..20)
             .map(|number| if number < 10 { "owner".into() } else { "other".into() })
             .collect();
         servers.begin_calm(owners.into());
         for (number, origin) in list.iter().enumerate() {
             let before = servers.start_time().elapsed();
-            let outcome = checker.check(origin).await;
+            let outcome = checker.check(origin).await.expect("a check");
             let after = servers.start_time().elapsed();
             match plan.behaviours[number] {
                 Behaviour::Healthy => assert_eq!(outcome.failure, None),

@@ -11,7 +11,7 @@ use brickwork_tokio::DriverStats;
 use super::Answers;
 use super::exposition::{self, Exposition, Kind};
 use crate::feed::Counts;
-use crate::tally::{BOUNDS, KINDS, Tally};
+use crate::tally::{BOUNDS, KINDS, Tally, UNCHECKED};
 
 pub(super) async fn metrics(State(answers): State<Answers>) -> Response {
     let handle = &answers.feed.source().handle;
@@ -269,9 +269,9 @@ fn checks(text: &mut Exposition, tally: &Tally) {
     text.labelled(
         "origin_health_checks_total",
         Kind::Counter,
-        "Checks made by this node, by outcome.",
+        "Checks of this node, by outcome; local and late ones were not made.",
         "outcome",
-        KINDS.into_iter().zip(tally.kinds()),
+        KINDS.into_iter().zip(tally.kinds()).chain(UNCHECKED.into_iter().zip(tally.unchecked())),
     );
     text.histogram(
         "origin_health_check_duration_seconds",

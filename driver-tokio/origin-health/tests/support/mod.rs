@@ -83,6 +83,11 @@ impl Node {
         assert!(sent.expect("kill").success());
     }
 
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the process ends by itself.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let name = self.name.clone();
