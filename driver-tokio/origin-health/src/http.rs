@@ -21,7 +21,11 @@ mod events;
 mod exposition;
 mod json;
 mod metrics;
+mod patience;
 mod policy;
+mod server;
+
+pub(crate) use self::server::Limits;
 
 /// The status page: one document that loads nothing else.
 const PAGE: &str = include_str!("http/page.html");
@@ -37,15 +41,16 @@ pub(crate) struct Answers {
     pub(crate) tally: Arc<Tally>,
 }
 
-/// Answers on `listener` until `stop` is over and every answer that was begun is complete. Streams
+/// Answers on `listener`, within `limits`, until `stop` is over and every answer that was begun is complete. Streams
 /// of events are complete when the node is gone.
 ///
 /// # Errors
 ///
-/// If the listener breaks.
+/// If the page has no policy.
 pub(crate) async fn serve(
     listener: TcpListener,
     answers: Answers,
+    limits: Limits,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let policy = HeaderValue::from_str(&policy::of(PAGE)).map_err(io::Error::other)?;
@@ -59,7 +64,8 @@ pub(crate) async fn serve(
         .route("/metrics", get(metrics::metrics))
         .layer(map_response(harden))
         .with_state(answers);
-    axum::serve(listener, app).with_graceful_shutdown(stop).await
+    server::serve(listener, app, limits, stop).await;
+    Ok(())
 }
 
 fn page(policy: HeaderValue) -> Response {

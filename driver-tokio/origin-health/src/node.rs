@@ -81,7 +81,7 @@ pub(crate) async fn run(args: NodeArgs) -> Result<ExitCode, Failure> {
     let source = Source { handle: handle_of_feed, name, cluster, origins: list, clock };
     let feed = Feed::start(source, Limits::NODE).await.map_err(stopped)?;
     let answers = Answers { feed, joined: agent.joined(), tally: agent.tally() };
-    let server = Server::start(listener, answers);
+    let server = Server::start(listener, answers, http::Limits::node(descriptors));
     let complaints = tokio::spawn(complain(agent.joined(), args.clone()));
     ready(bound.to_string(), http_addr.to_string()).map_err(Failure::new)?;
 
@@ -126,13 +126,13 @@ struct Server {
 }
 
 impl Server {
-    fn start(listener: TcpListener, answers: Answers) -> Self {
+    fn start(listener: TcpListener, answers: Answers, limits: http::Limits) -> Self {
         let (stop, stopped) = oneshot::channel();
         let stopped = async {
             // That the other end is dropped is as good a sign.
             let _ = stopped.await;
         };
-        Self { stop, task: tokio::spawn(http::serve(listener, answers, stopped)) }
+        Self { stop, task: tokio::spawn(http::serve(listener, answers, limits, stopped)) }
     }
 
     /// Completes the answers that were begun, as far as their clients take them.
@@ -141,6 +141,7 @@ impl Server {
         // A client that does not read must not keep the process alive.
         if tokio::time::timeout(CLOSE_WITHIN, &mut self.task).await.is_err() {
             self.task.abort();
+            failure::tell("closed connections whose clients do not read");
         }
     }
 }
