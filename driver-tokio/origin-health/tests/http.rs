@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use support::{DEADLINE, Node, wait_for};
 use tempfile::TempDir;
 
@@ -101,12 +102,47 @@ fn a_stream_tells_everything_then_changes_and_ends_with_the_node() {
     assert_eq!((name.as_str(), &rows[0][1]), ("origins", &"shut".into()));
     let down = |(name, rows): &(String, Value)| name == "origins" && rows[0][3] == "down";
     assert!(down(&("origins".to_owned(), rows)) || events.any(|event| down(&event)));
-    // One that never reads does not keep the node from stopping either.
-    let _deaf = ask(&node, "GET /events");
     node.terminate();
     // What the stop itself changes may still be told; then the stream ends.
     events.for_each(drop);
     assert!(node.ended().success());
+}
+
+/// One that never reads does not keep the node from stopping.
+#[test]
+fn a_deaf_client_is_not_waited_for() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("origins.toml");
+    // Longer than what the systems on both sides buffer for a connection: 16 MB.
+    let (rows, filler) = (20_000, "x".repeat(800));
+    let origin = |number| {
+        format!("[[origin]]\nname = \"o{number}\"\nurl = \"http://127.0.0.1:1/{filler}\"\n")
+    };
+    let list = (0..rows).map(origin).collect::<String>();
+    std::fs::write(&path, format!("[defaults]\ninterval = \"24h\"\n{list}")).expect("a file");
+    let mut node = Node::start("lone", &path, &[]);
+    let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    deaf.set_recv_buffer_size(4096).expect("a small buffer");
+    deaf.connect(&node.http.into()).expect("the node listens");
+    let mut deaf = TcpStream::from(deaf);
+    deaf.write_all(b"GET /events HTTP/1.1\r\nhost: node\r\n\r\n").expect("the request is taken");
+    wait_for("the deaf one's seat", || {
+        let (_, _, body) = text(&node, "GET /metrics");
+        (parse(&body)["origin_health_event_streams"] == 1.0).then_some(())
+    });
+    // One that reads gets all of it, twice: by then the other has filled every buffer.
+    for _ in 0..2 {
+        let (_, _, mut stream) = ask(&node, "GET /events");
+        let mut told = 0;
+        while told < rows {
+            let (name, data) = next_event(&mut stream).expect("all origins");
+            told += if name == "origins" { data.as_array().expect("rows").len() } else { 0 };
+        }
+    }
+    node.terminate();
+    assert!(node.ended().success());
+    assert!(node.error_line().contains("clients do not read"), "the bound was reached");
+    drop(deaf);
 }
 
 #[test]
