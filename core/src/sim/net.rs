@@ -137,7 +137,7 @@ pub(super) struct Net {
     usual: Delay,
     /// What holds now, by the number of the fault.
     conditions: BTreeMap<usize, (Links, Condition)>,
-    /// Datagrams until which a burst goes on, by link and fault.
+    /// Whether a burst of losses is on, by fault and link.
     bursts: BTreeMap<(usize, usize, usize), bool>,
     /// An earlier datagram, to splice with.
     earlier: Vec<u8>,

@@ -84,7 +84,7 @@ impl Clock {
     }
 }
 
-/// What holds a node at a place, fault by fault.
+/// A place: its node, if that is up, its past, and what troubles it.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) name: String,
@@ -472,7 +472,8 @@ impl Sim {
         if let Some(cost) =
             spot.find(|trouble| if let Trouble::Slow(cost) = trouble { Some(*cost) } else { None })
         {
-            spot.busy_until = self.now + cost;
+            // A node that starts while it is paused stays so.
+            spot.busy_until = spot.busy_until.max(self.now + cost);
             let at = spot.busy_until;
             self.push(at, What::Resume { place });
         }
