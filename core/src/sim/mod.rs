@@ -22,10 +22,14 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
 mod checked;
+mod draw;
 mod fault;
+mod inputs;
 mod judge;
 mod net;
+mod outputs;
 mod plan;
+mod run;
 mod shrink;
 mod trouble;
 mod view;

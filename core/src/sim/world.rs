@@ -12,12 +12,11 @@ use core::time::Duration;
 use super::checked::Checked;
 use super::fault::{Delay, Fault, Trouble};
 use super::net::{Luck, Net};
-use crate::hash::mix2;
 use crate::time::Instant;
 use crate::{Config, Event, Identity};
 
 /// What a place holds back while its node is busy, if nothing else is said.
-const INBOX: usize = 4_096;
+pub(super) const INBOX: usize = 4_096;
 /// Between the boot epochs of two lives, as microseconds of a wall clock would be.
 const EPOCH: u64 = 1_000_000;
 
@@ -74,7 +73,7 @@ impl Clock {
     }
 
     /// The first true time at which it shows `at` or more.
-    fn when(self, at: Instant) -> Instant {
+    pub(super) fn when(self, at: Instant) -> Instant {
         let nanos = ((at - self.shown).as_nanos() * 1_000_000).div_ceil(self.rate());
         self.base + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
@@ -366,222 +365,5 @@ impl Sim {
                 return touched;
             }
         }
-    }
-
-    /// A datagram reaches a place, and its node unless that is busy.
-    fn arrive(
-        &mut self,
-        place: usize,
-        from: SocketAddr,
-        damaged: bool,
-        mut bytes: Vec<u8>,
-    ) -> Option<usize> {
-        let spot = &mut self.places[place];
-        spot.node.as_ref()?;
-        if spot.has(|trouble| matches!(trouble, Trouble::Deaf)) {
-            self.net.traffic.lost += 1;
-            return None;
-        }
-        if spot.busy_until > self.now {
-            let room =
-                spot.find(
-                    |trouble| if let Trouble::Inbox(room) = trouble { Some(*room) } else { None },
-                );
-            if spot.inbox.len() >= room.unwrap_or(INBOX) {
-                self.net.traffic.overflowed += 1;
-            } else {
-                spot.inbox.push_back((from, bytes, damaged));
-            }
-            return None;
-        }
-        self.net.traffic.delivered += 1;
-        self.trace = mix2(self.trace, crate::hash::stable(&bytes));
-        self.mark(place, 4);
-        let spot = &mut self.places[place];
-        let now = spot.clock.show(self.now);
-        let result = spot.node.as_mut()?.handle_packet(now, from, &mut bytes);
-        assert!(
-            damaged || matches!(result, Ok(()) | Err(crate::PacketError::OwnPacket)),
-            "{} refuses what another node sent: {result:?}",
-            spot.name
-        );
-        self.after_input(place);
-        Some(place)
-    }
-
-    /// A wake-up is due, unless it was put off.
-    fn wake(&mut self, place: usize, at: Instant) -> Option<usize> {
-        let now = self.now;
-        let spot = &mut self.places[place];
-        if spot.wake != Some(at) {
-            return None;
-        }
-        spot.wake = None;
-        if spot.busy_until > now {
-            // What it slept through is done after what has arrived meanwhile.
-            return None;
-        }
-        let shown = spot.clock.show(now);
-        let node = spot.node.as_mut()?;
-        if node.poll_timeout().is_some_and(|due| due <= shown) {
-            node.handle_timeout(shown);
-            spot.idle_wakes = 0;
-            self.mark(place, 5);
-            self.after_input(place);
-            return Some(place);
-        }
-        spot.idle_wakes += 1;
-        assert!(spot.idle_wakes < 1_000, "{} wakes up again and again for nothing", spot.name);
-        self.arm(place);
-        None
-    }
-
-    /// The node at `place` can take input again: what has arrived first, one by one.
-    fn resume(&mut self, place: usize) -> Option<usize> {
-        let spot = &mut self.places[place];
-        if spot.busy_until > self.now {
-            return None;
-        }
-        let Some((from, bytes, damaged)) = spot.inbox.pop_front() else {
-            self.arm(place);
-            return None;
-        };
-        let touched = self.arrive(place, from, damaged, bytes);
-        let at = self.places[place].busy_until.max(self.now);
-        self.push(at, What::Resume { place });
-        touched
-    }
-
-    /// One datagram of noise, and the next one later.
-    fn noise(&mut self, place: usize, fault: usize) -> Option<usize> {
-        let Some(Fault::Node(_, Trouble::Flood(rate))) = self.faults.get(&fault) else {
-            return None;
-        };
-        let pause = Duration::from_secs(1) / (*rate).max(1);
-        self.serial += 1;
-        let mut luck = Luck::new(self.seed ^ 0xf100d, place, self.serial);
-        let len = luck.next() % 200;
-        let bytes = (0..len).map(|_| luck.next() as u8).collect();
-        self.push(self.now + pause, What::Noise { place, fault });
-        self.arrive(place, address(usize::from(u16::MAX), 0), true, bytes)
-    }
-
-    /// Sends what the node owes, takes its events, and notes when it wants to be called.
-    fn after_input(&mut self, place: usize) {
-        let spot = &mut self.places[place];
-        if let Some(cost) =
-            spot.find(|trouble| if let Trouble::Slow(cost) = trouble { Some(*cost) } else { None })
-        {
-            // A node that starts while it is paused stays so.
-            spot.busy_until = spot.busy_until.max(self.now + cost);
-            let at = spot.busy_until;
-            self.push(at, What::Resume { place });
-        }
-        self.send(place);
-        self.take_events(place);
-        self.note_truth(place);
-        self.arm(place);
-    }
-
-    pub(super) fn send(&mut self, place: usize) {
-        let spot = &self.places[place];
-        if spot.has(|trouble| matches!(trouble, Trouble::Blocked)) {
-            return;
-        }
-        let room =
-            spot.find(
-                |trouble| if let Trouble::ShortBuffer(room) = trouble { Some(*room) } else { None },
-            );
-        let room = room.unwrap_or(self.buf.len()).clamp(crate::MIN_DATAGRAM, self.buf.len());
-        let mute = spot.has(|trouble| matches!(trouble, Trouble::Mute));
-        let mut buf = core::mem::take(&mut self.buf);
-        loop {
-            let spot = &mut self.places[place];
-            let Some(node) = &mut spot.node else { break };
-            let Some(sent) = node.poll_transmit(&mut buf[..room]) else { break };
-            spot.sent += 1;
-            let (number, from) = (spot.sent, spot.addr);
-            self.net.traffic.sent += 1;
-            self.net.traffic.bytes += sent.payload.len() as u64;
-            if mute {
-                self.net.traffic.lost += 1;
-            } else {
-                self.post(place, from, sent.to, number, sent.payload);
-            }
-        }
-        self.buf = buf;
-    }
-
-    fn post(&mut self, from: usize, source: SocketAddr, to: SocketAddr, number: u64, bytes: &[u8]) {
-        let Some(&place) = self.by_addr.get(&to) else {
-            self.net.traffic.nowhere += 1;
-            return;
-        };
-        for copy in self.net.carry(self.now, from, place, number, bytes) {
-            let what =
-                What::Arrive { place, from: source, damaged: copy.damaged, bytes: copy.bytes };
-            match copy.at {
-                Some(at) => self.push(at, what),
-                None => self.clogged.push((from, place, what)),
-            }
-        }
-    }
-
-    pub(super) fn take_events(&mut self, place: usize) {
-        let spot = &mut self.places[place];
-        if spot.has(|trouble| matches!(trouble, Trouble::Inattentive)) {
-            return;
-        }
-        let mut left = false;
-        while let Some(event) = spot.node.as_mut().and_then(Checked::poll_event) {
-            left |= matches!(event, Event::LeaveFinished { .. });
-            spot.events.push(event);
-        }
-        if left {
-            self.stop(place, End::Leave);
-        }
-    }
-
-    /// What the node says of itself is the truth about it.
-    fn note_truth(&mut self, place: usize) {
-        let spot = &mut self.places[place];
-        let (Some(node), Some(life)) = (&spot.node, spot.lives.last_mut()) else { return };
-        let me = node.node().swim().me();
-        let epoch = me.identity().boot_epoch;
-        if !life.epochs.contains(&epoch) {
-            // A new boot epoch begins with incarnations of its own.
-            life.epochs.push(epoch);
-            life.incarnation = 0;
-        }
-        life.incarnation = life.incarnation.max(me.incarnation());
-    }
-
-    pub(super) fn arm(&mut self, place: usize) {
-        let late = self.places[place]
-            .find(|trouble| if let Trouble::LateTimers(by) = trouble { Some(*by) } else { None });
-        let spot = &mut self.places[place];
-        let due = spot.node.as_ref().and_then(Checked::poll_timeout);
-        let Some(mut at) = due.map(|due| spot.clock.when(due).max(self.now)) else {
-            spot.wake = None;
-            return;
-        };
-        if let Some(by) = late {
-            at += Luck::new(self.seed ^ 0x1a7e, place, spot.sent).within(by);
-        }
-        at = at.max(spot.busy_until);
-        if spot.wake != Some(at) {
-            spot.wake = Some(at);
-            self.push(at, What::Wake { place });
-        }
-    }
-
-    pub(super) fn push(&mut self, at: Instant, what: What) {
-        self.serial += 1;
-        self.queue.push(Reverse((at, self.serial, what)));
-    }
-
-    fn mark(&mut self, place: usize, what: u64) {
-        let step = mix2(self.now.as_nanos(), (place as u64) << 8 | what);
-        self.trace = mix2(self.trace, step);
     }
 }

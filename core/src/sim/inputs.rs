@@ -1,0 +1,111 @@
+//! What reaches a node: datagrams, wake-ups, noise.
+
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use super::fault::{Fault, Trouble};
+use super::net::Luck;
+use super::world::{INBOX, Sim, What, address};
+use crate::hash::mix2;
+use crate::time::Instant;
+
+impl Sim {
+    /// A datagram reaches a place, and its node unless that is busy.
+    pub(super) fn arrive(
+        &mut self,
+        place: usize,
+        from: SocketAddr,
+        damaged: bool,
+        mut bytes: Vec<u8>,
+    ) -> Option<usize> {
+        let spot = &mut self.places[place];
+        spot.node.as_ref()?;
+        if spot.has(|trouble| matches!(trouble, Trouble::Deaf)) {
+            self.net.traffic.lost += 1;
+            return None;
+        }
+        if spot.busy_until > self.now {
+            let room =
+                spot.find(
+                    |trouble| if let Trouble::Inbox(room) = trouble { Some(*room) } else { None },
+                );
+            if spot.inbox.len() >= room.unwrap_or(INBOX) {
+                self.net.traffic.overflowed += 1;
+            } else {
+                spot.inbox.push_back((from, bytes, damaged));
+            }
+            return None;
+        }
+        self.net.traffic.delivered += 1;
+        self.trace = mix2(self.trace, crate::hash::stable(&bytes));
+        self.mark(place, 4);
+        let spot = &mut self.places[place];
+        let now = spot.clock.show(self.now);
+        let result = spot.node.as_mut()?.handle_packet(now, from, &mut bytes);
+        assert!(
+            damaged || matches!(result, Ok(()) | Err(crate::PacketError::OwnPacket)),
+            "{} refuses what another node sent: {result:?}",
+            spot.name
+        );
+        self.after_input(place);
+        Some(place)
+    }
+
+    /// A wake-up is due, unless it was put off.
+    pub(super) fn wake(&mut self, place: usize, at: Instant) -> Option<usize> {
+        let now = self.now;
+        let spot = &mut self.places[place];
+        if spot.wake != Some(at) {
+            return None;
+        }
+        spot.wake = None;
+        if spot.busy_until > now {
+            // What it slept through is done after what has arrived meanwhile.
+            return None;
+        }
+        let shown = spot.clock.show(now);
+        let node = spot.node.as_mut()?;
+        if node.poll_timeout().is_some_and(|due| due <= shown) {
+            node.handle_timeout(shown);
+            spot.idle_wakes = 0;
+            self.mark(place, 5);
+            self.after_input(place);
+            return Some(place);
+        }
+        spot.idle_wakes += 1;
+        assert!(spot.idle_wakes < 1_000, "{} wakes up again and again for nothing", spot.name);
+        self.arm(place);
+        None
+    }
+
+    /// The node at `place` can take input again: what has arrived first, one by one.
+    pub(super) fn resume(&mut self, place: usize) -> Option<usize> {
+        let spot = &mut self.places[place];
+        if spot.busy_until > self.now {
+            return None;
+        }
+        let Some((from, bytes, damaged)) = spot.inbox.pop_front() else {
+            self.arm(place);
+            return None;
+        };
+        let touched = self.arrive(place, from, damaged, bytes);
+        let at = self.places[place].busy_until.max(self.now);
+        self.push(at, What::Resume { place });
+        touched
+    }
+
+    /// One datagram of noise, and the next one later.
+    pub(super) fn noise(&mut self, place: usize, fault: usize) -> Option<usize> {
+        let Some(Fault::Node(_, Trouble::Flood(rate))) = self.faults.get(&fault) else {
+            return None;
+        };
+        let pause = Duration::from_secs(1) / (*rate).max(1);
+        self.serial += 1;
+        let mut luck = Luck::new(self.seed ^ 0xf100d, place, self.serial);
+        let len = luck.next() % 200;
+        let bytes = (0..len).map(|_| luck.next() as u8).collect();
+        self.push(self.now + pause, What::Noise { place, fault });
+        self.arrive(place, address(usize::from(u16::MAX), 0), true, bytes)
+    }
+}
