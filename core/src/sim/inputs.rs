@@ -95,17 +95,29 @@ impl Sim {
         touched
     }
 
-    /// One datagram of noise, and the next one later.
-    pub(super) fn noise(&mut self, place: usize, fault: usize) -> Option<usize> {
-        let Some(Fault::Node(_, Trouble::Flood(rate))) = self.faults.get(&fault) else {
+    /// A fault does the next of the things that it does again and again.
+    pub(super) fn pulse(&mut self, place: usize, fault: usize, count: u64) -> Option<usize> {
+        let (Fault::Node(_, trouble), luck) = self.faults.get(&fault)?.clone() else {
             return None;
         };
-        let pause = Duration::from_secs(1) / (*rate).max(1);
-        self.serial += 1;
-        let mut luck = Luck::new(self.seed ^ 0xf100d, place, self.serial);
+        let luck = Luck::new(self.seed ^ 0xf100d, place, count).fork(luck);
+        let again = What::Pulse { place, fault, count: count + 1 };
+        if let Trouble::Flood(rate) = trouble {
+            self.push(self.now + pause(rate), again);
+            return self.noise(place, luck);
+        }
+        None
+    }
+
+    /// One datagram of noise.
+    fn noise(&mut self, place: usize, mut luck: Luck) -> Option<usize> {
         let len = luck.next() % 200;
         let bytes = (0..len).map(|_| luck.next() as u8).collect();
-        self.push(self.now + pause, What::Noise { place, fault });
         self.arrive(place, address(usize::from(u16::MAX), 0), true, bytes)
     }
+}
+
+/// Between two pulses, at so many per second.
+fn pause(rate: u32) -> Duration {
+    Duration::from_secs(1) / rate.max(1)
 }

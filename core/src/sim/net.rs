@@ -10,6 +10,8 @@ use crate::time::Instant;
 
 /// Where the tag of the first frame is.
 const FIRST_TAG: usize = 24;
+/// What the luck of a delay is forked by.
+const DELAY: u64 = 0xde1a;
 /// Where Pareto delays are cut off, in multiples of the least.
 const PARETO_CUT: u32 = 10_000;
 
@@ -25,16 +27,21 @@ impl Luck {
         Self { state: mix2(mix2(seed, from as u64), number) }
     }
 
+    /// Luck for one purpose that no other purpose shares.
+    pub(super) fn fork(self, purpose: u64) -> Self {
+        Self { state: mix2(self.state, purpose) }
+    }
+
     pub(super) fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         crate::hash::mix(self.state)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
-    fn permille(&mut self, chance: u32) -> bool {
+    pub(super) fn permille(&mut self, chance: u32) -> bool {
         self.below(1_000) < u64::from(chance)
     }
 
@@ -135,8 +142,8 @@ pub(super) struct Copy {
 pub(super) struct Net {
     seed: u64,
     usual: Delay,
-    /// What holds now, by the number of the fault.
-    conditions: BTreeMap<usize, (Links, Condition)>,
+    /// What holds now, by the number of the fault, with what its luck is forked by.
+    conditions: BTreeMap<usize, (Links, Condition, u64)>,
     /// Whether a burst of losses is on, by fault and link.
     bursts: BTreeMap<(usize, usize, usize), bool>,
     /// An earlier datagram, to splice with.
@@ -156,8 +163,8 @@ impl Net {
         }
     }
 
-    pub(super) fn begin(&mut self, number: usize, links: Links, condition: Condition) {
-        self.conditions.insert(number, (links, condition));
+    pub(super) fn begin(&mut self, number: usize, luck: u64, links: Links, condition: Condition) {
+        self.conditions.insert(number, (links, condition, luck));
     }
 
     pub(super) fn end(&mut self, number: usize) {
@@ -174,14 +181,16 @@ impl Net {
         number: u64,
         bytes: &[u8],
     ) -> Vec<Copy> {
-        let mut luck = Luck::new(self.seed, from, number);
+        let own = Luck::new(self.seed, from, number);
         let mut delay = self.usual;
         let (mut copies, mut clogged) = (Vec::new(), false);
         let mut damage = None;
-        for (&fault, (links, condition)) in &self.conditions {
+        for (&fault, (links, condition, purpose)) in &self.conditions {
             if !links.has(from, to) {
                 continue;
             }
+            // One condition more or less does not shift the luck of the others.
+            let mut luck = own.fork(*purpose);
             let lost = match *condition {
                 Condition::Cut => true,
                 Condition::Loss(permille) => luck.permille(permille),
@@ -213,7 +222,7 @@ impl Net {
                 }
                 Condition::Damage { permille, how } => {
                     if luck.permille(permille) {
-                        damage = Some(how);
+                        damage = Some((how, luck));
                     }
                     false
                 }
@@ -223,41 +232,42 @@ impl Net {
                 return Vec::new();
             }
         }
-        let first = delay.draw(&mut luck).max(Duration::from_nanos(1));
+        let first = delay.draw(&mut own.fork(DELAY)).max(Duration::from_nanos(1));
         self.traffic.duplicated += copies.len() as u64;
         let times = core::iter::once(first).chain(copies.into_iter().map(|later| first + later));
         times
             .enumerate()
             .map(|(copy, after)| {
-                let how = damage.filter(|_| copy == 0);
-                let bytes = self.damaged(&mut luck, bytes, how);
-                Copy { at: (!clogged).then(|| now + after), bytes, damaged: how.is_some() }
+                let damage = damage.filter(|_| copy == 0);
+                let damaged = damage.is_some();
+                let bytes = self.damaged(bytes, damage);
+                Copy { at: (!clogged).then(|| now + after), bytes, damaged }
             })
             .collect()
     }
 
-    fn damaged(&mut self, luck: &mut Luck, bytes: &[u8], how: Option<Damage>) -> Vec<u8> {
+    fn damaged(&mut self, bytes: &[u8], damage: Option<(Damage, Luck)>) -> Vec<u8> {
         let mut copy = bytes.to_vec();
-        match how {
-            None => {
-                if bytes.len() > FIRST_TAG {
-                    self.earlier.clear();
-                    self.earlier.extend_from_slice(bytes);
-                }
-                return copy;
+        let Some((how, mut luck)) = damage else {
+            if bytes.len() > FIRST_TAG {
+                self.earlier.clear();
+                self.earlier.extend_from_slice(bytes);
             }
-            Some(Damage::Flip) => {
+            return copy;
+        };
+        match how {
+            Damage::Flip => {
                 for _ in 0..=luck.below(8) {
                     let at = luck.below(copy.len() as u64) as usize;
                     copy[at] ^= 1 << luck.below(8);
                 }
             }
-            Some(Damage::Cut) => copy.truncate(luck.below(bytes.len() as u64) as usize),
-            Some(Damage::Extend) => {
+            Damage::Cut => copy.truncate(luck.below(bytes.len() as u64) as usize),
+            Damage::Extend => {
                 let more = 1 + luck.below(64);
                 copy.extend((0..more).map(|_| luck.next() as u8));
             }
-            Some(Damage::Splice) => {
+            Damage::Splice => {
                 let half = copy.len() / 2;
                 copy.truncate(half);
                 copy.extend_from_slice(&self.earlier[self.earlier.len() / 2..]);
@@ -274,7 +284,7 @@ mod tests {
 
     fn arrivals(condition: Condition, datagrams: u64) -> (usize, usize, Traffic) {
         let mut net = Net::new(7, Delay::Constant(Duration::from_millis(1)));
-        net.begin(0, Links::all(), condition);
+        net.begin(0, 0, Links::all(), condition);
         let mut arrived = (0, 0);
         for number in 0..datagrams {
             let copies = net.carry(Instant::ZERO, 1, 2, number, &[5; 100]);

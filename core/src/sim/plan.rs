@@ -36,6 +36,8 @@ pub struct Step {
     pub at: Duration,
     /// What.
     pub act: Act,
+    /// What its luck belongs to, so that it does not change when other steps are left out.
+    pub luck: u64,
 }
 
 /// A run that is about to happen, or to happen again.
@@ -94,7 +96,8 @@ impl Plan {
             for _ in 0..=dice.below(4) {
                 let at = dice.time(trouble);
                 let lasts = dice.time(trouble - at);
-                steps.push(Step { at, act: Act::Fault(fault(&mut dice, class, nodes), lasts) });
+                let act = Act::Fault(fault(&mut dice, class, nodes), lasts);
+                steps.push(Step { at, act, luck: dice.0.next() });
             }
         }
         for _ in 0..dice.below(40) {
@@ -105,7 +108,7 @@ impl Plan {
                 2 => Act::PutOver(place, key),
                 _ => Act::Put(place, key),
             };
-            steps.push(Step { at, act });
+            steps.push(Step { at, act, luck: 0 });
         }
         steps.sort_by_key(|step| step.at);
         let calm = Duration::from_secs(120);

@@ -138,7 +138,7 @@ impl<'p> Run<'p> {
     fn act(&mut self, step: &Step) -> Result<(), Violation> {
         match &step.act {
             Act::Fault(fault, lasts) => {
-                let number = self.sim.begin(fault.clone());
+                let number = self.sim.begin_with(fault.clone(), step.luck);
                 self.ends.push((step.at + *lasts, number));
             }
             Act::Put(place, key) => self.write(*place, *key, true, false)?,

@@ -9,12 +9,18 @@ use crate::time::Instant;
 impl Sim {
     /// A fault begins. Returns its number, by which it is ended.
     pub fn begin(&mut self, fault: Fault) -> usize {
+        self.begin_with(fault, self.next_fault as u64)
+    }
+
+    /// The same, with the number that its luck belongs to: what it does by chance is the same
+    /// whichever faults began before it.
+    pub fn begin_with(&mut self, fault: Fault, luck: u64) -> usize {
         let number = self.next_fault;
         self.next_fault += 1;
         *self.met.entry(fault.class()).or_default() += 1;
         match &fault {
             Fault::Link(links, condition) => {
-                self.net.begin(number, links.clone(), condition.clone());
+                self.net.begin(number, luck, links.clone(), condition.clone());
             }
             Fault::Node(nodes, trouble) => {
                 for place in self.places_of(nodes) {
@@ -22,13 +28,13 @@ impl Sim {
                 }
             }
         }
-        self.faults.insert(number, fault);
+        self.faults.insert(number, (fault, luck));
         number
     }
 
     /// The fault of that number is over.
     pub fn end(&mut self, number: usize) {
-        let Some(fault) = self.faults.remove(&number) else { return };
+        let Some((fault, _)) = self.faults.remove(&number) else { return };
         match fault {
             Fault::Link(links, condition) => {
                 self.net.end(number);
@@ -82,7 +88,7 @@ impl Sim {
             Trouble::Leave => {
                 self.with(place, |node, now| node.leave(now));
             }
-            Trouble::Flood(_) => self.push(now, What::Noise { place, fault: number }),
+            Trouble::Flood(_) => self.push(now, What::Pulse { place, fault: number, count: 0 }),
             Trouble::Slow(_)
             | Trouble::Deaf
             | Trouble::Mute

@@ -119,10 +119,24 @@ impl Place {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum What {
-    Arrive { place: usize, from: SocketAddr, damaged: bool, bytes: Vec<u8> },
-    Wake { place: usize },
-    Resume { place: usize },
-    Noise { place: usize, fault: usize },
+    Arrive {
+        place: usize,
+        from: SocketAddr,
+        damaged: bool,
+        bytes: Vec<u8>,
+    },
+    Wake {
+        place: usize,
+    },
+    Resume {
+        place: usize,
+    },
+    /// Something that a fault does again and again.
+    Pulse {
+        place: usize,
+        fault: usize,
+        count: u64,
+    },
 }
 
 /// A cluster under virtual time: a pure function of its seed and of what is asked of it.
@@ -161,7 +175,8 @@ pub struct Sim {
     pub(super) net: Net,
     /// Datagrams held back by clogs, with the links that hold them.
     pub(super) clogged: Vec<(usize, usize, What)>,
-    pub(super) faults: BTreeMap<usize, Fault>,
+    /// With what the luck of each belongs to.
+    pub(super) faults: BTreeMap<usize, (Fault, u64)>,
     pub(super) next_fault: usize,
     /// Met so far, by class.
     pub(super) met: BTreeMap<&'static str, u64>,
@@ -358,7 +373,7 @@ impl Sim {
                 }
                 What::Wake { place } => self.wake(place, at),
                 What::Resume { place } => self.resume(place),
-                What::Noise { place, fault } => self.noise(place, fault),
+                What::Pulse { place, fault, count } => self.pulse(place, fault, count),
             };
             if touched.is_some() {
                 self.inputs += 1;
