@@ -11,7 +11,7 @@ use crate::id::{Identity, NodeId};
 use crate::map::{self, Context, Dot, InsertError, Map, ReplicaId, Sibling};
 use crate::swim::{self, Member, Swim};
 use crate::time::Instant;
-use crate::wire::{self, MIN_DATAGRAM, PacketError, Writer};
+use crate::wire::{self, MIN_DATAGRAM, PacketError, Sender, Writer};
 
 /// A datagram to send: the first `payload.len()` bytes of the buffer that was polled into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -407,16 +407,8 @@ impl Node {
         from: SocketAddr,
         packet: &[u8],
     ) -> Result<(), PacketError> {
-        let (sender, frames) = wire::open(packet, self.cluster)?;
+        let (sender, frames) = Self::check(packet, self.cluster)?;
         self.swim.check_sender(sender)?;
-        let mut check = frames;
-        while let Some((tag, body)) = check.next()? {
-            if map::owns(tag) {
-                Map::check_frame(tag, body)?;
-            } else {
-                Swim::check_frame(tag, body)?;
-            }
-        }
         self.swim.apply(now, from, sender, frames);
         // Membership first: what the packet tells about its sender decides whether it is a peer.
         self.drain_swim(now);
@@ -425,6 +417,23 @@ impl Node {
         }
         self.settle(now);
         Ok(())
+    }
+
+    /// Whether a packet is a correct one of that cluster, to its last byte.
+    pub(crate) fn check(
+        packet: &[u8],
+        cluster: u32,
+    ) -> Result<(Sender, wire::Frames<'_>), PacketError> {
+        let (sender, frames) = wire::open(packet, cluster)?;
+        let mut check = frames;
+        while let Some((tag, body)) = check.next()? {
+            if map::owns(tag) {
+                Map::check_frame(tag, body)?;
+            } else {
+                Swim::check_frame(tag, body)?;
+            }
+        }
+        Ok((sender, frames))
     }
 
     /// Brings the view and the map's peers in step with membership, and queues all events for the

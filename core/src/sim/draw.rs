@@ -52,6 +52,15 @@ pub(super) fn fault(dice: &mut Dice, class: usize, nodes: usize) -> Fault {
     let millis = |dice: &mut Dice, most: usize| ms(1 + dice.below(most) as u64);
     let condition = match Fault::CLASSES[class] {
         "partition" => return Fault::Link(Links::around(&dice.some(nodes)), Condition::Cut),
+        "isolation" => {
+            let links = Links::around(&Nodes::one(dice.below(nodes)));
+            return Fault::Link(links, Condition::Cut);
+        }
+        "ring only" => Condition::Ring(nodes),
+        "bridge node" => Condition::Bridge { side: dice.some(nodes), bridge: dice.below(nodes) },
+        "partial mesh" => Condition::Mesh(dice.permille()),
+        "flapping" => Condition::Flap(millis(dice, 2_000).max(ms(20))),
+        "first packets lost" => Condition::First(1 + dice.below(20) as u32),
         "one-way cut" => {
             let links = Links::one_way(dice.some(nodes), dice.some(nodes));
             return Fault::Link(links, Condition::Cut);
@@ -76,11 +85,22 @@ pub(super) fn fault(dice: &mut Dice, class: usize, nodes: usize) -> Fault {
             let one_in = 2 + dice.below(50) as u32;
             Condition::Delay(Delay::Bimodal { usual: ms(1), stall: ms(2_000), one_in })
         }
+        "asymmetric delay" => Condition::Delay(Delay::PerLink(millis(dice, 400))),
         "clog and release" => Condition::Clog,
         "flipped bits" => damage(dice, Damage::Flip),
         "truncation" => damage(dice, Damage::Cut),
         "extension" => damage(dice, Damage::Extend),
         "splicing" => damage(dice, Damage::Splice),
+        "lies under a right checksum" => damage(dice, Damage::Lie),
+        "damage in bursts" => {
+            let how = [Damage::Flip, Damage::Cut, Damage::Extend, Damage::Splice, Damage::Lie];
+            let how = how[dice.below(how.len())];
+            Condition::DamageBursts {
+                permille: dice.permille() / 2,
+                mean: 1 + dice.below(50) as u32,
+                how,
+            }
+        }
         class => {
             let (mut nodes, trouble) = (dice.some(nodes), trouble(dice, class));
             if let (Nodes::Only(places), Trouble::Death | Trouble::Move) = (&mut nodes, &trouble) {

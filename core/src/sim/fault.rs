@@ -104,6 +104,8 @@ pub enum Delay {
         /// How seldom.
         one_in: u32,
     },
+    /// On each directed link always the same, anything up to this: there and back take different times.
+    PerLink(Duration),
 }
 
 /// How bytes are damaged.
@@ -118,6 +120,9 @@ pub enum Damage {
     Extend,
     /// The second half is that of an earlier datagram.
     Splice,
+    /// A length, a count, a tag or another field lies so that nothing can be made of it, at any depth,
+    /// and the checksum is right.
+    Lie,
 }
 
 /// What a link does to datagrams. Chances are in thousandths.
@@ -126,6 +131,21 @@ pub enum Damage {
 pub enum Condition {
     /// Nothing arrives.
     Cut,
+    /// Of so many nodes, only neighbours hear each other: 0 and 1, 1 and 2, …, the last and 0.
+    Ring(usize),
+    /// Only the bridge hears, and is heard by, both these and the others.
+    Bridge {
+        /// One side.
+        side: Nodes,
+        /// The node that is on both.
+        bridge: usize,
+    },
+    /// Each pair of nodes is cut off from each other with this chance, for the whole time.
+    Mesh(u32),
+    /// Nothing arrives in every second half of this period.
+    Flap(Duration),
+    /// The first so many datagrams of each link are lost.
+    First(u32),
     /// Each datagram is lost with this chance.
     Loss(u32),
     /// Losses come in bursts (Gilbert and Elliott): `mean` datagrams long on average, and in all this
@@ -160,6 +180,15 @@ pub enum Condition {
     Damage {
         /// Share that is damaged.
         permille: u32,
+        /// How.
+        how: Damage,
+    },
+    /// Damage comes in bursts, as losses do in [`Condition::Bursts`].
+    DamageBursts {
+        /// Share that is damaged.
+        permille: u32,
+        /// Datagrams in a burst, on average.
+        mean: u32,
         /// How.
         how: Damage,
     },
@@ -221,8 +250,16 @@ impl Fault {
     pub const fn class(&self) -> &'static str {
         match self {
             Self::Link(links, condition) => match condition {
-                Condition::Cut if links.both_ways => "partition",
+                Condition::Cut if links.both_ways => {
+                    let alone = matches!(&links.from, Nodes::Only(places) if places.len() == 1);
+                    if alone { "isolation" } else { "partition" }
+                }
                 Condition::Cut => "one-way cut",
+                Condition::Ring(_) => "ring only",
+                Condition::Bridge { .. } => "bridge node",
+                Condition::Mesh(_) => "partial mesh",
+                Condition::Flap(_) => "flapping",
+                Condition::First(_) => "first packets lost",
                 Condition::Loss(_) => "loss",
                 Condition::Bursts { .. } => "loss in bursts",
                 Condition::Mtu(_) => "small mtu",
@@ -233,11 +270,14 @@ impl Fault {
                 Condition::Delay(Delay::Exponential(_)) => "exponential delay",
                 Condition::Delay(Delay::Pareto(_)) => "pareto delay",
                 Condition::Delay(Delay::Bimodal { .. }) => "stalls on the way",
+                Condition::Delay(Delay::PerLink(_)) => "asymmetric delay",
                 Condition::Clog => "clog and release",
                 Condition::Damage { how: Damage::Flip, .. } => "flipped bits",
                 Condition::Damage { how: Damage::Cut, .. } => "truncation",
                 Condition::Damage { how: Damage::Extend, .. } => "extension",
                 Condition::Damage { how: Damage::Splice, .. } => "splicing",
+                Condition::Damage { how: Damage::Lie, .. } => "lies under a right checksum",
+                Condition::DamageBursts { .. } => "damage in bursts",
             },
             Self::Node(_, trouble) => match trouble {
                 Trouble::Pause => "pause",
@@ -264,7 +304,13 @@ impl Fault {
     /// All classes, for the check that none was left out.
     pub const CLASSES: &'static [&'static str] = &[
         "partition",
+        "isolation",
         "one-way cut",
+        "ring only",
+        "bridge node",
+        "partial mesh",
+        "flapping",
+        "first packets lost",
         "loss",
         "loss in bursts",
         "small mtu",
@@ -275,11 +321,14 @@ impl Fault {
         "exponential delay",
         "pareto delay",
         "stalls on the way",
+        "asymmetric delay",
         "clog and release",
         "flipped bits",
         "truncation",
         "extension",
         "splicing",
+        "lies under a right checksum",
+        "damage in bursts",
         "pause",
         "slow node",
         "deaf node",

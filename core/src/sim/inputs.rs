@@ -5,8 +5,9 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::fault::{Fault, Trouble};
-use super::net::Luck;
+use super::net::{Expect, Luck};
 use super::world::{INBOX, Sim, What, address};
+use crate::PacketError;
 use crate::hash::mix2;
 use crate::time::Instant;
 
@@ -16,7 +17,7 @@ impl Sim {
         &mut self,
         place: usize,
         from: SocketAddr,
-        damaged: bool,
+        expect: Expect,
         mut bytes: Vec<u8>,
     ) -> Option<usize> {
         let spot = &mut self.places[place];
@@ -33,7 +34,7 @@ impl Sim {
             if spot.inbox.len() >= room.unwrap_or(INBOX) {
                 self.net.traffic.overflowed += 1;
             } else {
-                spot.inbox.push_back((from, bytes, damaged));
+                spot.inbox.push_back((from, bytes, expect));
             }
             return None;
         }
@@ -43,11 +44,13 @@ impl Sim {
         let spot = &mut self.places[place];
         let now = spot.clock.show(self.now);
         let result = spot.node.as_mut()?.handle_packet(now, from, &mut bytes);
-        assert!(
-            damaged || matches!(result, Ok(()) | Err(crate::PacketError::OwnPacket)),
-            "{} refuses what another node sent: {result:?}",
-            spot.name
-        );
+        let name = &spot.name;
+        match (expect, result) {
+            (Expect::Whole, Ok(()) | Err(PacketError::OwnPacket)) | (Expect::Damaged, _) => {}
+            (Expect::Whole, _) => panic!("{name} refuses what another node sent: {result:?}"),
+            (Expect::Lie, Ok(())) => panic!("{name} takes what cannot be: {bytes:?}"),
+            (Expect::Lie, Err(cause)) => *self.met.entry(refusal(cause)).or_default() += 1,
+        }
         self.after_input(place);
         Some(place)
     }
@@ -85,11 +88,11 @@ impl Sim {
         if spot.busy_until > self.now {
             return None;
         }
-        let Some((from, bytes, damaged)) = spot.inbox.pop_front() else {
+        let Some((from, bytes, expect)) = spot.inbox.pop_front() else {
             self.arm(place);
             return None;
         };
-        let touched = self.arrive(place, from, damaged, bytes);
+        let touched = self.arrive(place, from, expect, bytes);
         let at = self.places[place].busy_until.max(self.now);
         self.push(at, What::Resume { place });
         touched
@@ -113,11 +116,28 @@ impl Sim {
     fn noise(&mut self, place: usize, mut luck: Luck) -> Option<usize> {
         let len = luck.next() % 200;
         let bytes = (0..len).map(|_| luck.next() as u8).collect();
-        self.arrive(place, address(usize::from(u16::MAX), 0), true, bytes)
+        let from = address(usize::from(u16::MAX), 0);
+        self.arrive(place, from, Expect::Damaged, bytes)
     }
 }
 
 /// Between two pulses, at so many per second.
 fn pause(rate: u32) -> Duration {
     Duration::from_secs(1) / rate.max(1)
+}
+
+/// The causes of refusals, as they are counted.
+const fn refusal(cause: PacketError) -> &'static str {
+    match cause {
+        PacketError::Truncated => "refused: truncated",
+        PacketError::BadMagic => "refused: bad magic",
+        PacketError::UnsupportedVersion => "refused: unsupported version",
+        PacketError::Sealed => "refused: sealed",
+        PacketError::WrongCluster => "refused: wrong cluster",
+        PacketError::BadChecksum => "refused: bad checksum",
+        PacketError::UnknownFrame => "refused: unknown frame",
+        PacketError::Malformed => "refused: malformed",
+        PacketError::LimitExceeded => "refused: limit exceeded",
+        PacketError::OwnPacket => "refused: own packet",
+    }
 }

@@ -22,6 +22,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
 mod checked;
+mod damage;
 mod draw;
 mod fault;
 mod inputs;

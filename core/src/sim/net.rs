@@ -9,7 +9,7 @@ use crate::hash::mix2;
 use crate::time::Instant;
 
 /// Where the tag of the first frame is.
-const FIRST_TAG: usize = 24;
+pub(super) const FIRST_TAG: usize = 24;
 /// What the luck of a delay is forked by.
 const DELAY: u64 = 0xde1a;
 /// Where Pareto delays are cut off, in multiples of the least.
@@ -81,6 +81,7 @@ impl Delay {
     fn draw(self, luck: &mut Luck) -> Duration {
         match self {
             Self::Constant(time) => time,
+            Self::PerLink(most) => luck.within(most),
             Self::Uniform(least, most) => least + luck.within(most.saturating_sub(least)),
             Self::Exponential(mean) => scaled(mean, luck.exponential()),
             Self::Pareto(least) => {
@@ -107,6 +108,15 @@ fn scaled(time: Duration, factor: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
+/// Whether the next datagram is in a burst, of `mean` on average and this share of all (Gilbert and
+/// Elliott).
+fn burst(on: &mut bool, luck: &mut Luck, permille: u32, mean: u32) -> bool {
+    let leave = 1_000 / mean.max(1);
+    let enter = leave * permille / 1_000_u32.saturating_sub(permille).max(1);
+    *on = if *on { !luck.permille(leave) } else { luck.permille(enter) };
+    *on
+}
+
 /// What was done to datagrams, by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -129,13 +139,24 @@ pub struct Traffic {
     pub overflowed: u64,
 }
 
+/// What a node must make of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Expect {
+    /// A node wrote it just so: it is accepted.
+    Whole,
+    /// Damaged by accident: whatever it is now.
+    Damaged,
+    /// Impossible under a right checksum: it is refused.
+    Lie,
+}
+
 /// A copy of a datagram and when it arrives.
 #[derive(Debug)]
 pub(super) struct Copy {
     /// `None`: when the clog is over.
     pub(super) at: Option<Instant>,
     pub(super) bytes: Vec<u8>,
-    pub(super) damaged: bool,
+    pub(super) expect: Expect,
 }
 
 #[derive(Debug)]
@@ -144,8 +165,10 @@ pub(super) struct Net {
     usual: Delay,
     /// What holds now, by the number of the fault, with what its luck is forked by.
     conditions: BTreeMap<usize, (Links, Condition, u64)>,
-    /// Whether a burst of losses is on, by fault and link.
+    /// Whether a burst is on, by fault and link.
     bursts: BTreeMap<(usize, usize, usize), bool>,
+    /// Datagrams so far, by fault and link.
+    counts: BTreeMap<(usize, usize, usize), u32>,
     /// An earlier datagram, to splice with.
     earlier: Vec<u8>,
     pub(super) traffic: Traffic,
@@ -158,6 +181,7 @@ impl Net {
             usual,
             conditions: BTreeMap::new(),
             bursts: BTreeMap::new(),
+            counts: BTreeMap::new(),
             earlier: Vec::new(),
             traffic: Traffic::default(),
         }
@@ -170,6 +194,7 @@ impl Net {
     pub(super) fn end(&mut self, number: usize) {
         self.conditions.remove(&number);
         self.bursts.retain(|(of, ..), _| *of != number);
+        self.counts.retain(|(of, ..), _| *of != number);
     }
 
     /// The `number`-th datagram of `from`, on its way to `to`: the copies of it that arrive.
@@ -193,14 +218,31 @@ impl Net {
             let mut luck = own.fork(*purpose);
             let lost = match *condition {
                 Condition::Cut => true,
+                Condition::Ring(nodes) => {
+                    let apart = from.abs_diff(to);
+                    apart > 1 && apart + 1 != nodes
+                }
+                Condition::Bridge { ref side, bridge } => {
+                    from != bridge && to != bridge && side.has(from) != side.has(to)
+                }
+                Condition::Mesh(permille) => {
+                    let pair = Luck::new(*purpose, from.min(to), from.max(to) as u64);
+                    pair.fork(0).permille(permille)
+                }
+                Condition::Flap(period) => {
+                    let phase = Luck::new(*purpose, 0, 0).next() % nanos(period).max(1);
+                    let half = nanos(period / 2).max(1);
+                    (now.as_nanos().wrapping_add(phase) / half).is_multiple_of(2)
+                }
                 Condition::Loss(permille) => luck.permille(permille),
                 Condition::Bursts { permille, mean } => {
                     let bad = self.bursts.entry((fault, from, to)).or_default();
-                    // The chances to enter and to leave that give this mean and this share.
-                    let leave = 1_000 / mean.max(1);
-                    let enter = leave * permille / 1_000_u32.saturating_sub(permille).max(1);
-                    *bad = if *bad { !luck.permille(leave) } else { luck.permille(enter) };
-                    *bad
+                    burst(bad, &mut luck, permille, mean)
+                }
+                Condition::First(most) => {
+                    let gone = self.counts.entry((fault, from, to)).or_default();
+                    *gone += 1;
+                    *gone <= most
                 }
                 Condition::Mtu(most) => bytes.len() > most,
                 Condition::Kind { tag, permille } => {
@@ -210,6 +252,10 @@ impl Net {
                     if luck.permille(permille) {
                         copies.push(luck.within(within));
                     }
+                    false
+                }
+                Condition::Delay(Delay::PerLink(most)) => {
+                    delay = Delay::Constant(Luck::new(*purpose, from, to as u64).within(most));
                     false
                 }
                 Condition::Delay(other) => {
@@ -222,6 +268,13 @@ impl Net {
                 }
                 Condition::Damage { permille, how } => {
                     if luck.permille(permille) {
+                        damage = Some((how, luck));
+                    }
+                    false
+                }
+                Condition::DamageBursts { permille, mean, how } => {
+                    let bad = self.bursts.entry((fault, from, to)).or_default();
+                    if burst(bad, &mut luck, permille, mean) {
                         damage = Some((how, luck));
                     }
                     false
@@ -239,47 +292,33 @@ impl Net {
             .enumerate()
             .map(|(copy, after)| {
                 let damage = damage.filter(|_| copy == 0);
-                let damaged = damage.is_some();
+                let expect = match damage {
+                    None => Expect::Whole,
+                    Some((Damage::Lie, _)) => Expect::Lie,
+                    Some(_) => Expect::Damaged,
+                };
                 let bytes = self.damaged(bytes, damage);
-                Copy { at: (!clogged).then(|| now + after), bytes, damaged }
+                Copy { at: (!clogged).then(|| now + after), bytes, expect }
             })
             .collect()
     }
 
     fn damaged(&mut self, bytes: &[u8], damage: Option<(Damage, Luck)>) -> Vec<u8> {
-        let mut copy = bytes.to_vec();
         let Some((how, mut luck)) = damage else {
             if bytes.len() > FIRST_TAG {
                 self.earlier.clear();
                 self.earlier.extend_from_slice(bytes);
             }
-            return copy;
+            return bytes.to_vec();
         };
-        match how {
-            Damage::Flip => {
-                for _ in 0..=luck.below(8) {
-                    let at = luck.below(copy.len() as u64) as usize;
-                    copy[at] ^= 1 << luck.below(8);
-                }
-            }
-            Damage::Cut => copy.truncate(luck.below(bytes.len() as u64) as usize),
-            Damage::Extend => {
-                let more = 1 + luck.below(64);
-                copy.extend((0..more).map(|_| luck.next() as u8));
-            }
-            Damage::Splice => {
-                let half = copy.len() / 2;
-                copy.truncate(half);
-                copy.extend_from_slice(&self.earlier[self.earlier.len() / 2..]);
-            }
-        }
         self.traffic.damaged += 1;
-        copy
+        how.apply(bytes, &mut luck, &self.earlier)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::fault::Nodes;
     use super::*;
 
     fn arrivals(condition: Condition, datagrams: u64) -> (usize, usize, Traffic) {
@@ -301,6 +340,7 @@ mod tests {
         assert_eq!(traffic.lost, 100_000 - once as u64);
         let (in_bursts, ..) = arrivals(Condition::Bursts { permille: 250, mean: 20 }, 100_000);
         assert!((70_000..80_000).contains(&in_bursts), "{in_bursts}");
+        assert_eq!(arrivals(Condition::First(3), 10).0, 7);
         assert_eq!(arrivals(Condition::Mtu(99), 10).0, 0);
         assert_eq!(arrivals(Condition::Mtu(100), 10).0, 10);
         assert_eq!(arrivals(Condition::Kind { tag: 5, permille: 1_000 }, 10).0, 0);
@@ -317,6 +357,43 @@ mod tests {
             let (_, all, traffic) = arrivals(Condition::Damage { permille: 1_000, how }, 100);
             assert_eq!((all, traffic.damaged), (100, 100));
         }
+        let bursts = Condition::DamageBursts { permille: 250, mean: 20, how: Damage::Flip };
+        let (_, all, traffic) = arrivals(bursts, 100_000);
+        assert_eq!(all, 100_000);
+        assert!((20_000..30_000).contains(&traffic.damaged), "{}", traffic.damaged);
+    }
+
+    /// Which of the links between five places work.
+    fn open(condition: &Condition, now: Instant) -> Vec<(usize, usize)> {
+        let mut net = Net::new(7, Delay::Constant(Duration::from_millis(1)));
+        net.begin(0, 9, Links::all(), condition.clone());
+        let pairs = (0..5).flat_map(|from| (0..from).map(move |to| (to, from)));
+        let both = pairs.filter(|&(a, b)| {
+            let there = net.carry(now, a, b, 1, &[5; 100]).len();
+            assert_eq!(there, net.carry(now, b, a, 1, &[5; 100]).len(), "both ways or neither");
+            there == 1
+        });
+        both.collect()
+    }
+
+    #[test]
+    fn partitions_have_their_shapes() {
+        assert_eq!(
+            open(&Condition::Ring(5), Instant::ZERO),
+            [(0, 1), (1, 2), (2, 3), (0, 4), (3, 4)]
+        );
+        let bridge = Condition::Bridge { side: Nodes::Only([0, 1].into()), bridge: 4 };
+        let expected = [(0, 1), (2, 3), (0, 4), (1, 4), (2, 4), (3, 4)];
+        assert_eq!(open(&bridge, Instant::ZERO), expected);
+        let mesh = open(&Condition::Mesh(500), Instant::ZERO);
+        assert!((1..10).contains(&mesh.len()), "{mesh:?}");
+        assert_eq!(open(&Condition::Mesh(500), Instant::from_nanos(5)), mesh);
+        let flap = Condition::Flap(Duration::from_secs(1));
+        let ups = (0..100).filter(|tenth| {
+            let at = Instant::from_nanos(tenth * 100_000_000);
+            !open(&flap, at).is_empty()
+        });
+        assert_eq!(ups.count(), 50);
     }
 
     #[test]

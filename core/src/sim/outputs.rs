@@ -64,8 +64,7 @@ impl Sim {
             return;
         };
         for copy in self.net.carry(self.now, from, place, number, bytes) {
-            let what =
-                What::Arrive { place, from: source, damaged: copy.damaged, bytes: copy.bytes };
+            let what = What::Arrive { place, from: source, expect: copy.expect, bytes: copy.bytes };
             match copy.at {
                 Some(at) => self.push(at, what),
                 None => self.clogged.push((from, place, what)),

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use super::checked::Checked;
 use super::fault::{Delay, Fault, Trouble};
-use super::net::{Luck, Net};
+use super::net::{Expect, Luck, Net};
 use crate::time::Instant;
 use crate::{Config, Event, Identity};
 
@@ -97,7 +97,7 @@ pub(super) struct Place {
     /// Until then it takes no input.
     pub(super) busy_until: Instant,
     /// What arrived meanwhile.
-    pub(super) inbox: VecDeque<(SocketAddr, Vec<u8>, bool)>,
+    pub(super) inbox: VecDeque<(SocketAddr, Vec<u8>, Expect)>,
     pub(super) troubles: BTreeMap<usize, Trouble>,
     /// Datagrams sent, which numbers their luck.
     pub(super) sent: u64,
@@ -122,7 +122,7 @@ pub(super) enum What {
     Arrive {
         place: usize,
         from: SocketAddr,
-        damaged: bool,
+        expect: Expect,
         bytes: Vec<u8>,
     },
     Wake {
@@ -368,8 +368,8 @@ impl Sim {
             let Reverse((at, _, what)) = self.queue.pop()?;
             self.now = self.now.max(at);
             let touched = match what {
-                What::Arrive { place, from, damaged, bytes } => {
-                    self.arrive(place, from, damaged, bytes)
+                What::Arrive { place, from, expect, bytes } => {
+                    self.arrive(place, from, expect, bytes)
                 }
                 What::Wake { place } => self.wake(place, at),
                 What::Resume { place } => self.resume(place),
