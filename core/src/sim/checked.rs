@@ -207,6 +207,9 @@ impl Checked {
         if !self.node.swim().me().is_live() {
             // A leaver is out of its own list at once, without an event to itself.
             self.folded.remove(&self.node.id());
+        } else if let Some(boot) = self.folded.get_mut(&self.node.id()) {
+            // Nor is there one when it adopts a higher boot epoch in the join handshake.
+            *boot = self.node.identity().boot_epoch;
         }
         let (swim, map) = (&self.config.swim, &self.config.map);
         let health = self.node.swim().local_health();
