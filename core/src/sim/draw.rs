@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::fault::{Condition, Damage, Delay, Fault, Links, Nodes, Trouble};
+use super::fault::{Condition, Damage, Delay, Fault, Links, Moment, Nodes, Trouble};
 use super::net::Luck;
 
 /// Random choices of a plan.
@@ -103,9 +103,17 @@ pub(super) fn fault(dice: &mut Dice, class: usize, nodes: usize) -> Fault {
         }
         class => {
             let (mut nodes, trouble) = (dice.some(nodes), trouble(dice, class));
-            if let (Nodes::Only(places), Trouble::Death | Trouble::Move) = (&mut nodes, &trouble) {
+            if let Nodes::Only(places) = &mut nodes {
                 // Who starts without state needs one seed that is where it was.
-                places.retain(|&place| place != 0);
+                if matches!(trouble, Trouble::Death | Trouble::Move) {
+                    places.retain(|&place| place > 0);
+                }
+                if matches!(trouble, Trouble::Rebind { lasting: true, .. }) {
+                    places.retain(|&place| place > 1);
+                }
+            }
+            if matches!(trouble, Trouble::Restart(_) | Trouble::RollingRestart(_)) {
+                nodes = Nodes::All;
             }
             return Fault::Node(nodes, trouble);
         }
@@ -126,14 +134,29 @@ fn trouble(dice: &mut Dice, class: &str) -> Trouble {
         "mute node" => Trouble::Mute,
         "clock rate" => Trouble::ClockRate(dice.below(200_001) as i32 - 100_000),
         "clock leap" => {
-            let most = if dice.one_in(4) { 400_000_000 } else { 10_000 };
-            Trouble::ClockLeap(millis(dice, most))
+            // A day is where the dead are forgotten.
+            let day = Duration::from_secs(24 * 3_600);
+            match dice.below(6) {
+                0 => Trouble::ClockLeap(dice.time(day * 365)),
+                1 => Trouble::ClockLeap(dice.time(day * 5)),
+                _ => Trouble::ClockLeap(millis(dice, 10_000)),
+            }
         }
         "clock back" => Trouble::ClockBack(millis(dice, 5_000)),
         "late timers" => Trouble::LateTimers(millis(dice, 500)),
         "death" => Trouble::Death,
         "leave" => Trouble::Leave,
         "address change" => Trouble::Move,
+        "crash while joining" => Trouble::CrashDuring(Moment::Joining, 1 + dice.below(4) as u32),
+        "crash while leaving" => Trouble::CrashDuring(Moment::Leaving, 1 + dice.below(8) as u32),
+        "crash while sending" => Trouble::CrashDuring(Moment::Sending, 1 + dice.below(4) as u32),
+        "mass restart" => Trouble::Restart(Duration::from_millis(200)),
+        "rolling restart" => Trouble::RollingRestart(millis(dice, 2_000)),
+        "wall clock back" => Trouble::WallClockBack(dice.time(Duration::from_secs(1_000))),
+        "rebinding, old address gone" => Trouble::Rebind { hidden: true, lasting: false },
+        "rebinding for ever" => Trouble::Rebind { hidden: false, lasting: true },
+        "rebinding" => Trouble::Rebind { hidden: false, lasting: false },
+        "small outbox" => Trouble::SmallOutbox(2 + dice.below(19) as u32),
         "blocked socket" => Trouble::Blocked,
         "events not taken" => Trouble::Inattentive,
         "small inbox" => Trouble::Inbox(2 + dice.below(19)),

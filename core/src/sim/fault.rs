@@ -194,6 +194,18 @@ pub enum Condition {
     },
 }
 
+/// When a node dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Moment {
+    /// So many inputs after a start, unless it has met somebody by then.
+    Joining,
+    /// So many inputs after it began to leave.
+    Leaving,
+    /// With so many datagrams of a longer train on their way.
+    Sending,
+}
+
 /// What is wrong with a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -222,12 +234,32 @@ pub enum Trouble {
     Leave,
     /// It dies and starts at another address when the trouble ends.
     Move,
+    /// It dies at such a moment, after so many of its inputs or datagrams, and starts without state when
+    /// the trouble ends.
+    CrashDuring(Moment, u32),
+    /// It dies, and starts without state at some time within this.
+    Restart(Duration),
+    /// One node after the other, each after this time, dies and starts without state at half of it.
+    RollingRestart(Duration),
+    /// It dies, and when the trouble ends it starts without state by a wall clock that is behind by this:
+    /// with a boot epoch that may be lower than that of the life before.
+    WallClockBack(Duration),
+    /// Its datagrams arrive under another source than its address, as behind a NAT that has chosen a new
+    /// port.
+    Rebind {
+        /// What is sent to its own address does not arrive meanwhile.
+        hidden: bool,
+        /// The source stays another one after the trouble.
+        lasting: bool,
+    },
     /// Its socket takes nothing: datagrams stay owed.
     Blocked,
     /// The application takes no events.
     Inattentive,
     /// Its receive buffer holds this many datagrams while it is slow or paused; more are lost.
     Inbox(usize),
+    /// Its socket takes this many datagrams, and more only when those have left: the rest stays owed.
+    SmallOutbox(u32),
     /// The buffer that datagrams are written to has just this many bytes.
     ShortBuffer(usize),
     /// So many datagrams of noise arrive per second.
@@ -292,6 +324,16 @@ impl Fault {
                 Trouble::Death => "death",
                 Trouble::Leave => "leave",
                 Trouble::Move => "address change",
+                Trouble::CrashDuring(Moment::Joining, _) => "crash while joining",
+                Trouble::CrashDuring(Moment::Leaving, _) => "crash while leaving",
+                Trouble::CrashDuring(Moment::Sending, _) => "crash while sending",
+                Trouble::Restart(_) => "mass restart",
+                Trouble::RollingRestart(_) => "rolling restart",
+                Trouble::WallClockBack(_) => "wall clock back",
+                Trouble::Rebind { hidden: true, .. } => "rebinding, old address gone",
+                Trouble::Rebind { lasting: true, .. } => "rebinding for ever",
+                Trouble::Rebind { .. } => "rebinding",
+                Trouble::SmallOutbox(_) => "small outbox",
                 Trouble::Blocked => "blocked socket",
                 Trouble::Inattentive => "events not taken",
                 Trouble::Inbox(_) => "small inbox",
@@ -341,6 +383,16 @@ impl Fault {
         "death",
         "leave",
         "address change",
+        "crash while joining",
+        "crash while leaving",
+        "crash while sending",
+        "mass restart",
+        "rolling restart",
+        "wall clock back",
+        "rebinding, old address gone",
+        "rebinding for ever",
+        "rebinding",
+        "small outbox",
         "blocked socket",
         "events not taken",
         "small inbox",

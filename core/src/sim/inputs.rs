@@ -108,6 +108,10 @@ impl Sim {
         if let Trouble::Flood(rate) = trouble {
             self.push(self.now + pause(rate), again);
             return self.noise(place, luck);
+        } else if let Trouble::RollingRestart(each) = trouble {
+            self.roll(place, fault, count, each);
+        } else {
+            self.come_back(place);
         }
         None
     }

@@ -27,6 +27,7 @@ mod draw;
 mod fault;
 mod inputs;
 mod judge;
+mod lives;
 mod net;
 mod outputs;
 mod plan;
@@ -37,7 +38,7 @@ mod view;
 mod world;
 
 pub use checked::Checked;
-pub use fault::{Condition, Damage, Delay, Fault, Links, Nodes, Trouble};
+pub use fault::{Condition, Damage, Delay, Fault, Links, Moment, Nodes, Trouble};
 pub use judge::Violation;
 pub use net::Traffic;
 pub use plan::{Act, Plan, Report, Step};

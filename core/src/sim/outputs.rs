@@ -14,6 +14,9 @@ use crate::time::Instant;
 impl Sim {
     /// Sends what the node owes, takes its events, and notes when it wants to be called.
     pub(super) fn after_input(&mut self, place: usize) {
+        if self.burn(place) {
+            return;
+        }
         let spot = &mut self.places[place];
         if let Some(cost) =
             spot.find(|trouble| if let Trouble::Slow(cost) = trouble { Some(*cost) } else { None })
@@ -40,13 +43,23 @@ impl Sim {
             );
         let room = room.unwrap_or(self.buf.len()).clamp(crate::MIN_DATAGRAM, self.buf.len());
         let mute = spot.has(|trouble| matches!(trouble, Trouble::Mute));
+        let most = self.room_to_send(place);
         let mut buf = core::mem::take(&mut self.buf);
-        loop {
+        for train in 0_u32.. {
+            if most.is_some_and(|most| train >= most) {
+                if train > 0 {
+                    self.fill(place);
+                }
+                break;
+            }
+            if train > 0 && self.burn_train(place, train) {
+                break;
+            }
             let spot = &mut self.places[place];
             let Some(node) = &mut spot.node else { break };
             let Some(sent) = node.poll_transmit(&mut buf[..room]) else { break };
             spot.sent += 1;
-            let (number, from) = (spot.sent, spot.addr);
+            let (number, from) = (spot.sent, spot.source());
             self.net.traffic.sent += 1;
             self.net.traffic.bytes += sent.payload.len() as u64;
             if mute {
@@ -88,7 +101,7 @@ impl Sim {
     }
 
     /// What the node says of itself is the truth about it.
-    fn note_truth(&mut self, place: usize) {
+    pub(super) fn note_truth(&mut self, place: usize) {
         let spot = &mut self.places[place];
         let (Some(node), Some(life)) = (&spot.node, spot.lives.last_mut()) else { return };
         let me = node.node().swim().me();

@@ -3,7 +3,8 @@
 use alloc::vec::Vec;
 
 use super::fault::{Condition, Fault, Links, Nodes, Trouble};
-use super::world::{End, NEVER, Sim, What, address};
+use super::net::Luck;
+use super::world::{NEVER, Sim, What};
 use crate::time::Instant;
 
 impl Sim {
@@ -23,8 +24,8 @@ impl Sim {
                 self.net.begin(number, luck, links.clone(), condition.clone());
             }
             Fault::Node(nodes, trouble) => {
-                for place in self.places_of(nodes) {
-                    self.trouble(place, number, trouble);
+                for (turn, place) in self.places_of(nodes).into_iter().enumerate() {
+                    self.trouble(place, number, trouble, turn as u32, luck);
                 }
             }
         }
@@ -61,7 +62,8 @@ impl Sim {
         (0..self.places.len()).filter(|&place| nodes.has(place)).collect()
     }
 
-    fn trouble(&mut self, place: usize, number: usize, trouble: &Trouble) {
+    /// Begins for `place`, the `turn`-th of those that it befalls.
+    fn trouble(&mut self, place: usize, number: usize, trouble: &Trouble, turn: u32, luck: u64) {
         let now = self.now;
         let spot = &mut self.places[place];
         spot.troubles.insert(number, trouble.clone());
@@ -84,7 +86,21 @@ impl Sim {
                 spot.clock.shown = Instant::from_nanos(back);
                 self.arm(place);
             }
-            Trouble::Crash | Trouble::Death | Trouble::Move => self.crash(place),
+            Trouble::Crash | Trouble::Death | Trouble::Move | Trouble::WallClockBack(_) => {
+                self.crash(place);
+            }
+            Trouble::Restart(within) => {
+                self.crash(place);
+                let mut luck = Luck::new(self.seed ^ 0x0b_1e55, place, 0).fork(luck);
+                let back = now + luck.within(within);
+                self.push(back, What::Pulse { place, fault: number, count: 0 });
+            }
+            Trouble::RollingRestart(each) => {
+                let turn = now + each * turn;
+                self.push(turn, What::Pulse { place, fault: number, count: 0 });
+            }
+            Trouble::CrashDuring(moment, left) => self.light(place, number, moment, left.max(1)),
+            Trouble::Rebind { .. } => self.rebind(place),
             Trouble::Leave => {
                 self.with(place, |node, now| node.leave(now));
             }
@@ -96,6 +112,7 @@ impl Sim {
             | Trouble::Blocked
             | Trouble::Inattentive
             | Trouble::Inbox(_)
+            | Trouble::SmallOutbox(_)
             | Trouble::ShortBuffer(_) => {}
         }
     }
@@ -116,7 +133,18 @@ impl Sim {
                 spot.clock.ppm = 0;
                 self.arm(place);
             }
-            Trouble::Crash | Trouble::Leave => self.come_back(place),
+            Trouble::Crash | Trouble::Leave | Trouble::Restart(_) | Trouble::RollingRestart(_) => {
+                self.come_back(place);
+            }
+            Trouble::CrashDuring(..) => {
+                spot.fuse = None;
+                self.come_back(place);
+            }
+            Trouble::WallClockBack(by) => {
+                spot.behind = *by;
+                self.come_back(place);
+            }
+            Trouble::Rebind { lasting, .. } => self.unbind(place, *lasting),
             Trouble::Move => {
                 if self.places[place].node.is_none() {
                     self.relocate(place);
@@ -136,35 +164,10 @@ impl Sim {
             | Trouble::Mute
             | Trouble::LateTimers(_)
             | Trouble::Inbox(_)
+            | Trouble::SmallOutbox(_)
             | Trouble::ShortBuffer(_)
             | Trouble::Flood(_) => {}
         }
-    }
-
-    /// Starts the node of a place again, unless it is up or something else keeps it down.
-    fn come_back(&mut self, place: usize) {
-        let spot = &mut self.places[place];
-        let down = |trouble: &Trouble| {
-            matches!(trouble, Trouble::Crash | Trouble::Death | Trouble::Move | Trouble::Leave)
-        };
-        if spot.has(down) {
-            return;
-        }
-        // A leave that is still under way ends here.
-        if spot.node.as_ref().is_some_and(|node| !node.node().swim().me().is_live()) {
-            self.stop(place, End::Leave);
-        }
-        if self.places[place].node.is_none() {
-            self.restart(place);
-        }
-    }
-
-    fn relocate(&mut self, place: usize) {
-        let spot = &mut self.places[place];
-        self.by_addr.remove(&spot.addr);
-        spot.moves += 1;
-        spot.addr = address(place, spot.moves);
-        self.by_addr.insert(spot.addr, place);
     }
 
     fn unclog(&mut self, links: &Links) {

@@ -11,12 +11,15 @@ use core::time::Duration;
 
 use super::checked::Checked;
 use super::fault::{Delay, Fault, Trouble};
+use super::lives::{Fuse, fresh};
 use super::net::{Expect, Luck, Net};
 use crate::time::Instant;
 use crate::{Config, Event, Identity};
 
 /// What a place holds back while its node is busy, if nothing else is said.
 pub(super) const INBOX: usize = 4_096;
+/// What wall clocks show at the beginning, in microseconds.
+const WALL: u64 = 1 << 50;
 /// Between the boot epochs of two lives, as microseconds of a wall clock would be.
 const EPOCH: u64 = 1_000_000;
 
@@ -105,6 +108,15 @@ pub(super) struct Place {
     pub(super) idle_wakes: u32,
     pub(super) events: Vec<Event>,
     pub(super) moves: u16,
+    /// The source that others see instead of its address, if a rebinding has changed it …
+    pub(super) outside: Option<SocketAddr>,
+    /// … and how many have.
+    pub(super) rebound: u16,
+    pub(super) fuse: Option<Fuse>,
+    /// How far its wall clock is behind at the next start.
+    pub(super) behind: Duration,
+    /// Until then its socket is full.
+    pub(super) full_until: Instant,
 }
 
 impl Place {
@@ -124,6 +136,9 @@ pub(super) enum What {
         from: SocketAddr,
         expect: Expect,
         bytes: Vec<u8>,
+    },
+    Drained {
+        place: usize,
     },
     Wake {
         place: usize,
@@ -256,6 +271,11 @@ impl Sim {
             idle_wakes: 0,
             events: Vec::new(),
             moves: 0,
+            outside: None,
+            rebound: 0,
+            fuse: None,
+            behind: Duration::ZERO,
+            full_until: Instant::ZERO,
         });
     }
 
@@ -273,7 +293,9 @@ impl Sim {
             .collect();
         let life = self.places[place].lives.len() as u64;
         let spot = &mut self.places[place];
-        let epoch = EPOCH * (1 + life) + self.now.as_nanos() / 1_000;
+        let behind = core::mem::take(&mut spot.behind);
+        let wall = WALL + EPOCH * life + self.now.as_nanos() / 1_000;
+        let epoch = fresh(spot, wall.saturating_sub(behind.as_micros() as u64));
         let identity = Identity::new(spot.name.clone(), spot.addr).with_boot_epoch(epoch);
         let mut luck = Luck::new(self.seed ^ 0x5eed, place, life);
         let mut entropy = [0; 32];
@@ -299,6 +321,7 @@ impl Sim {
         let paused = spot.has(|trouble| matches!(trouble, Trouble::Pause));
         spot.busy_until = if paused { NEVER } else { self.now };
         spot.wake = None;
+        spot.full_until = self.now;
         self.mark(place, 1);
         self.after_input(place);
     }
@@ -312,6 +335,7 @@ impl Sim {
         let spot = &mut self.places[place];
         if spot.node.take().is_some() {
             spot.inbox.clear();
+            spot.fuse = None;
             spot.wake = None;
             if let Some(life) = spot.lives.last_mut() {
                 life.ended = Some((self.now, how));
@@ -371,6 +395,7 @@ impl Sim {
                 What::Arrive { place, from, expect, bytes } => {
                     self.arrive(place, from, expect, bytes)
                 }
+                What::Drained { place } => self.drained(place),
                 What::Wake { place } => self.wake(place, at),
                 What::Resume { place } => self.resume(place),
                 What::Pulse { place, fault, count } => self.pulse(place, fault, count),
