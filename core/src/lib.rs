@@ -145,7 +145,8 @@
 //! What an embedder may build on; `tests/contract.rs`, `no_alloc.rs` and `determinism.rs` test each.
 //!
 //! 1. *Progress.* After `handle_timeout(t)` the next deadline is `None` or later than `t`. Calls that
-//!    come early or twice, and clocks that step back or leap hours, break nothing.
+//!    come early or twice, and clocks that step back or leap hours, break nothing: a [`Node`] goes on
+//!    from the time that it had reached.
 //! 2. *Purity.* [`Node::poll_timeout`] may be asked any number of times, and draining datagrams never
 //!    changes its answer.
 //! 3. *Bounds.* Every collection has a `max_*` in [`Config`], in bytes where bytes are what grows. A full

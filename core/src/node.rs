@@ -10,7 +10,7 @@ use crate::hrw::{self, View};
 use crate::id::{Identity, NodeId};
 use crate::map::{self, Context, Dot, InsertError, Map, ReplicaId, Sibling};
 use crate::swim::{self, Member, Swim};
-use crate::time::Instant;
+use crate::time::{Instant, Steady};
 use crate::wire::{self, MIN_DATAGRAM, PacketError, Sender, Writer};
 
 /// A datagram to send: the first `payload.len()` bytes of the buffer that was polled into.
@@ -119,6 +119,7 @@ pub struct Node {
     stats: Stats,
     /// The datagram that the last poll began with, so that membership and the map take turns.
     map_first: bool,
+    clock: Steady,
 }
 
 /// Inputs.
@@ -151,6 +152,7 @@ impl Node {
             events: Queue::new(max_events),
             stats: Stats::default(),
             map_first: false,
+            clock: Steady::new(now),
         })
     }
 
@@ -177,6 +179,7 @@ impl Node {
 
     /// Fires the timers that are due. Calling it early or again is harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.clock.pass(now);
         if self.swim.is_silent() {
             return;
         }
@@ -190,6 +193,7 @@ impl Node {
     /// Asks the nodes at `seeds` to let this one in, again and again until one does. Seeds are kept
     /// (at most 64): if all members are lost, this node knocks there.
     pub fn join(&mut self, now: Instant, seeds: &[SocketAddr]) {
+        let now = self.clock.pass(now);
         self.swim.join(now, seeds);
         self.settle(now);
     }
@@ -197,6 +201,7 @@ impl Node {
     /// Says goodbye: owns nothing from now on, answers until [`Event::LeaveFinished`], and is silent
     /// after it.
     pub fn leave(&mut self, now: Instant) {
+        let now = self.clock.pass(now);
         self.swim.leave(now);
         self.view.remove(self.id());
         self.settle(now);
@@ -208,6 +213,7 @@ impl Node {
     ///
     /// [`ConfigError::TooLong`] above [`MAX_META`](crate::MAX_META) bytes.
     pub fn set_meta(&mut self, now: Instant, meta: Vec<u8>) -> Result<(), ConfigError> {
+        let now = self.clock.pass(now);
         self.swim.set_meta(now, meta)?;
         self.settle(now);
         Ok(())
@@ -219,6 +225,7 @@ impl Node {
     ///
     /// [`InsertError`] names the limit that the write would break.
     pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
+        let now = self.clock.pass(now);
         let result = self.map.insert(now, key, value);
         self.settle(now);
         result
@@ -230,6 +237,7 @@ impl Node {
     ///
     /// [`InsertError`]: a removal is a write, and needs room for its mark.
     pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
+        let now = self.clock.pass(now);
         let result = self.map.remove(now, key);
         self.settle(now);
         result
@@ -248,6 +256,7 @@ impl Node {
         context: &Context,
         value: Option<&[u8]>,
     ) -> Result<Option<Dot>, InsertError> {
+        let now = self.clock.pass(now);
         let result = self.map.resolve(now, key, context, value);
         self.settle(now);
         result
@@ -306,7 +315,8 @@ impl Node {
         if self.swim.is_silent() {
             None
         } else {
-            swim.into_iter().chain(self.map.poll_timeout()).min()
+            let due = swim.into_iter().chain(self.map.poll_timeout()).min();
+            due.map(|due| self.clock.when(due))
         }
     }
 }
@@ -409,6 +419,8 @@ impl Node {
     ) -> Result<(), PacketError> {
         let (sender, frames) = Self::check(packet, self.cluster)?;
         self.swim.check_sender(sender)?;
+        // Only now: a refused packet is not even a witness of the time.
+        let now = self.clock.pass(now);
         self.swim.apply(now, from, sender, frames);
         // Membership first: what the packet tells about its sender decides whether it is a peer.
         self.drain_swim(now);

@@ -87,9 +87,50 @@ impl fmt::Debug for Instant {
     }
 }
 
+/// Time that goes on when the driver's clock steps back, so that no timer waits until that clock has
+/// caught up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Steady {
+    /// The last instant that it showed.
+    latest: Instant,
+    /// By how much it is ahead of the driver's clock.
+    ahead: Duration,
+}
+
+impl Steady {
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self { latest: now, ahead: Duration::ZERO }
+    }
+
+    /// What it shows when the driver's clock shows `now`: never less than before.
+    pub(crate) fn pass(&mut self, now: Instant) -> Instant {
+        let shown = now + self.ahead;
+        self.ahead += self.latest - shown;
+        self.latest = self.latest.max(shown);
+        self.latest
+    }
+
+    /// What the driver's clock shows when this one shows `at`.
+    pub(crate) const fn when(&self, at: Instant) -> Instant {
+        Instant(at.0.saturating_sub(nanos(self.ahead)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn steady_time_goes_on_after_steps_back() {
+        let at = |seconds: u64| Instant::from_nanos(seconds * 1_000_000_000);
+        let mut steady = Steady::new(at(10));
+        assert_eq!(steady.pass(at(12)), at(12));
+        assert_eq!(steady.pass(at(2)), at(12), "ten seconds back");
+        assert_eq!(steady.pass(at(3)), at(13));
+        assert_eq!(steady.when(at(15)), at(5));
+        assert_eq!(steady.pass(at(0)), at(13));
+        assert_eq!(steady.pass(at(90)), at(103), "and it does not come back");
+    }
 
     #[test]
     fn arithmetic_saturates_at_both_ends() {

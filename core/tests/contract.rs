@@ -8,6 +8,7 @@ mod common;
 use std::cell::Cell;
 use std::time::Duration;
 
+use brickwork_core::sim::{Fault, Nodes, Sim, Trouble};
 use brickwork_core::{Config, Event, Identity, Instant, MIN_DATAGRAM, Node, PacketError};
 use common::{Dice, Net, Weather, addr};
 use proptest::prelude::*;
@@ -263,4 +264,22 @@ fn calm_weather_loses_nothing() {
     net.run(Duration::from_secs(60));
     let stats = (0..8).map(|place| net.node(place).stats());
     assert!(stats.into_iter().all(|stats| stats.swim.probes_failed == 0));
+}
+
+/// Promise 1, found by a plan that watched who probes whom: timers used to wait until the clock had
+/// caught up, so a node whose clock stepped back an hour noticed no failure for an hour.
+#[test]
+fn a_clock_that_stepped_back_an_hour_delays_no_probe() {
+    let mut sim = Sim::new(1, Config::local());
+    for place in 0..3 {
+        sim.start(place, &[0]);
+    }
+    assert!(sim.run_until(Duration::from_secs(10), |sim| sim.differences().is_empty()));
+    sim.run(Duration::from_secs(7_200));
+    let back = Trouble::ClockBack(Duration::from_secs(3_600));
+    sim.begin(Fault::Node(Nodes::one(1), back));
+    sim.run(Duration::from_secs(1));
+    sim.crash(2);
+    let noticed = |sim: &Sim| sim.node(1).unwrap().members().count() == 2;
+    assert!(sim.run_until(Duration::from_secs(10), noticed));
 }
