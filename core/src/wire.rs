@@ -137,6 +137,13 @@ pub(crate) fn open(packet: &[u8], cluster: u32) -> Result<(Sender, Frames<'_>), 
     Ok((sender, Frames { rest: Reader::new(frames) }))
 }
 
+/// The frames of a datagram that is known to be a correct one.
+#[cfg(feature = "sim")]
+pub(crate) fn frames(packet: &[u8]) -> Frames<'_> {
+    let frames = packet.get(HEADER..packet.len().saturating_sub(TRAILER)).unwrap_or_default();
+    Frames { rest: Reader::new(frames) }
+}
+
 /// Writes one datagram into `buf`: the header, what `body` adds, and the trailer. Returns its length,
 /// or `None` if `body` added nothing.
 pub(crate) fn seal(

@@ -451,6 +451,12 @@ impl Map {
 
 /// Hooks for composition.
 impl Map {
+    /// Whether the digest of the context takes several datagrams.
+    #[cfg(feature = "sim")]
+    pub(crate) const fn pages(&self) -> bool {
+        self.page.is_some()
+    }
+
     /// This node took another boot epoch; its writes stay.
     pub(crate) fn set_boot(&mut self, boot: u64) {
         self.boot = boot;

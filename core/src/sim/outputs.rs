@@ -76,6 +76,11 @@ impl Sim {
             self.net.traffic.nowhere += 1;
             return;
         };
+        if let Some(probes) = &mut self.probes
+            && carries_ping(bytes)
+        {
+            probes.push((self.now, from, place));
+        }
         for copy in self.net.carry(self.now, from, place, number, bytes) {
             let what = What::Arrive { place, from: source, expect: copy.expect, bytes: copy.bytes };
             match copy.at {
@@ -142,4 +147,14 @@ impl Sim {
         let step = mix2(self.now.as_nanos(), (place as u64) << 8 | what);
         self.trace = mix2(self.trace, step);
     }
+}
+
+fn carries_ping(datagram: &[u8]) -> bool {
+    let mut frames = crate::wire::frames(datagram);
+    while let Ok(Some((tag, _))) = frames.next() {
+        if crate::swim::is_ping(tag) {
+            return true;
+        }
+    }
+    false
 }

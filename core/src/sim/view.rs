@@ -9,7 +9,7 @@ use super::checked::Checked;
 use super::net::Traffic;
 use super::world::{Life, Sim};
 use crate::time::Instant;
-use crate::{Event, Node, NodeId};
+use crate::{Config, Event, Node, NodeId};
 
 impl Sim {
     /// The true time.
@@ -34,6 +34,12 @@ impl Sim {
     #[must_use]
     pub fn node(&self, place: usize) -> Option<&Node> {
         self.places.get(place)?.node.as_ref().map(Checked::node)
+    }
+
+    /// The settings of the node at `place`.
+    #[must_use]
+    pub fn config(&self, _place: usize) -> &Config {
+        &self.config
     }
 
     /// The places whose nodes are up.

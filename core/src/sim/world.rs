@@ -198,6 +198,8 @@ pub struct Sim {
     pub(super) trace: u64,
     pub(super) buf: Vec<u8>,
     pub(super) inputs: u64,
+    /// Pings that left, with sender and receiver, while somebody wants to know.
+    pub(super) probes: Option<Vec<(Instant, usize, usize)>>,
 }
 
 /// Where the node of a place lives at first.
@@ -234,6 +236,7 @@ impl Sim {
             met: BTreeMap::new(),
             trace: seed,
             inputs: 0,
+            probes: None,
         }
     }
 

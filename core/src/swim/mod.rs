@@ -56,6 +56,8 @@ use core::time::Duration;
 
 pub use config::Config;
 pub use member::{Member, State};
+#[cfg(feature = "sim")]
+pub(crate) use wire::is_ping;
 pub(crate) use wire::owns;
 
 use crate::config::{ConfigError, check_datagram, check_identity};

@@ -54,6 +54,12 @@ const LEFT_ACK: u8 = 0x0d;
 const BUCKETS_TAG: u8 = 0x0e;
 pub(super) const TABLE_DIGEST: u8 = 0x81;
 
+/// Whether a frame of this tag is a ping.
+#[cfg(feature = "sim")]
+pub(crate) const fn is_ping(tag: u8) -> bool {
+    tag == PING
+}
+
 /// Whether membership owns frames of this tag.
 pub(crate) const fn owns(tag: u8) -> bool {
     matches!(tag & 0x7f, 0x01..=0x1f)

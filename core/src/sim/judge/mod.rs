@@ -1,0 +1,145 @@
+//! Oracles: what must hold after every step, judged by one who knows the truth.
+//!
+//! | oracle | what must hold | where |
+//! |---|---|---|
+//! | OM1 | who died is listed by nobody | [`calm`] |
+//! | OM2 | who lives is believed alive; nobody dies for anothers' faults alone | [`calm`], [`members`] |
+//! | OM3 | numbers of a member only rise | [`members`] |
+//! | OM4 | only a member issues its numbers | [`members`] |
+//! | OM5 | the dead return by a higher number alone | [`members`] |
+//! | OM6 | the accused learns of it and refutes | [`calm`] |
+//! | OM7 | only legal steps between states; the own row is there, and alive | [`members`] |
+//! | OM8 | without news there is no traffic but probes and digests; datagrams keep to their size | [`pace`], [`Checked`] |
+//! | OM9 | every member is probed within 2n - 1 periods | [`pace`] |
+//! | OM10 | events add up to the list | [`Checked`] |
+//! | OM11 | a fired timer is over, and nobody wakes for nothing | [`Checked`], [`Sim`] |
+//! | OM12 | local health has its bounds; who was stalled blames nobody else | [`Checked`], [`members`] |
+//! | OM13 | tables and the map keep to their sizes | [`Checked`] |
+//! | OR1 | owners are those of the published formula | [`owners`] |
+//! | OR2 | a change of the view moves only the keys of who came or went | [`owners`] |
+//! | OR4 | keys are spread evenly | [`owners`] |
+//! | OR5 | equal views have equal owners, and in the end there is one, alive | [`owners`] |
+//! | OR6 | the view is the list of live members | [`owners`] |
+//! | OC2 | equal sets of writes make equal contents | [`data`] |
+//! | OC3 | no acknowledged write is lost | [`data`] |
+//! | OC4 | nothing superseded comes back | [`data`] |
+//! | OC5 | what is known stays known, and is claimed with its effect alone | [`data`] |
+//! | OC6 | no dot names two writes | [`data`] |
+//! | OC7 | whoever has peers has a digest or a pull scheduled: lost pushes are made good | [`data`] |
+//! | OC9 | values and the value read are those of the plain model | [`data`] |
+//! | OC10 | once all list each other, their maps become equal soon | [`calm`] |
+//! | OC11 | so they do if a digest needs several datagrams | [`calm`] |
+//! | OX1 | nothing is left of an earlier life | [`calm`] |
+//! | OX2 | one sick node does not keep the others from agreeing | [`Plan`](super::Plan) |
+//! | OX3 | two clusters that meet become one, and keep what both wrote | [`calm`] |
+//! | OX4 | overload leaves nothing behind: probes are answered, health recovers | [`pace`] |
+//! | OX6 | it does not matter how long clocks have run | [`Plan`](super::Plan) |
+//! | OX7 | the same plan ends the same | [`Plan`](super::Plan) |
+//! | OX8 | nothing panics | [`Plan`](super::Plan) |
+//! | OX9 | who has not proved its address is sent at most three times what it sent | [`pace`] |
+//!
+//! OC1, the laws of the join, is asked of lone maps, where all orders of the same chunks can be tried:
+//! `tests/join_laws.rs`. Not asked yet: OR3 until nodes have weights, OC8 until the map collects garbage,
+//! OX5 until there are two versions of the protocol, and the rest of OX9 until datagrams are sealed.
+//!
+//! [`Checked`]: super::Checked
+//! [`Sim`]: super::Sim
+
+mod calm;
+mod data;
+mod members;
+mod owners;
+mod pace;
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+
+pub(super) use data::Write;
+
+use super::fault::Fault;
+use super::world::Sim;
+use crate::NodeId;
+use crate::time::Instant;
+use data::Data;
+use members::Members;
+use owners::Owners;
+use pace::Pace;
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Violation {
+    /// The oracle that saw it: its number in the list of oracles.
+    pub oracle: &'static str,
+    /// When, in true time.
+    pub at: Instant,
+    /// What was seen.
+    pub text: String,
+}
+
+pub(super) type Verdict = Result<(), Violation>;
+
+pub(super) fn fail(oracle: &'static str, sim: &Sim, text: String) -> Verdict {
+    Err(Violation { oracle, at: sim.now(), text })
+}
+
+/// Watches a simulation.
+#[derive(Debug)]
+pub(super) struct Judge {
+    /// Place of each node.
+    places: BTreeMap<NodeId, usize>,
+    members: Members,
+    data: Data,
+    owners: Owners,
+    pace: Option<Pace>,
+    /// How often each state and each step between states was met.
+    pub(super) met: BTreeMap<&'static str, u64>,
+}
+
+impl Judge {
+    pub(super) fn new(sim: &Sim) -> Self {
+        Self {
+            places: (0..sim.len()).map(|place| (sim.id(place), place)).collect(),
+            members: Members::new(sim.len()),
+            data: Data::new(sim.len()),
+            owners: Owners::new(sim),
+            pace: None,
+            met: BTreeMap::new(),
+        }
+    }
+
+    /// Notes a write that was acknowledged just now.
+    pub(super) fn wrote(&mut self, sim: &Sim, write: Write) -> Verdict {
+        self.data.wrote(sim, write)
+    }
+
+    /// Notes that a fault is over by now.
+    pub(super) fn ended(&mut self, sim: &Sim, fault: Fault) {
+        self.members.ended(fault, sim.now());
+    }
+
+    /// Looks at the place that the last step touched.
+    pub(super) fn look(&mut self, sim: &Sim, place: usize) -> Verdict {
+        let Some(node) = sim.node(place) else { return Ok(()) };
+        self.members.look(sim, &self.places, place, node, &mut self.met)?;
+        self.owners.look(sim, place, node)?;
+        self.data.look(sim, place, node)
+    }
+
+    /// From here on nothing happens but what always happens.
+    pub(super) fn begin_pace(&mut self, sim: &mut Sim) {
+        self.pace = Some(Pace::new(sim));
+    }
+
+    /// What must hold after some time of that.
+    pub(super) fn finish_pace(&mut self, sim: &mut Sim) -> Verdict {
+        self.pace.take().map_or(Ok(()), |pace| pace.finish(sim))
+    }
+
+    /// What must hold when all faults are over and everybody had time to agree.
+    pub(super) fn finish(&self, sim: &Sim) -> Verdict {
+        self.finish_members(sim)?;
+        self.owners.finish(sim)?;
+        self.data.finish(sim)
+    }
+}
