@@ -25,6 +25,7 @@ use alloc::vec::Vec;
 
 use crate::hash;
 use crate::id::NodeId;
+use crate::sabotage::sabotaged;
 
 /// The hash of a key: XXH3-64 with seed 0.
 #[must_use]
@@ -94,8 +95,15 @@ impl View {
     #[must_use]
     pub fn owner(&self, key_hash: u64) -> Option<NodeId> {
         let mut best = (0, *self.ids.first()?);
+        if sabotaged!("owner-modulo") {
+            return self.ids.iter().cycle().nth((key_hash % 64) as usize).copied();
+        }
         for (&seed, &id) in self.seeds.iter().zip(&self.ids) {
-            let score = seed_score(key_hash, seed);
+            let score = match seed_score(key_hash, seed) {
+                score if sabotaged!("owner-lowest") => !score,
+                score if sabotaged!("coarse-scores") => score >> 62,
+                score => score,
+            };
             if score >= best.0 {
                 best = (score, id);
             }

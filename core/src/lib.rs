@@ -178,7 +178,7 @@
 #![warn(clippy::std_instead_of_core, clippy::std_instead_of_alloc, clippy::alloc_instead_of_core)]
 
 extern crate alloc;
-#[cfg(any(test, feature = "std"))]
+#[cfg(any(test, feature = "std", sabotage))]
 extern crate std;
 
 mod config;
@@ -189,6 +189,11 @@ mod id;
 pub mod map;
 mod node;
 mod rng;
+#[cfg(not(sabotage))]
+mod sabotage;
+#[cfg(sabotage)]
+#[doc(hidden)]
+pub mod sabotage;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod swim;

@@ -9,6 +9,7 @@ use crate::event::{Event, Queue};
 use crate::hrw::{self, View};
 use crate::id::{Identity, NodeId};
 use crate::map::{self, Context, Dot, InsertError, Map, ReplicaId, Sibling};
+use crate::sabotage::sabotaged;
 use crate::swim::{self, Member, Swim};
 use crate::time::{Instant, Steady};
 use crate::wire::{self, MIN_DATAGRAM, PacketError, Sender, Writer};
@@ -141,7 +142,8 @@ impl Node {
         config.check()?;
         let Config { cluster, max_datagram, max_events, swim, map } = config;
         // A start without the old map is a new replica, and boot epochs are never used twice.
-        let replica = ReplicaId::new(identity.id, identity.boot_epoch);
+        let life = if sabotaged!("dots-reused") { 1 } else { identity.boot_epoch };
+        let replica = ReplicaId::new(identity.id, life);
         let view = [identity.id].into_iter().collect();
         Ok(Self {
             cluster: wire::cluster_tag(&cluster),
@@ -285,7 +287,8 @@ impl Node {
     /// ```
     pub fn poll_transmit<'b>(&mut self, buf: &'b mut [u8]) -> Option<Transmit<'b>> {
         assert!(buf.len() >= MIN_DATAGRAM, "buffer of {} bytes", buf.len());
-        let room = buf.len().min(self.max_datagram);
+        let most = if sabotaged!("datagram-too-large") { usize::MAX } else { self.max_datagram };
+        let room = buf.len().min(most);
         // Probes must not wait behind a bulk transfer, nor the transfer behind them: take turns.
         self.map_first = !self.map_first;
         let turns = [self.map_first, !self.map_first];
@@ -389,7 +392,12 @@ impl Node {
     /// member stays owner until it is confirmed failed; one that leaves owns nothing.
     #[must_use]
     pub fn owner(&self, key: &[u8]) -> Option<NodeId> {
-        self.view.owner(hrw::key_hash(key))
+        let owner = self.view.owner(hrw::key_hash(key));
+        if sabotaged!("owner-prefers-itself") {
+            let second = self.owners(key, &mut [NodeId(0); 2]).contains(&self.id());
+            return owner.map(|owner| if second { self.id() } else { owner });
+        }
+        owner
     }
 
     /// The first `out.len()` members in the order of priorities for `key`, the owner in front.
@@ -466,7 +474,9 @@ impl Node {
                 }
                 Event::Updated { identity } => self.map.peer_moved(identity.id, identity.addr),
                 Event::Failed { id } | Event::Left { id } => {
-                    self.view.remove(*id);
+                    if !sabotaged!("view-keeps-the-failed") {
+                        self.view.remove(*id);
+                    }
                     self.map.peer_down(*id);
                 }
                 Event::Missed { .. } => self.rebuild(now),
@@ -507,7 +517,9 @@ impl Node {
             let len = wire::seal(buf, cluster, me, |w: &mut Writer<'_>| {
                 let probing = self.swim.write_frames(&peer, w);
                 // Spare room of a datagram that leaves anyway carries the map's news.
-                if let Some(id) = peer.id.filter(|_| !w.is_fresh()) {
+                if let Some(id) =
+                    peer.id.filter(|_| !w.is_fresh() && !sabotaged!("all-must-answer"))
+                {
                     self.map.write_spare(id, probing, w);
                 }
             });
@@ -518,7 +530,9 @@ impl Node {
     }
 
     fn transmit_map(&mut self, buf: &mut [u8]) -> Option<(SocketAddr, usize)> {
-        if self.swim.is_silent() {
+        let suspect = |member: &Member| member.state() == swim::State::Suspect;
+        let waits = sabotaged!("all-must-answer") && self.members().any(suspect);
+        if self.swim.is_silent() || waits {
             return None;
         }
         loop {

@@ -4,6 +4,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng as _, SeedableRng};
 
 use crate::hash::mix2;
+use crate::sabotage::sabotaged;
 
 /// A seeded xoshiro256++ stream (Blackman and Vigna 2021). Not for secrets that must outlive the
 /// process; its seed is as good as the entropy that the driver hands in.
@@ -15,6 +16,9 @@ impl Rng {
     /// streams of the others.
     pub(crate) fn fork(entropy: &[u8; 32], label: u64) -> Self {
         let mut seed = *entropy;
+        if sabotaged!("luck-from-outside") {
+            seed[0] ^= crate::sabotage::tick();
+        }
         for (word, lane) in seed.as_chunks_mut::<8>().0.iter_mut().zip(1..) {
             *word = mix2(u64::from_le_bytes(*word) ^ lane, label).to_le_bytes();
         }

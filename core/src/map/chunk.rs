@@ -16,6 +16,7 @@ use super::wire::{
 };
 use super::{Map, Stats};
 use crate::event::{Event, Key};
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
@@ -28,7 +29,7 @@ pub(super) struct Marks {
 
 impl Marks {
     fn begin(&mut self) {
-        self.serial = self.serial.wrapping_add(1);
+        self.serial = self.serial.wrapping_add(u32::from(!sabotaged!("marks-kept")));
         if self.serial == 0 {
             self.marks.clear();
             self.serial = 1;
@@ -404,7 +405,8 @@ impl Map {
             if let Some(about) = about {
                 news += u64::from(self.claim(dot, about));
                 if let Some(peer) = self.peers.get_mut(slot) {
-                    peer.known.runs_mut(replica).add(item.counter, item.counter);
+                    let first = if sabotaged!("peer-known-too-much") { 1 } else { item.counter };
+                    peer.known.runs_mut(replica).add(first, item.counter);
                 }
             }
         }

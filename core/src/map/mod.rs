@@ -66,6 +66,7 @@ use crate::event::{Event, Queue};
 use crate::hash::Secret;
 use crate::id::NodeId;
 use crate::rng::Rng;
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
@@ -453,8 +454,9 @@ impl Map {
 impl Map {
     /// Whether the digest of the context takes several datagrams.
     #[cfg(feature = "sim")]
-    pub(crate) const fn pages(&self) -> bool {
-        self.page.is_some()
+    pub(crate) fn pages(&self) -> bool {
+        // A replica takes some 18 bytes.
+        self.replicas.len() * 18 > self.max_datagram
     }
 
     /// This node took another boot epoch; its writes stay.
@@ -570,6 +572,8 @@ impl Map {
     ) -> Dot {
         let before = self.winner_dot(slot);
         let dot = Packed::new(0, self.replicas.base(0) + 1);
+        let several = self.store.entry(slot).siblings.len() > 1;
+        let value = value.filter(|_| !several || !sabotaged!("merge-loses-value"));
         self.store.write(&self.replicas, slot, dot, value, reads);
         self.replicas.claim(dot, slot);
         self.stats.writes += 1;

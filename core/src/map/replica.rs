@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::dot::{Dot, Packed, ReplicaId, Runs};
 use crate::hash;
+use crate::sabotage::sabotaged;
 
 /// The dots known of one replica: all up to the log's length, and some ahead of gaps.
 #[derive(Debug)]
@@ -110,6 +111,9 @@ impl Replicas {
         }
         self.digest = self.digest.wrapping_add(self.hash(dot));
         let known = &mut self.known[usize::from(dot.replica())];
+        while sabotaged!("gap-claimed") && known.log.len() as u64 + 1 < dot.counter() {
+            known.log.push(slot);
+        }
         if dot.counter() != known.log.len() as u64 + 1 {
             known.ahead.insert(dot.counter(), slot);
             return true;
@@ -119,7 +123,11 @@ impl Replicas {
             if *entry.key() != known.log.len() as u64 + 1 {
                 break;
             }
-            known.log.push(entry.remove());
+            let slot = entry.remove();
+            if sabotaged!("ahead-forgotten") {
+                break;
+            }
+            known.log.push(slot);
         }
         true
     }

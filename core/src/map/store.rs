@@ -16,6 +16,7 @@ use super::dot::Packed;
 use super::replica::Replicas;
 use crate::hash::{self, Secret};
 use crate::hrw;
+use crate::sabotage::sabotaged;
 
 /// One of the concurrent values of a key.
 #[derive(Debug)]
@@ -55,6 +56,9 @@ impl Entry {
         match self.siblings.as_slice() {
             [] => None,
             [only] => Some(only),
+            several if sabotaged!("latest-wins") => {
+                several.iter().max_by_key(|sibling| replicas.dot(sibling.dot).counter)
+            }
             several => several.iter().max_by_key(|sibling| {
                 let dot = replicas.dot(sibling.dot);
                 let node = dot.replica.node;
@@ -149,7 +153,9 @@ impl Store {
         self.uncount(replicas, slot);
         let entry = &mut self.entries[slot as usize];
         for at in 0..entry.siblings.len() {
-            entry.raise(entry.siblings[at].dot);
+            if value.is_some() || !sabotaged!("removal-unmarked") {
+                entry.raise(entry.siblings[at].dot);
+            }
         }
         let mut reuse = None;
         entry.siblings.retain(|sibling| {
@@ -164,6 +170,7 @@ impl Store {
         }
         entry.raise(dot);
         self.count(replicas, slot);
+        self.digest = self.digest.wrapping_add(u64::from(sabotaged!("content-hash-drifts")));
     }
 
     /// Merges what another replica says of an entry: a sibling survives if both have it, or if the
@@ -180,11 +187,14 @@ impl Store {
         let accepted: SmallVec<[bool; 4]> = told
             .siblings
             .iter()
-            .map(|(dot, _)| !replicas.contains(*dot) && !entry.supersedes(*dot))
+            .map(|(dot, _)| {
+                !replicas.contains(*dot) && !entry.supersedes(*dot) || sabotaged!("join-revives")
+            })
             .collect();
         let mut spare: SmallVec<[Box<[u8]>; 1]> = SmallVec::new();
         entry.siblings.retain(|own| {
-            let keep = has_there(own.dot) || !reflected_there(own.dot);
+            let gone = reflected_there(own.dot) && !sabotaged!("join-keeps-superseded");
+            let keep = has_there(own.dot) || !gone && !sabotaged!("join-drops-own");
             if !keep {
                 spare.push(core::mem::take(&mut own.value));
             }
@@ -239,7 +249,8 @@ impl Store {
 fn fill(spare: Option<Box<[u8]>>, value: &[u8]) -> Box<[u8]> {
     match spare {
         Some(mut old) if old.len() == value.len() => {
-            old.copy_from_slice(value);
+            let torn = if sabotaged!("value-torn") { value.len() / 2 } else { 0 };
+            old[torn..].copy_from_slice(&value[torn..]);
             old
         }
         _ => value.into(),

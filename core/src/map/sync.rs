@@ -13,6 +13,7 @@ use super::dot::{Packed, ReplicaId};
 use super::peer::{Cursor, Serve};
 use super::wire::{self, Chunk, Frame, Pull, PullHead};
 use crate::id::NodeId;
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
@@ -109,7 +110,9 @@ impl Map {
         self.sync_at = None;
         if let Some(slot) = self.peers.random(&mut self.rng) {
             self.owe_state(slot);
-            self.arm_sync(now, self.config.sync_interval);
+            if !sabotaged!("sync-not-rearmed") {
+                self.arm_sync(now, self.config.sync_interval);
+            }
         }
     }
 
@@ -231,6 +234,10 @@ impl Map {
                 continue;
             };
             behind |= runs.base > self.replicas.base(number);
+            while sabotaged!("context-adopted") && behind && !self.store.entries().is_empty() {
+                let next = Packed::new(number, self.replicas.base(number) + 1);
+                behind = next.counter() < runs.base && self.replicas.claim(next, 0);
+            }
             let known = peer.known.runs_mut(number);
             known.add(1, runs.base);
             for (from, to) in runs.runs {
@@ -284,7 +291,7 @@ impl Map {
 
     /// A pull was answered to its end.
     fn pulled(&mut self, now: Instant, pulling: &Pulling, more: bool) {
-        if !more {
+        if !more && !sabotaged!("page-never-turns") {
             self.page = pulling.upto;
         }
         // The last page of the digest, and all of the answer to it: what was refused came meanwhile.
@@ -408,6 +415,9 @@ impl Map {
         let next = cursor.next(&self.replicas, &peer.known).map_or(last, Packed::counter_before);
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.pushed = next;
+            if sabotaged!("push-counts-as-heard") {
+                peer.known.runs_mut(0).add(1, next);
+            }
             peer.owes_push = end != Ok(End::Complete);
             if peer.owes_push {
                 self.peers.wake(slot);

@@ -70,8 +70,9 @@ impl<'p> Run<'p> {
 
     /// All faults are over, and everybody comes to agree. Returns how long it took.
     fn heal(&mut self) -> Result<Duration, Violation> {
-        let numbers: Vec<usize> = self.sim.faults.keys().copied().collect();
-        numbers.into_iter().for_each(|number| self.end(number));
+        while let Some((&number, _)) = self.sim.faults.first_key_value() {
+            self.end(number);
+        }
         let calm = self.sim.now();
         if !self.until_agreed(self.plan.calm)? {
             self.judge.why_apart(&self.sim)?;
@@ -81,6 +82,8 @@ impl<'p> Run<'p> {
 
     /// Nothing happens for a while, and nothing else than what always happens must be seen.
     fn rest(&mut self) -> Verdict {
+        // Probes that began in trouble are over first.
+        self.steps_until(self.sim.now() + STABLE)?;
         let end = self.sim.now() + RECOVERY;
         while self.sim.now() < end && !self.is_healthy() {
             self.steps_until(self.sim.now() + Duration::from_millis(200))?;

@@ -13,6 +13,7 @@ use super::{Origin, Swim};
 use crate::event::Event;
 use crate::hash;
 use crate::id::NodeId;
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -38,11 +39,11 @@ impl Swim {
                 // Whoever still waits for a verdict hears of the one that fell here, unless it knows a
                 // newer incarnation: then the two would correct each other for ever.
                 let settled = match member.state {
-                    State::Left => true,
+                    State::Left => !sabotaged!("the-left-suspected"),
                     State::Dead => incarnation == member.incarnation,
                     State::Alive | State::Suspect => false,
                 };
-                if slot == ME {
+                if slot == ME && !sabotaged!("own-death-believed") {
                     self.refute(now, origin, incarnation);
                 } else if incarnation < member.incarnation || (!dead && settled) {
                     self.correct(origin, slot);
@@ -84,9 +85,12 @@ impl Swim {
             None => self.admit(now, row),
             Some(slot) => {
                 let known = self.table.row(slot);
-                if row.boot > known.boot() {
+                if row.boot > known.boot() && !sabotaged!("restart-ignored") {
                     self.restarted(now, slot, row);
                 } else if row.boot < known.boot() {
+                    if sabotaged!("older-boot-believed") {
+                        return self.restarted(now, slot, row);
+                    }
                     self.correct(origin, slot);
                 } else {
                     self.refreshed(now, origin, slot, row);
@@ -96,7 +100,7 @@ impl Swim {
     }
 
     fn admit(&mut self, now: Instant, row: AliveRow<'_>) {
-        if self.table.len() >= self.config.max_members {
+        if self.table.len() >= self.config.max_members && !sabotaged!("members-uncapped") {
             self.stats.members_refused += 1;
             return;
         }
@@ -140,7 +144,9 @@ impl Swim {
             return;
         }
         let newer_identity = row.version > known.version;
-        let newer = row.incarnation > known.member.incarnation;
+        let newer = row.incarnation > known.member.incarnation
+            && !(sabotaged!("refutation-ignored") && state != State::Alive)
+            || row.incarnation == known.member.incarnation && sabotaged!("stale-alive");
         if newer_identity {
             let identity = row.identity();
             self.table.set_identity(slot, Arc::clone(&identity), row.version);
@@ -194,6 +200,9 @@ impl Swim {
             self.outbox.msg(slot, Msg::LeftAck);
         }
         if state == State::Left {
+            if sabotaged!("leave-echo") {
+                self.tell(now, slot);
+            }
             return;
         }
         self.void_probes(slot);
@@ -249,7 +258,8 @@ impl Swim {
         self.refute_due = false;
         self.refute_after = now + self.config.retry_min;
         let row = self.table.row_mut(ME);
-        row.member.incarnation = row.member.incarnation.saturating_add(1);
+        let by = u32::from(!sabotaged!("refutes-too-low"));
+        row.member.incarnation = row.member.incarnation.saturating_add(by);
         self.stats.refutations += 1;
         self.worsen_health();
         self.tell(now, ME);
@@ -269,11 +279,13 @@ impl Swim {
         own: bool,
     ) {
         let member = self.table.member(slot);
-        if !member.is_live() || slot == ME {
+        let left = member.state == State::Left && sabotaged!("the-left-suspected");
+        let me = slot == ME && !sabotaged!("own-death-believed");
+        if !member.is_live() && !left || me {
             return;
         }
         let (id, n) = (member.id(), self.len());
-        let fresh = member.state == State::Alive;
+        let fresh = member.state == State::Alive || left;
         if fresh {
             let suspicion = Case::Suspicion(Box::new(Suspicion::new(now)));
             self.table.set_state(slot, State::Suspect, suspicion, now);
@@ -286,7 +298,12 @@ impl Swim {
         }
         let by = suspicion.accusers.first().copied().unwrap_or(relay);
         // New evidence can put the deadline into the past, which must not look like a stall.
-        self.suspicions.set(slot, suspicion.deadline(&self.config, n).max(now));
+        let deadline = match suspicion.deadline(&self.config, n).max(now) {
+            _ if sabotaged!("suspicion-for-ever") => Instant::MAX,
+            _ if sabotaged!("hasty-verdict") => now,
+            deadline => deadline,
+        };
+        self.suspicions.set(slot, deadline);
         if fresh {
             self.events.push(Event::Suspected { id, by });
         }
@@ -303,11 +320,17 @@ impl Swim {
         while let Some((_, slot)) = self.suspicions.pop(now) {
             let id = self.table.member(slot).id();
             let row = self.table.row_mut(slot);
+            if sabotaged!("accuser-raises-incarnation") {
+                row.member.incarnation += 1;
+            }
             // The accusers go on with the news: they are its evidence.
             let case = core::mem::replace(&mut row.case, Case::None);
             self.void_probes(slot);
             let forget_at = now + self.config.tombstone_age;
             self.table.set_state(slot, State::Dead, case, forget_at);
+            if sabotaged!("failure-told-twice") {
+                self.events.push(Event::Failed { id });
+            }
             self.events.push(Event::Failed { id });
             self.arm_join(now);
             self.tell(now, slot);

@@ -19,6 +19,7 @@ use super::wire::AliveRow;
 use super::{Origin, Swim};
 use crate::event::Event;
 use crate::id::{Identity, NodeId};
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::Sender;
 
@@ -79,7 +80,8 @@ impl Joiner {
 
 impl Swim {
     pub(super) fn start_join(&mut self, now: Instant, seeds: &[SocketAddr]) {
-        if self.leave.started() || self.joiner.conflicted {
+        let settled = sabotaged!("join-only-when-alone") && !self.table.live().is_empty();
+        if self.leave.started() || self.joiner.conflicted || settled {
             return;
         }
         let own = self.table.me().addr();
@@ -205,7 +207,8 @@ impl Swim {
         }
         let period = now.as_nanos() / u64::try_from(COOKIE_PERIOD.as_nanos()).unwrap_or(u64::MAX);
         let good = |period| cookie == self.cookie(from, sender, period);
-        if !good(period) && !period.checked_sub(1).is_some_and(good) {
+        let proven = good(period) || period.checked_sub(1).is_some_and(good);
+        if !proven && !sabotaged!("cookie-skipped") {
             let cookie = self.cookie(from, sender, period);
             self.outbox.stranger(from, Msg::Cookie { cookie });
             return;

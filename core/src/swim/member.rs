@@ -11,6 +11,7 @@ use super::suspicion::Suspicion;
 use crate::hash::{self, Index, Secret};
 use crate::id::{Identity, NodeId};
 use crate::rng::Rng;
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
 /// What is believed of a member. The order is the order of evidence at equal incarnations.
@@ -325,7 +326,8 @@ impl Table {
         if self.live.is_empty() {
             return None;
         }
-        let drawn = self.cursor + rng.below(self.live.len() - self.cursor);
+        let first = if sabotaged!("probe-anyone") { 0 } else { self.cursor };
+        let drawn = first + rng.below(self.live.len() - first);
         self.swap_live(self.cursor, drawn);
         self.cursor += 1;
         Some(self.live[self.cursor - 1])

@@ -65,6 +65,7 @@ use crate::event::{Event, Queue};
 use crate::hash::{self, Secret};
 use crate::id::{Identity, NodeId};
 use crate::rng::Rng;
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::timer::Deadlines;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
@@ -295,7 +296,10 @@ impl Swim {
         }
         [
             self.prober.next(),
-            self.suspicions.next().map(|at| at.max(self.verdicts_after)),
+            self.suspicions.next().map(|at| match self.verdicts_after {
+                _ if sabotaged!("verdict-timer-early") => at,
+                after => at.max(after),
+            }),
             self.joiner.next(),
             self.leave.next(),
             self.gossip_at,
@@ -497,7 +501,11 @@ impl Swim {
             self.gossip_at = None;
             return;
         }
-        self.gossip_at = Some(now + self.config.gossip_interval);
+        self.gossip_at = Some(match now + self.config.gossip_interval {
+            _ if sabotaged!("timer-not-moved") => now,
+            at if sabotaged!("uptime-in-u32") => Instant::from_nanos(at.as_nanos() % (1 << 52)),
+            at => at,
+        });
         let outbox = &mut self.outbox;
         self.table.sample(
             &mut self.rng,

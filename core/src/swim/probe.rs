@@ -16,6 +16,7 @@ use super::outbox::Msg;
 use super::{Origin, Swim};
 use crate::id::NodeId;
 use crate::rng::Rng;
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
 /// Most probes that are relayed for others at a time.
@@ -269,7 +270,8 @@ impl Swim {
     /// Whether a deadline was met so late that this node must have been stalled. Then it blames
     /// itself, drops the probe in flight, and listens for a while before it judges anyone.
     pub(super) fn notice_stall(&mut self, now: Instant, due: Option<Instant>) -> bool {
-        let stalled = due.is_some_and(|due| now > due + self.config.probe_timeout);
+        let stalled = due.is_some_and(|due| now > due + self.config.probe_timeout)
+            && !sabotaged!("stall-blames-others");
         if stalled {
             self.worsen_health();
             self.verdicts_after = self.verdicts_after.max(now + self.config.probe_interval);
@@ -278,7 +280,9 @@ impl Swim {
     }
 
     pub(super) fn worsen_health(&mut self) {
-        self.prober.health = (self.prober.health + 1).min(self.config.max_local_health);
+        let most = self.config.max_local_health;
+        let most = if sabotaged!("health-unbounded") { u32::MAX } else { most };
+        self.prober.health = (self.prober.health + 1).min(most);
     }
 
     /// Drops the probe in flight and relays to a member whose boot or state they were for is over.
@@ -346,7 +350,8 @@ impl Swim {
 
     fn succeed(&mut self) {
         self.prober.probe = None;
-        self.prober.health = self.prober.health.saturating_sub(1);
+        let by = u32::from(!sabotaged!("health-sticks"));
+        self.prober.health = self.prober.health.saturating_sub(by);
     }
 
     pub(super) fn on_relayed_ack(&mut self, _now: Instant, origin: Origin, seq: u32, boot: u64) {
@@ -366,6 +371,9 @@ impl Swim {
             && !probe.nacks.contains(&origin.sender.id)
         {
             probe.nacks.push(origin.sender.id);
+            if sabotaged!("nack-is-ack") {
+                self.succeed();
+            }
         }
     }
 
