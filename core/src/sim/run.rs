@@ -131,7 +131,7 @@ impl<'p> Run<'p> {
     }
 
     fn end(&mut self, number: usize) {
-        let fault = self.sim.faults.get(&number).cloned();
+        let fault = self.sim.faults.get(&number).map(|(fault, _)| fault.clone());
         self.sim.end(number);
         if let Some(fault) = fault {
             self.judge.ended(&self.sim, fault);

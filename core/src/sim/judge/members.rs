@@ -101,7 +101,12 @@ impl Members {
             return Ok(());
         }
         let recent = self.past.iter().filter(|(_, end)| *end + reason > sim.now());
-        let faults = || sim.faults.values().chain(recent.clone().map(|(fault, _)| fault));
+        let faults = || {
+            sim.faults
+                .values()
+                .map(|(fault, _)| fault)
+                .chain(recent.clone().map(|(fault, _)| fault))
+        };
         let elsewhere = faults().any(|fault| !is_stall_of(fault, judge));
         if elsewhere {
             return Ok(());
