@@ -142,7 +142,7 @@ impl Node {
         config.check()?;
         let Config { cluster, max_datagram, max_events, swim, map } = config;
         // A start without the old map is a new replica, and boot epochs are never used twice.
-        let life = if sabotaged!("dots-reused") { 1 } else { identity.boot_epoch };
+        let life = if sabotaged!("life-reused") { 1 } else { identity.boot_epoch };
         let replica = ReplicaId::new(identity.id, life);
         let view = [identity.id].into_iter().collect();
         Ok(Self {
@@ -392,12 +392,8 @@ impl Node {
     /// member stays owner until it is confirmed failed; one that leaves owns nothing.
     #[must_use]
     pub fn owner(&self, key: &[u8]) -> Option<NodeId> {
-        let owner = self.view.owner(hrw::key_hash(key));
-        if sabotaged!("owner-prefers-itself") {
-            let second = self.owners(key, &mut [NodeId(0); 2]).contains(&self.id());
-            return owner.map(|owner| if second { self.id() } else { owner });
-        }
-        owner
+        let salt = if sabotaged!("owner-by-own-scores") { self.id().0 } else { 0 };
+        self.view.owner(hrw::key_hash(key) ^ salt)
     }
 
     /// The first `out.len()` members in the order of priorities for `key`, the owner in front.

@@ -405,8 +405,7 @@ impl Map {
             if let Some(about) = about {
                 news += u64::from(self.claim(dot, about));
                 if let Some(peer) = self.peers.get_mut(slot) {
-                    let first = if sabotaged!("peer-known-too-much") { 1 } else { item.counter };
-                    peer.known.runs_mut(replica).add(first, item.counter);
+                    peer.known.runs_mut(replica).add(item.counter, item.counter);
                 }
             }
         }

@@ -571,7 +571,9 @@ impl Map {
         reads: impl Fn(Packed) -> bool,
     ) -> Dot {
         let before = self.winner_dot(slot);
-        let dot = Packed::new(0, self.replicas.base(0) + 1);
+        let last = self.replicas.base(0);
+        let again = last > 0 && value.is_none() && sabotaged!("dot-named-twice");
+        let dot = Packed::new(0, if again { last } else { last + 1 });
         let several = self.store.entry(slot).siblings.len() > 1;
         let value = value.filter(|_| !several || !sabotaged!("merge-loses-value"));
         self.store.write(&self.replicas, slot, dot, value, reads);

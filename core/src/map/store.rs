@@ -153,9 +153,7 @@ impl Store {
         self.uncount(replicas, slot);
         let entry = &mut self.entries[slot as usize];
         for at in 0..entry.siblings.len() {
-            if value.is_some() || !sabotaged!("removal-unmarked") {
-                entry.raise(entry.siblings[at].dot);
-            }
+            entry.raise(entry.siblings[at].dot);
         }
         let mut reuse = None;
         entry.siblings.retain(|sibling| {
@@ -169,6 +167,9 @@ impl Store {
             entry.siblings.push(Sibling { dot, value: fill(reuse, value) });
         }
         entry.raise(dot);
+        if value.is_none() && sabotaged!("removal-unmarked") {
+            entry.superseded.retain(|mark| *mark == dot);
+        }
         self.count(replicas, slot);
         self.digest = self.digest.wrapping_add(u64::from(sabotaged!("content-hash-drifts")));
     }

@@ -241,7 +241,7 @@ impl Map {
             let known = peer.known.runs_mut(number);
             known.add(1, runs.base);
             for (from, to) in runs.runs {
-                known.add(from, to);
+                known.add(if sabotaged!("gaps-unheard") { 1 } else { from }, to);
             }
         }
         let budget = pull.budget.min(self.config.pull_budget as u64);

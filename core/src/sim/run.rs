@@ -20,9 +20,11 @@ const MAPS: Duration = Duration::from_secs(20);
 const RECOVERY: Duration = Duration::from_secs(20);
 /// How long everybody must go on agreeing, at least.
 const STABLE: Duration = Duration::from_secs(5);
-/// How often a sick node stands still, and for how long it is up between.
+/// How often a sick node stands still, for how long until something is written, how soon the others must
+/// have heard of that, and how long it is up between.
 const FITS: u32 = 10;
-const FIT: Duration = Duration::from_millis(900);
+const FIT: Duration = Duration::from_millis(600);
+const NEWS: Duration = Duration::from_millis(300);
 const BREATH: Duration = Duration::from_millis(150);
 /// One plan in so many ends with a sick node.
 const SICK_ONE_IN: u64 = 4;
@@ -103,23 +105,24 @@ impl<'p> Run<'p> {
         let sick = (self.plan.seed / SICK_ONE_IN) as usize % self.plan.nodes;
         let well: Vec<usize> = self.sim.up().filter(|&place| place != sick).collect();
         let Some(&writer) = well.first() else { return Ok(()) };
-        for fit in 0..FITS {
+        for _ in 0..FITS {
             let number = self.sim.begin(Fault::Node(Nodes::one(sick), Trouble::Pause));
-            if fit == 1 {
-                self.write(writer, 0, true, false)?;
-            }
             self.steps_until(self.sim.now() + FIT)?;
+            self.write(writer, 0, true, false)?;
+            self.steps_until(self.sim.now() + NEWS)?;
+            let nodes = || well.iter().filter_map(|&place| self.sim.node(place));
+            let lists = |node: &crate::Node| {
+                nodes()
+                    .all(|other| node.member(other.id()).is_some_and(crate::swim::Member::is_live))
+            };
+            let contents: Vec<_> = nodes().map(|node| node.siblings(b"k\0").last()).collect();
+            if !nodes().all(lists) || contents.iter().any(|of| *of != contents[0]) {
+                let text =
+                    format!("node-{sick} is sick, and the others do not agree: {contents:?}");
+                return fail("OX2", &self.sim, text);
+            }
             self.end(number);
             self.steps_until(self.sim.now() + BREATH)?;
-        }
-        let nodes = || well.iter().filter_map(|&place| self.sim.node(place));
-        let lists = |node: &crate::Node| {
-            nodes().all(|other| node.member(other.id()).is_some_and(crate::swim::Member::is_live))
-        };
-        let contents: Vec<_> = nodes().map(|node| node.siblings(b"k\0").last()).collect();
-        if !nodes().all(lists) || contents.iter().any(|of| *of != contents[0]) {
-            let text = format!("node-{sick} is sick, and the others do not agree: {contents:?}");
-            return fail("OX2", &self.sim, text);
         }
         if self.until_agreed(self.plan.calm)? { Ok(()) } else { self.judge.why_apart(&self.sim) }
     }
@@ -255,6 +258,7 @@ impl<'p> Run<'p> {
             Some(last) => last,
             None => fresh,
         };
+        let before = self.judge.known(&self.sim, place, &name);
         self.written += 1;
         let value = put.then(|| self.written.to_le_bytes().to_vec());
         let result =
@@ -264,7 +268,7 @@ impl<'p> Run<'p> {
             Ok(Some(dot)) => {
                 // A context may name what is gone by now: it is superseded all the same.
                 let by = (place, life);
-                self.judge.wrote(&self.sim, Write { key: name, dot, value, over, by })
+                self.judge.wrote(&self.sim, Write { key: name, dot, value, over, before, by })
             }
             // Too many lives have written it; nothing to remove.
             Ok(None) | Err(InsertError::EntryTooLarge { .. }) => Ok(()),

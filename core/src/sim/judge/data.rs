@@ -18,6 +18,8 @@ pub(in crate::sim) struct Write {
     pub(in crate::sim) value: Option<Vec<u8>>,
     /// What it superseded.
     pub(in crate::sim) over: Vec<Dot>,
+    /// Numbers of the writes of its key that the writer reflected.
+    pub(in crate::sim) before: BTreeSet<usize>,
     /// Place and life of the writer.
     pub(in crate::sim) by: (usize, usize),
 }
@@ -35,8 +37,6 @@ struct Seen {
 #[derive(Debug)]
 pub(super) struct Data {
     writes: Vec<Write>,
-    /// By write: the writes of its key that the writer reflected.
-    before: Vec<BTreeSet<usize>>,
     dots: BTreeSet<Dot>,
     seen: Vec<Seen>,
     /// The content that each context was seen with: one function for all nodes and times.
@@ -47,7 +47,6 @@ impl Data {
     pub(super) fn new(places: usize) -> Self {
         Self {
             writes: Vec::new(),
-            before: Vec::new(),
             dots: BTreeSet::new(),
             seen: (0..places).map(|_| Seen::default()).collect(),
             contents: BTreeMap::new(),
@@ -56,18 +55,27 @@ impl Data {
 
     /// Notes a write that was acknowledged just now.
     pub(super) fn wrote(&mut self, sim: &Sim, write: Write) -> Verdict {
-        let Some(node) = sim.node(write.by.0) else { return Ok(()) };
         if !self.dots.insert(write.dot) {
             return fail("OC6", sim, format!("the dot {:?} names two writes", write.dot));
         }
-        let shown = node.siblings(&write.key).find(|sibling| sibling.dot == write.dot);
-        let shown = shown.map(|sibling| sibling.value);
-        if !node.map().reflects(write.dot) || shown != write.value.as_deref() {
+        // Its writer may have died with the first word of it.
+        let shows = |node: &Node| {
+            let mut siblings = node.siblings(&write.key);
+            let shown = siblings.find(|sibling| sibling.dot == write.dot);
+            let shown = shown.map(|sibling| sibling.value);
+            node.map().reflects(write.dot) && shown == write.value.as_deref()
+        };
+        if sim.node(write.by.0).is_some_and(|node| !shows(node)) {
             return fail("OC3", sim, format!("its writer does not show {:?}", write.dot));
         }
-        self.before.push(self.closure(&self.reflected(node), &write.key));
         self.writes.push(write);
         Ok(())
+    }
+
+    /// Numbers of the writes of `key` that the node at `place` reflects.
+    pub(super) fn known(&self, sim: &Sim, place: usize, key: &[u8]) -> BTreeSet<usize> {
+        let reflected = sim.node(place).map(|node| self.reflected(node)).unwrap_or_default();
+        self.closure(&reflected, key)
     }
 
     /// Numbers of the writes whose dots the node knows.
@@ -79,7 +87,7 @@ impl Data {
     /// was superseded before it arrived is told of later, its effect is there.
     fn closure(&self, reflected: &BTreeSet<usize>, key: &[u8]) -> BTreeSet<usize> {
         let of_key = reflected.iter().copied().filter(|&at| self.writes[at].key == key);
-        of_key.flat_map(|at| self.before[at].iter().copied().chain([at])).collect()
+        of_key.flat_map(|at| self.writes[at].before.iter().copied().chain([at])).collect()
     }
 
     /// The value of a key after these writes: those values that none of them superseded. That every

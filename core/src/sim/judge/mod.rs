@@ -51,7 +51,7 @@ mod members;
 mod owners;
 mod pace;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
 pub(super) use data::Write;
@@ -116,6 +116,11 @@ impl Judge {
     /// Notes that a fault is over by now.
     pub(super) fn ended(&mut self, sim: &Sim, fault: Fault) {
         self.members.ended(fault, sim.now());
+    }
+
+    /// Numbers of the writes of `key` that the node at `place` reflects.
+    pub(super) fn known(&self, sim: &Sim, place: usize, key: &[u8]) -> BTreeSet<usize> {
+        self.data.known(sim, place, key)
     }
 
     /// Looks at the place that the last step touched.
