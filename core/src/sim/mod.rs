@@ -32,6 +32,7 @@ mod net;
 mod outputs;
 mod plan;
 mod run;
+mod setting;
 mod shrink;
 mod trouble;
 mod view;

@@ -12,7 +12,9 @@ use super::fault::Fault;
 use super::judge::Violation;
 use super::net::{Luck, Traffic};
 use super::run::Run;
+use super::setting::scale;
 use crate::Config;
+use crate::time::Instant;
 
 /// One thing that happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub enum Act {
     Put(usize, u8),
     /// A node removes what it has seen of a key.
     Remove(usize, u8),
+    /// A node joins through another one, whether or not it has members already.
+    Join(usize, usize),
     /// A node writes a key with the context that it read at its last act on it, however old.
     PutOver(usize, u8),
 }
@@ -48,8 +52,17 @@ pub struct Plan {
     pub seed: u64,
     /// How many nodes.
     pub nodes: usize,
-    /// Their settings.
+    /// Their settings …
     pub config: Config,
+    /// … unless these are not empty: then each place has its own.
+    pub configs: Vec<Config>,
+    /// What their clocks show at the beginning, by place: zero where none is said.
+    pub origins: Vec<Instant>,
+    /// Bytes of metadata that each tells of itself.
+    pub meta: usize,
+    /// The even and the odd places are clusters of their own, which write other keys, until one of them
+    /// joins through one of the others: at an [`Act::Join`], or at the latest when all faults are over.
+    pub two_clusters: bool,
     /// What goes wrong, and what is written, in order.
     pub steps: Vec<Step>,
     /// After this long all faults are over.
@@ -87,8 +100,14 @@ impl Plan {
     /// classes at a time find more than all at once (Groce et al. 2012, swarm testing).
     #[must_use]
     pub fn swarm(seed: u64) -> Self {
+        let nodes = scale(&mut Dice(Luck::new(seed, 1, 0)));
+        Self::swarm_of(seed, nodes)
+    }
+
+    /// The same with that many nodes.
+    #[must_use]
+    pub fn swarm_of(seed: u64, nodes: usize) -> Self {
         let mut dice = Dice(Luck::new(seed, 0, 0));
-        let nodes = if dice.one_in(4) { 3 + dice.below(30) } else { 3 + dice.below(6) };
         let trouble = Duration::from_secs(10 + dice.below(30) as u64);
         let mut steps = Vec::new();
         let classes: Vec<usize> = (0..=dice.below(5)).map(|_| dice.below(CLASSES)).collect();
@@ -110,9 +129,22 @@ impl Plan {
             };
             steps.push(Step { at, act, luck: 0 });
         }
-        steps.sort_by_key(|step| step.at);
         let calm = Duration::from_secs(120);
-        Self { seed, nodes, config: Config::local(), steps, trouble, calm }
+        let mut plan = Self {
+            seed,
+            nodes,
+            config: Config::local(),
+            configs: Vec::new(),
+            origins: Vec::new(),
+            meta: 0,
+            two_clusters: false,
+            steps,
+            trouble,
+            calm,
+        };
+        plan.draw_setting(&mut Dice(Luck::new(seed, 2, 0)));
+        plan.steps.sort_by_key(|step| step.at);
+        plan
     }
 
     /// The plan with only these of its steps.
@@ -134,7 +166,7 @@ impl Plan {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
             let text = text.unwrap_or_default();
-            Err(Violation { oracle: "OX8", at: crate::Instant::ZERO, text })
+            Err(Violation { oracle: "OX8", at: Instant::ZERO, text })
         })
     }
 }

@@ -38,23 +38,43 @@ pub(super) struct Run<'p> {
     ends: Vec<(Duration, usize)>,
     contexts: BTreeMap<(usize, u8), (usize, crate::map::Context, Vec<Dot>)>,
     written: u64,
+    /// Two clusters that have not met yet.
+    apart: bool,
 }
 
 impl<'p> Run<'p> {
     pub(super) fn new(plan: &'p Plan) -> Self {
         let mut sim = Sim::new(plan.seed, plan.config.clone());
         for place in 0..plan.nodes {
+            if let Some(config) = plan.configs.get(place) {
+                sim.configure(place, config.clone());
+            }
+            if let Some(origin) = plan.origins.get(place) {
+                sim.set_clock(place, *origin);
+            }
+            sim.set_meta(place, plan.meta);
             // Two seeds, so that a fault of one does not keep a restarted node out for ever.
-            sim.start(place, &[0, 1]);
+            let seeds = if plan.two_clusters { [place % 2, place % 2 + 2] } else { [0, 1] };
+            sim.start(place, &seeds);
         }
         let judge = Judge::new(&sim);
-        Self { plan, sim, judge, ends: Vec::new(), contexts: BTreeMap::new(), written: 0 }
+        Self {
+            plan,
+            sim,
+            judge,
+            ends: Vec::new(),
+            contexts: BTreeMap::new(),
+            written: 0,
+            apart: false,
+        }
     }
 
     pub(super) fn run(mut self) -> Result<Report, Violation> {
+        self.apart = self.plan.two_clusters;
         if !self.until_agreed(MEETING)? {
             self.judge.why_apart(&self.sim)?;
         }
+        self.apart = false;
         let start = self.sim.now();
         for step in &self.plan.steps {
             self.run_to(start, step.at)?;
@@ -75,6 +95,10 @@ impl<'p> Run<'p> {
         while let Some((&number, _)) = self.sim.faults.first_key_value() {
             self.end(number);
         }
+        if self.plan.two_clusters {
+            self.join(1, 0);
+        }
+        self.look_at_all()?;
         let calm = self.sim.now();
         if !self.until_agreed(self.plan.calm)? {
             self.judge.why_apart(&self.sim)?;
@@ -144,6 +168,7 @@ impl<'p> Run<'p> {
     fn report(self, healed: Duration) -> Report {
         let mut met = self.judge.met;
         met.extend(self.sim.met());
+        met.extend(self.plan.classes().into_iter().map(|class| (class, 1)));
         for place in self.sim.up() {
             let Some(node) = self.sim.node(place) else { continue };
             let map = node.stats().map;
@@ -187,6 +212,12 @@ impl<'p> Run<'p> {
         Ok(())
     }
 
+    fn join(&mut self, place: usize, through: usize) {
+        let Some(node) = self.sim.node(through) else { return };
+        let seed = node.identity().addr;
+        self.sim.with(place, |node, now| node.join(now, &[seed]));
+    }
+
     /// Lets time pass until all agree, at most for `limit`; returns whether they do.
     fn until_agreed(&mut self, limit: Duration) -> Result<bool, Violation> {
         let end = self.sim.now() + limit;
@@ -211,22 +242,32 @@ impl<'p> Run<'p> {
         self.lists_agree() && self.maps_agree()
     }
 
+    /// Who is to agree with whom: all with all, or the even and the odd places among themselves.
+    fn sides(&self) -> Vec<Vec<usize>> {
+        let side = |odd: usize| self.sim.up().filter(move |place| place % 2 == odd).collect();
+        if self.apart { vec![side(0), side(1)] } else { vec![self.sim.up().collect()] }
+    }
+
     /// All that are up list each other, and suspect nobody.
     fn lists_agree(&self) -> bool {
-        let mut live: Vec<_> = self.sim.up().map(|place| self.sim.id(place)).collect();
-        live.sort_unstable();
-        let alive = |node: &crate::Node| {
-            node.members().all(|member| member.state() == crate::swim::State::Alive)
-        };
-        let agrees = |node: &crate::Node| node.view().nodes() == live && alive(node);
-        self.sim.up().filter_map(|place| self.sim.node(place)).all(agrees)
+        self.sides().iter().all(|side| {
+            let mut live: Vec<_> = side.iter().map(|&place| self.sim.id(place)).collect();
+            live.sort_unstable();
+            let alive = |node: &crate::Node| {
+                node.members().all(|member| member.state() == crate::swim::State::Alive)
+            };
+            let agrees = |node: &crate::Node| node.view().nodes() == live && alive(node);
+            side.iter().filter_map(|&place| self.sim.node(place)).all(agrees)
+        })
     }
 
     fn maps_agree(&self) -> bool {
-        let mut digests =
-            self.sim.up().filter_map(|place| self.sim.node(place)).map(|node| node.map().digest());
-        let first = digests.next();
-        digests.all(|digest| Some(digest) == first)
+        self.sides().iter().all(|side| {
+            let nodes = side.iter().filter_map(|&place| self.sim.node(place));
+            let mut digests = nodes.map(|node| node.map().digest());
+            let first = digests.next();
+            digests.all(|digest| Some(digest) == first)
+        })
     }
 
     fn look_at_all(&mut self) -> Result<(), Violation> {
@@ -239,6 +280,7 @@ impl<'p> Run<'p> {
                 let number = self.sim.begin_with(fault.clone(), step.luck);
                 self.ends.push((step.at + *lasts, number));
             }
+            Act::Join(place, through) => self.join(*place, *through),
             Act::Put(place, key) => self.write(*place, *key, true, false)?,
             Act::Remove(place, key) => self.write(*place, *key, false, false)?,
             Act::PutOver(place, key) => self.write(*place, *key, true, true)?,
@@ -248,7 +290,8 @@ impl<'p> Run<'p> {
 
     /// Writes or removes, over what is there or over what was there when last read.
     fn write(&mut self, place: usize, key: u8, put: bool, stale: bool) -> Result<(), Violation> {
-        let name = vec![b'k', key];
+        let side = if self.plan.two_clusters && place % 2 == 1 { b'l' } else { b'k' };
+        let name = vec![side, key];
         let life = self.sim.lives(place).len();
         let Some(node) = self.sim.node(place) else { return Ok(()) };
         let dots = node.siblings(&name).map(|sibling| sibling.dot).collect();

@@ -93,12 +93,18 @@ impl Sim {
     /// candidates and the map, and all of them are members.
     #[must_use]
     pub fn differences(&self) -> Vec<String> {
-        let mut live: Vec<_> =
-            self.up().filter_map(|place| self.node(place)).map(Node::id).collect();
+        self.differences_among(|_| true)
+    }
+
+    /// The same for some places, as if there were no others.
+    #[must_use]
+    pub fn differences_among(&self, some: impl Fn(usize) -> bool) -> Vec<String> {
+        let up = || self.up().filter(|&place| some(place)).filter_map(|place| self.node(place));
+        let mut live: Vec<_> = up().map(Node::id).collect();
         live.sort_unstable();
         let mut found = Vec::new();
         let mut first: Option<&Node> = None;
-        for node in self.up().filter_map(|place| self.node(place)) {
+        for node in up() {
             if node.view().nodes() != live {
                 let (lists, of) = (node.view().nodes().len(), live.len());
                 found.push(format!("{} lists {lists} of {of} members", node.identity().name));

@@ -90,6 +90,9 @@ impl Clock {
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) name: String,
+    pub(super) config: Config,
+    /// Bytes of metadata.
+    pub(super) meta: usize,
     pub(super) addr: SocketAddr,
     pub(super) node: Option<Checked>,
     pub(super) lives: Vec<Life>,
@@ -247,12 +250,38 @@ impl Sim {
     ///
     /// If the core refuses the settings.
     pub fn start(&mut self, place: usize, seeds: &[usize]) {
-        while self.places.len() <= place {
-            self.add_place();
-        }
+        self.reserve(place);
         self.crash(place);
         self.places[place].seeds = seeds.to_vec();
         self.restart(place);
+    }
+
+    /// The nodes that start at `place` from now on have these settings, not those of the others.
+    pub fn configure(&mut self, place: usize, config: Config) {
+        self.reserve(place);
+        self.buf.resize(self.buf.len().max(config.max_datagram), 0);
+        self.places[place].config = config;
+    }
+
+    /// The clock of `place` shows this now, and goes on from there.
+    pub fn set_clock(&mut self, place: usize, shown: Instant) {
+        self.reserve(place);
+        let clock = &mut self.places[place].clock;
+        clock.rebase(self.now);
+        clock.shown = shown;
+        self.arm(place);
+    }
+
+    /// The nodes that start at `place` from now on tell so many bytes of metadata.
+    pub fn set_meta(&mut self, place: usize, bytes: usize) {
+        self.reserve(place);
+        self.places[place].meta = bytes;
+    }
+
+    fn reserve(&mut self, place: usize) {
+        while self.places.len() <= place {
+            self.add_place();
+        }
     }
 
     fn add_place(&mut self) {
@@ -261,6 +290,8 @@ impl Sim {
         self.by_addr.insert(addr, number);
         self.places.push(Place {
             name: format!("node-{number}"),
+            config: self.config.clone(),
+            meta: 0,
             addr,
             node: None,
             lives: Vec::new(),
@@ -299,7 +330,8 @@ impl Sim {
         let behind = core::mem::take(&mut spot.behind);
         let wall = WALL + EPOCH * life + self.now.as_nanos() / 1_000;
         let epoch = fresh(spot, wall.saturating_sub(behind.as_micros() as u64));
-        let identity = Identity::new(spot.name.clone(), spot.addr).with_boot_epoch(epoch);
+        let mut identity = Identity::new(spot.name.clone(), spot.addr).with_boot_epoch(epoch);
+        identity.meta = vec![0x6d; spot.meta];
         let mut luck = Luck::new(self.seed ^ 0x5eed, place, life);
         let mut entropy = [0; 32];
         for chunk in entropy.chunks_mut(8) {
@@ -307,7 +339,7 @@ impl Sim {
         }
         spot.clock.rebase(self.now);
         let now = spot.clock.show(self.now);
-        let node = Checked::new(now, identity, self.config.clone(), entropy);
+        let node = Checked::new(now, identity, spot.config.clone(), entropy);
         let mut node = node.unwrap_or_else(|error| panic!("the settings are refused: {error}"));
         if !seeds.is_empty() {
             node.join(now, &seeds);
