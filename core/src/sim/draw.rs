@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::fault::{Condition, Damage, Delay, Fault, Links, Moment, Nodes, Trouble};
+use super::fault::{Betrayal, Condition, Damage, Delay, Fault, Links, Moment, Nodes, Trouble};
 use super::net::Luck;
 
 /// Random choices of a plan.
@@ -161,6 +161,13 @@ fn trouble(dice: &mut Dice, class: &str) -> Trouble {
         "events not taken" => Trouble::Inattentive,
         "small inbox" => Trouble::Inbox(2 + dice.below(19)),
         "short buffer" => Trouble::ShortBuffer(crate::MIN_DATAGRAM + dice.below(900)),
+        "replay" => Trouble::Replay(5 + dice.below(200) as u32),
+        "spoofed source" => Trouble::Spoof(5 + dice.below(200) as u32),
+        "insider: suspicions" => Trouble::Insider(Betrayal::Suspect, 1 + dice.below(50) as u32),
+        "insider: deaths" => Trouble::Insider(Betrayal::Dead, 1 + dice.below(50) as u32),
+        "insider: keys" => Trouble::Insider(Betrayal::Keys, 1 + dice.below(20) as u32),
+        "insider: silence" => Trouble::Insider(Betrayal::Silence, 1),
+        "insider: endless answers" => Trouble::Insider(Betrayal::Trains, 1),
         "flood" => Trouble::Flood(10 + dice.below(1_000) as u32),
         _ => Trouble::Crash,
     }

@@ -206,6 +206,30 @@ pub enum Moment {
     Sending,
 }
 
+/// What a member does that has turned against the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Betrayal {
+    /// It says that others are suspected, by many, at the highest incarnation.
+    Suspect,
+    /// It says that others are dead, by many, at the highest incarnation.
+    Dead,
+    /// It speaks for others at incarnations that they never had.
+    Alive,
+    /// It says that others live where strangers do.
+    Address,
+    /// It tells of members that there never were.
+    Members,
+    /// It tells of writes of a replica that there never was.
+    Keys,
+    /// It tells of writes of others before they make them.
+    Context,
+    /// It sends nothing to some of the others.
+    Silence,
+    /// It never ends the answer to a pull.
+    Trains,
+}
+
 /// What is wrong with a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -264,6 +288,13 @@ pub enum Trouble {
     ShortBuffer(usize),
     /// So many datagrams of noise arrive per second.
     Flood(u32),
+    /// So many recorded datagrams per second arrive once more, of earlier lives too.
+    Replay(u32),
+    /// So many datagrams per second arrive under the address of another node or of a stranger: recorded
+    /// ones, and joins, pings and more of somebody whom nobody has let in.
+    Spoof(u32),
+    /// It has turned against the others, and lies to them so many times per second.
+    Insider(Betrayal, u32),
 }
 
 /// A fault: something that holds for a while, or happens once.
@@ -339,6 +370,17 @@ impl Fault {
                 Trouble::Inbox(_) => "small inbox",
                 Trouble::ShortBuffer(_) => "short buffer",
                 Trouble::Flood(_) => "flood",
+                Trouble::Replay(_) => "replay",
+                Trouble::Spoof(_) => "spoofed source",
+                Trouble::Insider(Betrayal::Suspect, _) => "insider: suspicions",
+                Trouble::Insider(Betrayal::Dead, _) => "insider: deaths",
+                Trouble::Insider(Betrayal::Alive, _) => "insider: impersonation",
+                Trouble::Insider(Betrayal::Address, _) => "insider: addresses",
+                Trouble::Insider(Betrayal::Members, _) => "insider: members",
+                Trouble::Insider(Betrayal::Keys, _) => "insider: keys",
+                Trouble::Insider(Betrayal::Context, _) => "insider: context",
+                Trouble::Insider(Betrayal::Silence, _) => "insider: silence",
+                Trouble::Insider(Betrayal::Trains, _) => "insider: endless answers",
             },
         }
     }
@@ -398,5 +440,19 @@ impl Fault {
         "small inbox",
         "short buffer",
         "flood",
+        "replay",
+        "spoofed source",
+        "insider: suspicions",
+        "insider: deaths",
+        "insider: keys",
+        "insider: silence",
+        "insider: endless answers",
     ];
+
+    /// Classes that no plan draws, because not every oracle can hold after them as long as each member may
+    /// speak for all others: numbers that their subject never issued are believed, and the subject is not
+    /// believed any more until it starts again. They wait for rows and dots that only their subject can
+    /// make, for addresses that are proven before they are used, and for quotas of members.
+    pub const BEYOND: &'static [&'static str] =
+        &["insider: impersonation", "insider: addresses", "insider: members", "insider: context"];
 }

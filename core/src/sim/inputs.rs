@@ -39,6 +39,7 @@ impl Sim {
             return None;
         }
         self.net.traffic.delivered += 1;
+        self.heard(place, from, bytes.len());
         self.trace = mix2(self.trace, crate::hash::stable(&bytes));
         self.mark(place, 4);
         let spot = &mut self.places[place];
@@ -99,19 +100,24 @@ impl Sim {
     }
 
     /// A fault does the next of the things that it does again and again.
+    #[allow(clippy::wildcard_enum_match_arm)] // most troubles do nothing between their beginning and end
     pub(super) fn pulse(&mut self, place: usize, fault: usize, count: u64) -> Option<usize> {
         let (Fault::Node(_, trouble), luck) = self.faults.get(&fault)?.clone() else {
             return None;
         };
         let luck = Luck::new(self.seed ^ 0xf100d, place, count).fork(luck);
-        let again = What::Pulse { place, fault, count: count + 1 };
-        if let Trouble::Flood(rate) = trouble {
-            self.push(self.now + pause(rate), again);
-            return self.noise(place, luck);
-        } else if let Trouble::RollingRestart(each) = trouble {
-            self.roll(place, fault, count, each);
-        } else {
-            self.come_back(place);
+        if let Some(rate) = trouble.rate() {
+            let pause = Duration::from_secs(1) / rate.max(1);
+            self.push(self.now + pause, What::Pulse { place, fault, count: count + 1 });
+        }
+        match trouble {
+            Trouble::Flood(_) => return self.noise(place, luck),
+            Trouble::Replay(_) => return self.replay(place, luck),
+            Trouble::Spoof(_) => return self.spoof(place, luck),
+            Trouble::Insider(how, _) => self.betray(place, how, count, luck),
+            Trouble::RollingRestart(each) => self.roll(place, fault, count, each),
+            Trouble::Restart(_) => self.come_back(place),
+            _ => {}
         }
         None
     }
@@ -125,9 +131,17 @@ impl Sim {
     }
 }
 
-/// Between two pulses, at so many per second.
-fn pause(rate: u32) -> Duration {
-    Duration::from_secs(1) / rate.max(1)
+impl Trouble {
+    /// How many times per second it does something.
+    #[allow(clippy::wildcard_enum_match_arm)] // as above
+    const fn rate(&self) -> Option<u32> {
+        match self {
+            Self::Flood(rate) | Self::Replay(rate) | Self::Spoof(rate) | Self::Insider(_, rate) => {
+                Some(*rate)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The causes of refusals, as they are counted.

@@ -21,11 +21,14 @@
 // Virtual places and dice are far below any limit of these types.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
+mod adversary;
 mod checked;
 mod damage;
 mod draw;
 mod fault;
+mod forge;
 mod inputs;
+mod insider;
 mod judge;
 mod lives;
 mod net;
@@ -38,8 +41,9 @@ mod trouble;
 mod view;
 mod world;
 
+pub use adversary::Exchange;
 pub use checked::Checked;
-pub use fault::{Condition, Damage, Delay, Fault, Links, Moment, Nodes, Trouble};
+pub use fault::{Betrayal, Condition, Damage, Delay, Fault, Links, Moment, Nodes, Trouble};
 pub use judge::Violation;
 pub use net::Traffic;
 pub use plan::{Act, Plan, Report, Step};

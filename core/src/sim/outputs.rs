@@ -62,7 +62,7 @@ impl Sim {
             let (number, from) = (spot.sent, spot.source());
             self.net.traffic.sent += 1;
             self.net.traffic.bytes += sent.payload.len() as u64;
-            if mute {
+            if mute || self.kept_back(place, sent.to, sent.payload) {
                 self.net.traffic.lost += 1;
             } else {
                 self.post(place, from, sent.to, number, sent.payload);
@@ -74,6 +74,7 @@ impl Sim {
     fn post(&mut self, from: usize, source: SocketAddr, to: SocketAddr, number: u64, bytes: &[u8]) {
         let Some(&place) = self.by_addr.get(&to) else {
             self.net.traffic.nowhere += 1;
+            self.lost_to(from, to, bytes.len());
             return;
         };
         if let Some(probes) = &mut self.probes
@@ -81,6 +82,7 @@ impl Sim {
         {
             probes.push((self.now, from, place));
         }
+        self.tape(from, place, source, bytes);
         for copy in self.net.carry(self.now, from, place, number, bytes) {
             let what = What::Arrive { place, from: source, expect: copy.expect, bytes: copy.bytes };
             match copy.at {

@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::panic::catch_unwind;
 
 use super::draw::{CLASSES, Dice, fault};
-use super::fault::Fault;
+use super::fault::{Fault, Trouble};
 use super::judge::Violation;
 use super::net::{Luck, Traffic};
 use super::run::Run;
@@ -115,7 +115,13 @@ impl Plan {
             for _ in 0..=dice.below(4) {
                 let at = dice.time(trouble);
                 let lasts = dice.time(trouble - at);
-                let act = Act::Fault(fault(&mut dice, class, nodes), lasts);
+                let fault = fault(&mut dice, class, nodes);
+                if let Fault::Node(nodes, Trouble::Replay(_)) = &fault {
+                    // What was said to another life is what is worth saying again.
+                    let act = Act::Fault(Fault::Node(nodes.clone(), Trouble::Crash), lasts / 4);
+                    steps.push(Step { at: at + dice.time(lasts / 2), act, luck: dice.0.next() });
+                }
+                let act = Act::Fault(fault, lasts);
                 steps.push(Step { at, act, luck: dice.0.next() });
             }
         }

@@ -57,6 +57,11 @@ impl<'p> Run<'p> {
             let seeds = if plan.two_clusters { [place % 2, place % 2 + 2] } else { [0, 1] };
             sim.start(place, &seeds);
         }
+        let replayed =
+            |step: &Step| matches!(&step.act, Act::Fault(Fault::Node(_, Trouble::Replay(_)), _));
+        if plan.steps.iter().any(replayed) {
+            sim.record();
+        }
         let judge = Judge::new(&sim);
         Self {
             plan,
@@ -208,6 +213,7 @@ impl<'p> Run<'p> {
         while let Some(place) = self.sim.step(end) {
             self.judge.look(&self.sim, place)?;
         }
+        self.look_at_strangers()?;
         self.sim.run(end - self.sim.now());
         Ok(())
     }
@@ -272,6 +278,18 @@ impl<'p> Run<'p> {
 
     fn look_at_all(&mut self) -> Result<(), Violation> {
         (0..self.plan.nodes).try_for_each(|place| self.judge.look(&self.sim, place))
+    }
+
+    /// No address gets more than three times what came from it before somebody there has proven that it is
+    /// his (RFC 9000, section 8).
+    fn look_at_strangers(&self) -> Result<(), Violation> {
+        for ((place, addr), exchange) in self.sim.strangers() {
+            if exchange.sent > 3 * exchange.received {
+                let text = format!("node-{place} has sent {exchange:?} to {addr}, a stranger");
+                fail("OX9", &self.sim, text)?;
+            }
+        }
+        Ok(())
     }
 
     fn act(&mut self, step: &Step) -> Result<(), Violation> {

@@ -104,7 +104,9 @@ impl Sim {
             Trouble::Leave => {
                 self.with(place, |node, now| node.leave(now));
             }
-            Trouble::Flood(_) => self.push(now, What::Pulse { place, fault: number, count: 0 }),
+            Trouble::Flood(_) | Trouble::Replay(_) | Trouble::Spoof(_) | Trouble::Insider(..) => {
+                self.push(now, What::Pulse { place, fault: number, count: 0 });
+            }
             Trouble::Slow(_)
             | Trouble::Deaf
             | Trouble::Mute
@@ -166,7 +168,10 @@ impl Sim {
             | Trouble::Inbox(_)
             | Trouble::SmallOutbox(_)
             | Trouble::ShortBuffer(_)
-            | Trouble::Flood(_) => {}
+            | Trouble::Flood(_)
+            | Trouble::Replay(_)
+            | Trouble::Spoof(_)
+            | Trouble::Insider(..) => {}
         }
     }
 

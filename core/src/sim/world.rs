@@ -9,6 +9,7 @@ use core::cmp::Reverse;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
+use super::adversary::Wire;
 use super::checked::Checked;
 use super::fault::{Delay, Fault, Trouble};
 use super::lives::{Fuse, fresh};
@@ -191,6 +192,7 @@ pub struct Sim {
     pub(super) queue: BinaryHeap<Reverse<(Instant, u64, What)>>,
     pub(super) serial: u64,
     pub(super) net: Net,
+    pub(super) wire: Wire,
     /// Datagrams held back by clogs, with the links that hold them.
     pub(super) clogged: Vec<(usize, usize, What)>,
     /// With what the luck of each belongs to.
@@ -233,6 +235,7 @@ impl Sim {
             queue: BinaryHeap::new(),
             serial: 0,
             net: Net::new(seed, delay),
+            wire: Wire::default(),
             clogged: Vec::new(),
             faults: BTreeMap::new(),
             next_fault: 0,

@@ -36,7 +36,7 @@
 //! | OX6 | it does not matter how long clocks have run | [`Plan`](super::Plan) |
 //! | OX7 | the same plan ends the same | [`Plan`](super::Plan) |
 //! | OX8 | nothing panics | [`Plan`](super::Plan) |
-//! | OX9 | who has not proved its address is sent at most three times what it sent | [`pace`] |
+//! | OX9 | who has not proved its address is sent at most three times what it sent | here |
 //!
 //! OC1, the laws of the join, is asked of lone maps, where all orders of the same chunks can be tried:
 //! `tests/join_laws.rs`. Not asked yet: OR3 until nodes have weights, OC8 until the map collects garbage,
@@ -52,7 +52,9 @@ mod owners;
 mod pace;
 
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
 use alloc::string::String;
+use core::net::SocketAddr;
 
 pub(super) use data::Write;
 
@@ -128,6 +130,7 @@ impl Judge {
         let Some(node) = sim.node(place) else { return Ok(()) };
         self.members.look(sim, &self.places, place, node, &mut self.met)?;
         self.owners.look(sim, place, node)?;
+        judge_strangers(sim, place)?;
         self.data.look(sim, place, node)
     }
 
@@ -147,4 +150,16 @@ impl Judge {
         self.owners.finish(sim)?;
         self.data.finish(sim)
     }
+}
+
+/// Where nobody can have proved an address no more than three times what came from it is sent.
+fn judge_strangers(sim: &Sim, place: usize) -> Verdict {
+    let from = (place, SocketAddr::from(([0, 0, 0, 0], 0)));
+    let here = sim.strangers().range(from..).take_while(|((at, _), _)| *at == place);
+    for ((_, addr), exchange) in here {
+        if exchange.sent > 3 * exchange.received {
+            return fail("OX9", sim, format!("node-{place} and {addr}: {exchange:?}"));
+        }
+    }
+    Ok(())
 }

@@ -1,0 +1,134 @@
+//! Adversaries without a key: whoever can record datagrams, send them again, and lie about who sends.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, SocketAddr};
+
+use super::forge;
+use super::net::{Expect, Luck};
+use super::world::Sim;
+
+/// Datagrams that a recording holds.
+const RECORDED: u64 = 1_024;
+/// Addresses of strangers, in a network for documentation: few, so that what goes to each adds up.
+const STRANGERS: u64 = 8;
+
+/// A datagram as it was sent.
+#[derive(Debug, Clone)]
+pub(super) struct Recorded {
+    /// Places and the numbers of their lives at that time.
+    from: (usize, usize),
+    to: (usize, usize),
+    source: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// What a node exchanged with an address at which nobody lives or ever did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exchange {
+    /// Bytes of datagrams that named it as their source.
+    pub received: u64,
+    /// Bytes that were sent there.
+    pub sent: u64,
+}
+
+/// What is kept for adversaries and about them.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    /// What was recorded, if anybody wants to hear it again: each datagram at a place drawn by its luck, so
+    /// that old ones stay, fewer the older they are.
+    tape: Option<BTreeMap<u64, Recorded>>,
+    /// By place and address.
+    strangers: BTreeMap<(usize, SocketAddr), Exchange>,
+}
+
+impl Sim {
+    /// Records datagrams from now on, for [`Trouble::Replay`](super::Trouble::Replay) and
+    /// [`Trouble::Spoof`](super::Trouble::Spoof). Either records by itself once it has begun.
+    pub fn record(&mut self) {
+        self.wire.tape.get_or_insert_default();
+    }
+
+    /// What each place exchanged with each address at which nobody lives or ever did: nobody there can have
+    /// proven that the address is its own.
+    #[must_use]
+    pub const fn strangers(&self) -> &BTreeMap<(usize, SocketAddr), Exchange> {
+        &self.wire.strangers
+    }
+
+    /// A datagram of `from` is on its way to `to`.
+    pub(super) fn tape(&mut self, from: usize, to: usize, source: SocketAddr, bytes: &[u8]) {
+        let lives = |place: usize| (place, self.places[place].lives.len());
+        let (from, to) = (lives(from), lives(to));
+        let number = self.places[from.0].sent;
+        if let Some(tape) = &mut self.wire.tape {
+            let at = Luck::new(self.seed ^ 0x7a9e, from.0, number).below(RECORDED);
+            tape.insert(at, Recorded { from, to, source, bytes: bytes.to_vec() });
+        }
+    }
+
+    /// A recorded datagram arrives once more where it was sent to, of another life of either end if there
+    /// is one.
+    pub(super) fn replay(&mut self, place: usize, mut luck: Luck) -> Option<usize> {
+        self.record();
+        let lives = |(place, life): (usize, usize)| self.places[place].lives.len() == life;
+        let tape = self.wire.tape.as_ref()?;
+        let sent: Vec<&Recorded> = tape.values().filter(|one| one.to.0 == place).collect();
+        let older: Vec<&Recorded> =
+            sent.iter().copied().filter(|one| !lives(one.from) || !lives(one.to)).collect();
+        let from = if older.is_empty() || luck.below(2) == 0 { sent } else { older };
+        let one = (*from.get(luck.below(from.len().max(1) as u64) as usize)?).clone();
+        let across = !lives(one.to) || !lives(one.from);
+        let touched = self.arrive(place, one.source, Expect::Whole, one.bytes);
+        if touched.is_some() && across {
+            *self.met.entry("replayed across a restart").or_default() += 1;
+        }
+        touched
+    }
+
+    /// A correct datagram arrives under a source that is not its own: recorded, wherever it was sent to, or
+    /// made by whoever has no name in this cluster.
+    pub(super) fn spoof(&mut self, place: usize, mut luck: Luck) -> Option<usize> {
+        self.record();
+        let source = if luck.below(3) == 0 {
+            self.places[luck.below(self.places.len() as u64) as usize].addr
+        } else {
+            stranger(luck.next())
+        };
+        let tape = self.wire.tape.as_ref()?;
+        let kind = luck.below(2 + forge::NAMELESS);
+        let bytes = if kind < 2 && !tape.is_empty() {
+            let at = luck.below(tape.len() as u64) as usize;
+            tape.values().nth(at)?.bytes.clone()
+        } else {
+            let victim = self.id(place);
+            forge::nameless(kind.saturating_sub(2), &self.config.cluster, victim, &mut luck)
+        };
+        self.arrive(place, source, Expect::Whole, bytes)
+    }
+
+    /// A datagram reaches the node at `place`.
+    pub(super) fn heard(&mut self, place: usize, from: SocketAddr, bytes: usize) {
+        if is_stranger(from) {
+            self.wire.strangers.entry((place, from)).or_default().received += bytes as u64;
+        }
+    }
+
+    /// A datagram leaves `place` for where nobody lives.
+    pub(super) fn lost_to(&mut self, place: usize, to: SocketAddr, bytes: usize) {
+        if is_stranger(to) {
+            self.wire.strangers.entry((place, to)).or_default().sent += bytes as u64;
+            *self.met.entry("answered a stranger").or_default() += 1;
+        }
+    }
+}
+
+/// One of the addresses at which nobody lives.
+pub(super) fn stranger(number: u64) -> SocketAddr {
+    (Ipv4Addr::from(0xc633_6401 + (number % STRANGERS) as u32), 9).into()
+}
+
+fn is_stranger(addr: SocketAddr) -> bool {
+    (0..STRANGERS).any(|number| stranger(number) == addr)
+}
