@@ -450,6 +450,23 @@ impl Map {
     }
 }
 
+/// What [`Checked`](crate::sim::Checked) looks at.
+#[cfg(feature = "sim")]
+impl Map {
+    /// Its settings and the longest datagram it sends.
+    pub(crate) const fn limits(&self) -> (&Config, usize) {
+        (&self.config, self.max_datagram)
+    }
+
+    /// All keys that have a value, with the writer of the one that is read.
+    pub(crate) fn writers(&self) -> impl Iterator<Item = (&[u8], NodeId)> {
+        self.store.entries().iter().filter_map(|entry| {
+            let winner = entry.winner(&self.replicas)?;
+            Some((&*entry.key, self.replicas.dot(winner.dot).replica.node))
+        })
+    }
+}
+
 /// Hooks for composition.
 impl Map {
     /// Whether the digest of the context takes several datagrams.

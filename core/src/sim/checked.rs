@@ -1,43 +1,52 @@
-//! A node whose promises are asserted on every call.
+//! A state machine whose promises are asserted on every call.
 
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 use core::net::SocketAddr;
 
-use crate::map::{Context, Dot, InsertError};
+use super::machine::{Machine, verbs};
+use crate::event::Key;
+use crate::map::{self, Context, Dot, InsertError, Map};
+use crate::swim::{self, Swim};
 use crate::{Config, ConfigError, Event, Identity, Instant, Node, NodeId, PacketError, Transmit};
 
-/// How many members a list may have to be compared with its events after every input; with more, the
-/// comparison is made once in as many inputs as keeps its cost per input the same.
+/// How many members or keys a list may have to be compared with its events after every input; with
+/// more, the comparison is made once in as many inputs as keeps its cost per input the same.
 const SMALL: usize = 32;
 
-/// A [`Node`] that asserts, on every call, what the core promises its embedder: use it in place of the
-/// node in tests of your own loop.
+/// A [`Node`], a lone [`Swim`] or [`Map`], or another [`Machine`], that asserts on every call what the
+/// core promises its embedder: use it in place of the machine in tests of your own loop.
 ///
 /// Asserted are progress, purity, bounds, whole refusals, and that the events, applied to the first
-/// list of members, give the present one.
+/// list of members and of keys, give the present ones.
 ///
 /// # Panics
 ///
-/// Every method, if the node breaks a promise.
+/// Every method, if the machine breaks a promise.
 ///
 /// ```
 /// use brickwork_core::sim::Checked;
+/// use brickwork_core::swim::{self, Swim};
 /// use brickwork_core::{Config, Identity, Instant};
 ///
-/// let addr = ([127, 0, 0, 1], 7000).into();
-/// let mut node = Checked::new(Instant::ZERO, Identity::new("a", addr), Config::lan(), [7; 32])?;
+/// let identity = Identity::new("a", ([127, 0, 0, 1], 7000).into());
+/// let mut node = Checked::new(Instant::ZERO, identity.clone(), Config::lan(), [7; 32])?;
 /// node.insert(Instant::ZERO, b"origin-17", b"up").unwrap();
 /// assert_eq!(node.node().get(b"origin-17"), Some(&b"up"[..]));
+///
+/// let swim = Swim::new(Instant::ZERO, identity, "docs", swim::Config::lan(), 1400, [7; 32])?;
+/// let mut swim = Checked::of(swim);
+/// swim.with(|swim| swim.join(Instant::ZERO, &[([127, 0, 0, 1], 7001).into()]));
+/// assert!(swim.poll_transmit(&mut [0; 1400]).is_some());
 /// # Ok::<(), brickwork_core::ConfigError>(())
 /// ```
 #[derive(Debug)]
-pub struct Checked {
-    node: Node,
-    config: Config,
+pub struct Checked<M = Node> {
+    machine: M,
     /// The members as the events tell them, with their boot epochs.
-    folded: BTreeMap<NodeId, u64>,
-    /// The application did not take events in time: nothing is known until it has looked at the list.
+    members: BTreeMap<NodeId, u64>,
+    /// The keys with values as the events tell them, with the writers of the values that are read.
+    keys: BTreeMap<Key, NodeId>,
+    /// The application did not take events in time: nothing is known until it has looked at the lists.
     lagging: bool,
     inputs: usize,
 }
@@ -46,13 +55,12 @@ pub struct Checked {
 #[derive(Debug, PartialEq, Eq)]
 struct Print {
     deadline: Option<Instant>,
-    members: usize,
-    map: (u64, u64),
-    keys: usize,
-    applied: u64,
+    members: Option<(usize, usize, u32, swim::Stats)>,
+    map: Option<((u64, u64), usize, usize, map::Stats)>,
+    applied: Option<u64>,
 }
 
-impl Checked {
+impl Checked<Node> {
     /// As [`Node::new`].
     ///
     /// # Errors
@@ -64,90 +72,41 @@ impl Checked {
         config: Config,
         entropy: [u8; 32],
     ) -> Result<Self, ConfigError> {
-        let node = Node::new(now, identity, config.clone(), entropy)?;
-        let folded = BTreeMap::from([(node.id(), node.identity().boot_epoch)]);
-        Ok(Self { node, config, folded, lagging: false, inputs: 0 })
+        Node::new(now, identity, config, entropy).map(Self::of)
     }
 
     /// The node, to look at.
     #[must_use]
     pub const fn node(&self) -> &Node {
-        &self.node
-    }
-
-    /// As [`Node::handle_packet`]; a refused datagram leaves no trace but its counter.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Node::handle_packet`].
-    pub fn handle_packet(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        packet: &mut [u8],
-    ) -> Result<(), PacketError> {
-        let before = self.print();
-        let refused = self.node.stats().refused.total();
-        let result = self.node.handle_packet(now, from, packet);
-        let counted = self.node.stats().refused.total() - refused;
-        assert_eq!(counted, u64::from(result.is_err()), "a refusal is counted once: {result:?}");
-        if result.is_err() {
-            assert_eq!(self.print(), before, "{result:?} left a trace");
-        }
-        self.after_input();
-        result
-    }
-
-    /// As [`Node::handle_timeout`]; the next deadline is later than `now`.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.node.handle_timeout(now);
-        let next = self.node.poll_timeout();
-        assert!(next.is_none_or(|next| next > now), "no progress: {next:?} after {now:?}");
-        self.after_input();
+        &self.machine
     }
 
     /// As [`Node::join`].
     pub fn join(&mut self, now: Instant, seeds: &[SocketAddr]) {
-        self.node.join(now, seeds);
-        self.after_input();
+        self.with(|node| node.join(now, seeds));
     }
 
     /// As [`Node::leave`].
     pub fn leave(&mut self, now: Instant) {
-        self.node.leave(now);
-        self.after_input();
+        self.with(|node| node.leave(now));
     }
 
-    /// As [`Node::insert`].
+    /// As [`Node::insert`]; the value is read back at once.
     ///
     /// # Errors
     ///
     /// Those of [`Node::insert`].
     pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
-        let before = self.node.map().digest();
-        let result = self.node.insert(now, key, value);
-        match &result {
-            Ok(_) => assert_eq!(self.node.get(key), Some(value), "a write is read back"),
-            Err(error) => assert_eq!(self.node.map().digest(), before, "{error} left a trace"),
-        }
-        self.after_input();
-        result
+        self.inserted(key, value, |node| node.insert(now, key, value))
     }
 
-    /// As [`Node::remove`].
+    /// As [`Node::remove`]; there is no value then.
     ///
     /// # Errors
     ///
     /// Those of [`Node::remove`].
     pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
-        let before = self.node.siblings(key).count();
-        let result = self.node.remove(now, key);
-        if let Ok(removed) = result {
-            assert_eq!(removed, before > 0, "whether there was a value");
-            assert_eq!(self.node.get(key), None, "what was removed is gone");
-        }
-        self.after_input();
-        result
+        self.removed(key, |node| node.remove(now, key))
     }
 
     /// As [`Node::resolve`].
@@ -162,70 +121,185 @@ impl Checked {
         context: &Context,
         value: Option<&[u8]>,
     ) -> Result<Option<Dot>, InsertError> {
-        let result = self.node.resolve(now, key, context, value);
+        self.with(|node| node.resolve(now, key, context, value))
+    }
+}
+
+impl Checked<Map> {
+    /// As [`Map::insert`]; the value is read back at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Map::insert`].
+    pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
+        self.inserted(key, value, |map| map.insert(now, key, value))
+    }
+
+    /// As [`Map::remove`]; there is no value then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Map::remove`].
+    pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
+        self.removed(key, |map| map.remove(now, key))
+    }
+}
+
+impl<M: Machine> Checked<M> {
+    /// Watches over `machine` from now on. Its events must have been taken, those of its start too.
+    #[must_use]
+    pub fn of(machine: M) -> Self {
+        let mut checked = Self {
+            machine,
+            members: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            lagging: false,
+            inputs: 0,
+        };
+        checked.catch_up();
+        checked
+    }
+
+    /// The machine, to look at.
+    #[must_use]
+    pub const fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// Gives a wish to the machine: whatever it has besides the verbs that all have.
+    pub fn with<R>(&mut self, wish: impl FnOnce(&mut M) -> R) -> R {
+        let result = wish(&mut self.machine);
         self.after_input();
         result
     }
 
-    /// As [`Node::poll_transmit`]; it moves no deadline and keeps to buffer and configuration.
+    /// As [`Machine::handle_packet`]; a refused datagram leaves no trace but its counter.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Machine::handle_packet`].
+    pub fn handle_packet(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        packet: &mut [u8],
+    ) -> Result<(), PacketError> {
+        let before = self.print();
+        let refused = |machine: &M| machine.counts().map(|(_, refused)| refused);
+        let refused_before = refused(&self.machine);
+        let result = self.machine.handle_packet(now, from, packet);
+        let expected = refused_before.map(|count| count + u64::from(result.is_err()));
+        assert_eq!(refused(&self.machine), expected, "a refusal is counted once: {result:?}");
+        if result.is_err() {
+            assert_eq!(self.print(), before, "{result:?} left a trace");
+        }
+        self.after_input();
+        result
+    }
+
+    /// As [`Machine::handle_timeout`]; the next deadline is later than `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.machine.handle_timeout(now);
+        let next = self.machine.poll_timeout();
+        assert!(next.is_none_or(|next| next > now), "no progress: {next:?} after {now:?}");
+        self.after_input();
+    }
+
+    /// As [`Machine::poll_transmit`]; it moves no deadline and keeps to buffer and configuration.
     pub fn poll_transmit<'b>(&mut self, buf: &'b mut [u8]) -> Option<Transmit<'b>> {
-        let due = self.node.poll_timeout();
-        let room = buf.len().min(self.config.max_datagram);
-        let sent = self.node.poll_transmit(buf);
-        assert_eq!(self.node.poll_timeout(), due, "sending moves no deadline");
+        let due = self.machine.poll_timeout();
+        let most = self.machine.membership().map(|swim| swim.limits().1);
+        let most = most.into_iter().chain(self.machine.contents().map(|map| map.limits().1)).max();
+        let room = buf.len().min(most.unwrap_or(usize::MAX));
+        let sent = self.machine.poll_transmit(buf);
+        assert_eq!(self.machine.poll_timeout(), due, "sending moves no deadline");
         if let Some(sent) = &sent {
             assert!(sent.payload.len() <= room, "{} bytes into {room}", sent.payload.len());
         }
         sent
     }
 
-    /// As [`Node::poll_event`].
+    /// As [`Machine::poll_event`].
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.node.poll_event();
+        let event = self.machine.poll_event();
         match &event {
             Some(event) => self.fold(event),
-            None if self.lagging => {
-                // The queue is empty: from here on the list as it is now is what events apply to.
-                self.folded = list(&self.node).collect();
-                self.lagging = false;
-            }
+            // The queue is empty: from here on the lists as they are now are what events apply to.
+            None if self.lagging => self.catch_up(),
             None => self.compare(),
         }
         event
     }
 
-    /// As [`Node::poll_timeout`]; asking twice gives the same.
+    /// As [`Machine::poll_timeout`]; asking twice gives the same.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = self.node.poll_timeout();
-        assert_eq!(self.node.poll_timeout(), due, "asking changes nothing");
+        let due = self.machine.poll_timeout();
+        assert_eq!(self.machine.poll_timeout(), due, "asking changes nothing");
         due
+    }
+
+    fn inserted(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        insert: impl FnOnce(&mut M) -> Result<Dot, InsertError>,
+    ) -> Result<Dot, InsertError> {
+        let before = self.machine.contents().map(Map::digest);
+        let result = insert(&mut self.machine);
+        let map = self.machine.contents();
+        match &result {
+            Ok(_) => assert_eq!(map.and_then(|map| map.get(key)), Some(value), "is read back"),
+            Err(error) => assert_eq!(map.map(Map::digest), before, "{error} left a trace"),
+        }
+        self.after_input();
+        result
+    }
+
+    fn removed(
+        &mut self,
+        key: &[u8],
+        remove: impl FnOnce(&mut M) -> Result<bool, InsertError>,
+    ) -> Result<bool, InsertError> {
+        let read = |machine: &M| machine.contents().is_some_and(|map| map.get(key).is_some());
+        let before = read(&self.machine);
+        let result = remove(&mut self.machine);
+        if let Ok(removed) = result {
+            assert_eq!(removed, before, "whether there was a value");
+            assert!(!read(&self.machine), "what was removed is gone");
+        }
+        self.after_input();
+        result
     }
 
     fn after_input(&mut self) {
         self.inputs += 1;
-        if !self.node.swim().me().is_live() {
-            // A leaver is out of its own list at once, without an event to itself.
-            self.folded.remove(&self.node.id());
-        } else if let Some(boot) = self.folded.get_mut(&self.node.id()) {
-            // Nor is there one when it adopts a higher boot epoch in the join handshake.
-            *boot = self.node.identity().boot_epoch;
+        if let Some(swim) = self.machine.membership() {
+            // Of itself a node tells no events: neither that it leaves nor that it takes another boot.
+            let me = swim.me();
+            if me.is_live() {
+                self.members.insert(me.id(), me.identity().boot_epoch);
+            } else {
+                self.members.remove(&me.id());
+            }
+            let (config, _) = swim.limits();
+            let health = swim.local_health();
+            assert!(health <= config.max_local_health, "local health of {health}");
+            if self.is_turn(self.members.len()) {
+                let known = swim.members().count() + swim.former_members().count();
+                assert!(known <= config.max_members, "{known} members are known");
+            }
         }
-        let (swim, map) = (&self.config.swim, &self.config.map);
-        let health = self.node.swim().local_health();
-        assert!(health <= swim.max_local_health, "local health of {health}");
-        assert!(self.node.map().len() <= map.max_keys, "{} keys", self.node.map().len());
-        assert!(self.node.map().bytes() <= map.max_bytes, "{} bytes", self.node.map().bytes());
-        if self.is_turn() {
-            let known = self.node.members().count() + self.node.former_members().count();
-            assert!(known <= swim.max_members.max(1), "{known} members are known");
+        if let Some(map) = self.machine.contents() {
+            let (config, _) = map.limits();
+            assert!(map.len() <= config.max_keys, "{} keys", map.len());
+            assert!(map.bytes() <= config.max_bytes, "{} bytes", map.bytes());
         }
     }
 
-    /// Whether something that costs as much as the list is long is due.
-    fn is_turn(&self) -> bool {
-        let every = self.folded.len() / SMALL + 1;
-        self.inputs.is_multiple_of(every)
+    /// Whether something that costs as much as a list of this length is due.
+    const fn is_turn(&self, len: usize) -> bool {
+        self.inputs.is_multiple_of(len / SMALL + 1)
     }
 
     fn fold(&mut self, event: &Event) {
@@ -235,7 +309,7 @@ impl Checked {
         if self.lagging {
             return;
         }
-        let list = &mut self.folded;
+        let list = &mut self.members;
         match event {
             Event::Joined { identity } => {
                 let old = list.insert(identity.id, identity.boot_epoch);
@@ -246,11 +320,8 @@ impl Checked {
                 assert_eq!(old, Some(*old_epoch), "{} restarted from nowhere", identity.name);
             }
             Event::Updated { identity } => {
-                assert!(
-                    list.contains_key(&identity.id),
-                    "{} is updated and no member",
-                    identity.name
-                );
+                let name = &identity.name;
+                assert!(list.contains_key(&identity.id), "{name} is updated and no member");
             }
             Event::Failed { id } | Event::Left { id } => {
                 assert!(list.remove(id).is_some(), "{id} is gone twice");
@@ -258,40 +329,77 @@ impl Checked {
             Event::Suspected { id, .. } | Event::Recovered { id } => {
                 assert!(list.contains_key(id), "{id} is suspected or cleared and no member");
             }
+            Event::Changed { key, writer: Some(writer) } => {
+                self.keys.insert(key.clone(), *writer);
+            }
+            Event::Changed { key, writer: None } => {
+                assert!(self.keys.remove(key).is_some(), "{key:?} is gone twice");
+            }
             Event::Conflict { .. }
             | Event::LeaveFinished { .. }
-            | Event::Changed { .. }
             | Event::Full
             | Event::Missed { .. } => {}
         }
     }
 
-    /// All events are taken: they must add up to the list.
+    /// Takes the lists as they are now.
+    fn catch_up(&mut self) {
+        self.lagging = false;
+        self.members = self.machine.membership().map(members).unwrap_or_default();
+        self.keys = self.machine.contents().map(keys).unwrap_or_default();
+    }
+
+    /// All events are taken: they must add up to the lists.
     fn compare(&self) {
-        if self.is_turn() {
-            let now: Vec<_> = {
-                let mut now: Vec<_> = list(&self.node).collect();
-                now.sort_unstable();
-                now
-            };
-            let folded: Vec<_> = self.folded.iter().map(|(id, boot)| (*id, *boot)).collect();
-            assert_eq!(folded, now, "the events do not add up to the list");
+        if self.is_turn(self.members.len())
+            && let Some(swim) = self.machine.membership()
+        {
+            assert_eq!(self.members, members(swim), "the events do not add up to the list");
+        }
+        if self.is_turn(self.keys.len())
+            && let Some(map) = self.machine.contents()
+        {
+            assert_eq!(self.keys, keys(map), "the events do not add up to the keys");
         }
     }
 
     fn print(&self) -> Print {
-        let stats = self.node.stats();
+        let of_swim = |swim: &Swim| {
+            let gone = swim.former_members().count();
+            (swim.len(), gone, swim.me().incarnation(), *swim.stats())
+        };
+        let of_map = |map: &Map| (map.digest(), map.len(), map.bytes(), *map.stats());
         Print {
-            deadline: self.node.poll_timeout(),
-            members: self.node.swim().len(),
-            map: self.node.map().digest(),
-            keys: self.node.map().len(),
-            applied: stats.datagrams_received,
+            deadline: self.machine.poll_timeout(),
+            members: self.machine.membership().map(of_swim),
+            map: self.machine.contents().map(of_map),
+            applied: self.machine.counts().map(|(applied, _)| applied),
         }
     }
 }
 
+impl<M: Machine> Machine for Checked<M> {
+    verbs!();
+
+    fn membership(&self) -> Option<&Swim> {
+        self.machine.membership()
+    }
+
+    fn contents(&self) -> Option<&Map> {
+        self.machine.contents()
+    }
+
+    fn counts(&self) -> Option<(u64, u64)> {
+        self.machine.counts()
+    }
+}
+
 /// The live members with their boot epochs.
-fn list(node: &Node) -> impl Iterator<Item = (NodeId, u64)> {
-    node.members().map(|member| (member.id(), member.identity().boot_epoch))
+fn members(swim: &Swim) -> BTreeMap<NodeId, u64> {
+    swim.members().map(|member| (member.id(), member.identity().boot_epoch)).collect()
+}
+
+/// The keys that have a value, with the writer of the one that is read.
+fn keys(map: &Map) -> BTreeMap<Key, NodeId> {
+    map.writers().map(|(key, writer)| (Key::new(key), writer)).collect()
 }

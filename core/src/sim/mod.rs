@@ -2,8 +2,8 @@
 //!
 //! [`Sim`] is a world of places with nodes, a network between them and a clock. Every run is a pure
 //! function of its seed and of what is asked of it, so whatever it finds can be seen again. [`Checked`]
-//! wraps a node and asserts the core's promises on every call; use it, with or without the rest, to
-//! test an embedding of your own.
+//! wraps a node, or a lone brick, and asserts the core's promises on every call; use it, with or without
+//! the rest, to test an embedding of your own.
 //!
 //! A [`Plan`] is a whole run as data: faults and writes by the clock, then calm. [`Plan::swarm`] makes one
 //! from a seed, [`Plan::run`] judges it by every oracle after every step, and [`Plan::shrink`] finds the few
@@ -31,6 +31,7 @@ mod inputs;
 mod insider;
 mod judge;
 mod lives;
+mod machine;
 mod net;
 mod outputs;
 mod plan;
@@ -45,6 +46,7 @@ pub use adversary::Exchange;
 pub use checked::Checked;
 pub use fault::{Betrayal, Condition, Damage, Delay, Fault, Links, Moment, Nodes, Trouble};
 pub use judge::Violation;
+pub use machine::Machine;
 pub use net::Traffic;
 pub use plan::{Act, Plan, Report, Step};
 pub use shrink::Shrunk;

@@ -38,8 +38,8 @@ impl Sim {
 
     /// The settings of the node at `place`.
     #[must_use]
-    pub fn config(&self, _place: usize) -> &Config {
-        &self.config
+    pub fn config(&self, place: usize) -> &Config {
+        &self.places[place].config
     }
 
     /// The places whose nodes are up.

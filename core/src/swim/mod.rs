@@ -362,6 +362,15 @@ impl Swim {
     }
 }
 
+/// What [`Checked`](crate::sim::Checked) looks at.
+#[cfg(feature = "sim")]
+impl Swim {
+    /// Its settings and the longest datagram it sends.
+    pub(crate) const fn limits(&self) -> (&Config, usize) {
+        (&self.config, self.max_datagram)
+    }
+}
+
 /// A destination taken from the ready ring.
 #[derive(Debug)]
 pub(crate) struct Peer {
