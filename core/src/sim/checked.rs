@@ -201,7 +201,7 @@ impl<M: Machine> Checked<M> {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.machine.handle_timeout(now);
         let next = self.machine.poll_timeout();
-        assert!(next.is_none_or(|next| next > now), "no progress: {next:?} after {now:?}");
+        assert!(next.is_none_or(|next| next > now), "OM11: no progress: {next:?} after {now:?}");
         self.after_input();
     }
 
@@ -214,7 +214,7 @@ impl<M: Machine> Checked<M> {
         let sent = self.machine.poll_transmit(buf);
         assert_eq!(self.machine.poll_timeout(), due, "sending moves no deadline");
         if let Some(sent) = &sent {
-            assert!(sent.payload.len() <= room, "{} bytes into {room}", sent.payload.len());
+            assert!(sent.payload.len() <= room, "OM8: {} bytes into {room}", sent.payload.len());
         }
         sent
     }
@@ -284,16 +284,16 @@ impl<M: Machine> Checked<M> {
             }
             let (config, _) = swim.limits();
             let health = swim.local_health();
-            assert!(health <= config.max_local_health, "local health of {health}");
+            assert!(health <= config.max_local_health, "OM12: local health of {health}");
             if self.is_turn(self.members.len()) {
                 let known = swim.members().count() + swim.former_members().count();
-                assert!(known <= config.max_members, "{known} members are known");
+                assert!(known <= config.max_members, "OM13: {known} members are known");
             }
         }
         if let Some(map) = self.machine.contents() {
             let (config, _) = map.limits();
-            assert!(map.len() <= config.max_keys, "{} keys", map.len());
-            assert!(map.bytes() <= config.max_bytes, "{} bytes", map.bytes());
+            assert!(map.len() <= config.max_keys, "OM13: {} keys", map.len());
+            assert!(map.bytes() <= config.max_bytes, "OM13: {} bytes", map.bytes());
         }
     }
 
@@ -313,27 +313,27 @@ impl<M: Machine> Checked<M> {
         match event {
             Event::Joined { identity } => {
                 let old = list.insert(identity.id, identity.boot_epoch);
-                assert_eq!(old, None, "{} joined twice", identity.name);
+                assert_eq!(old, None, "OM10: {} joined twice", identity.name);
             }
             Event::Restarted { old_epoch, identity } => {
                 let old = list.insert(identity.id, identity.boot_epoch);
-                assert_eq!(old, Some(*old_epoch), "{} restarted from nowhere", identity.name);
+                assert_eq!(old, Some(*old_epoch), "OM10: {} restarted from nowhere", identity.name);
             }
             Event::Updated { identity } => {
                 let name = &identity.name;
-                assert!(list.contains_key(&identity.id), "{name} is updated and no member");
+                assert!(list.contains_key(&identity.id), "OM10: {name} is updated and no member");
             }
             Event::Failed { id } | Event::Left { id } => {
-                assert!(list.remove(id).is_some(), "{id} is gone twice");
+                assert!(list.remove(id).is_some(), "OM10: {id} is gone twice");
             }
             Event::Suspected { id, .. } | Event::Recovered { id } => {
-                assert!(list.contains_key(id), "{id} is suspected or cleared and no member");
+                assert!(list.contains_key(id), "OM10: {id} is suspected or cleared and no member");
             }
             Event::Changed { key, writer: Some(writer) } => {
                 self.keys.insert(key.clone(), *writer);
             }
             Event::Changed { key, writer: None } => {
-                assert!(self.keys.remove(key).is_some(), "{key:?} is gone twice");
+                assert!(self.keys.remove(key).is_some(), "OM10: {key:?} is gone twice");
             }
             Event::Conflict { .. }
             | Event::LeaveFinished { .. }
@@ -354,12 +354,12 @@ impl<M: Machine> Checked<M> {
         if self.is_turn(self.members.len())
             && let Some(swim) = self.machine.membership()
         {
-            assert_eq!(self.members, members(swim), "the events do not add up to the list");
+            assert_eq!(self.members, members(swim), "OM10: the events do not add up to the list");
         }
         if self.is_turn(self.keys.len())
             && let Some(map) = self.machine.contents()
         {
-            assert_eq!(self.keys, keys(map), "the events do not add up to the keys");
+            assert_eq!(self.keys, keys(map), "OM10: the events do not add up to the keys");
         }
     }
 

@@ -105,7 +105,7 @@ pub(super) fn fault(dice: &mut Dice, class: usize, nodes: usize) -> Fault {
             let (mut nodes, trouble) = (dice.some(nodes), trouble(dice, class));
             if let Nodes::Only(places) = &mut nodes {
                 // Who starts without state needs one seed that is where it was.
-                if matches!(trouble, Trouble::Death | Trouble::Move) {
+                if matches!(trouble, Trouble::Death | Trouble::Goodbye | Trouble::Move) {
                     places.retain(|&place| place > 0);
                 }
                 if matches!(trouble, Trouble::Rebind { lasting: true, .. }) {
@@ -146,6 +146,7 @@ fn trouble(dice: &mut Dice, class: &str) -> Trouble {
         "late timers" => Trouble::LateTimers(millis(dice, 500)),
         "death" => Trouble::Death,
         "leave" => Trouble::Leave,
+        "goodbye" => Trouble::Goodbye,
         "address change" => Trouble::Move,
         "crash while joining" => Trouble::CrashDuring(Moment::Joining, 1 + dice.below(4) as u32),
         "crash while leaving" => Trouble::CrashDuring(Moment::Leaving, 1 + dice.below(8) as u32),

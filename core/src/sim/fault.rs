@@ -256,6 +256,8 @@ pub enum Trouble {
     Death,
     /// It leaves gracefully, and starts again when the trouble ends.
     Leave,
+    /// It leaves gracefully, and stays away.
+    Goodbye,
     /// It dies and starts at another address when the trouble ends.
     Move,
     /// It dies at such a moment, after so many of its inputs or datagrams, and starts without state when
@@ -354,6 +356,7 @@ impl Fault {
                 Trouble::Crash => "crash",
                 Trouble::Death => "death",
                 Trouble::Leave => "leave",
+                Trouble::Goodbye => "goodbye",
                 Trouble::Move => "address change",
                 Trouble::CrashDuring(Moment::Joining, _) => "crash while joining",
                 Trouble::CrashDuring(Moment::Leaving, _) => "crash while leaving",
@@ -424,6 +427,7 @@ impl Fault {
         "crash",
         "death",
         "leave",
+        "goodbye",
         "address change",
         "crash while joining",
         "crash while leaving",

@@ -78,7 +78,11 @@ impl Sim {
             return Some(place);
         }
         spot.idle_wakes += 1;
-        assert!(spot.idle_wakes < 1_000, "{} wakes up again and again for nothing", spot.name);
+        assert!(
+            spot.idle_wakes < 1_000,
+            "OM11: {} wakes up again and again for nothing",
+            spot.name
+        );
         self.arm(place);
         None
     }

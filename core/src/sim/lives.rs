@@ -21,6 +21,7 @@ const fn keeps_down(trouble: &Trouble) -> bool {
             | Trouble::Death
             | Trouble::Move
             | Trouble::Leave
+            | Trouble::Goodbye
             | Trouble::WallClockBack(_)
             | Trouble::CrashDuring(..)
     )

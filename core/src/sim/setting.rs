@@ -104,7 +104,7 @@ impl Plan {
             // The first of the second cluster is its seed that is where it was.
             for step in &mut self.steps {
                 if let Act::Fault(Fault::Node(Nodes::Only(places), trouble), _) = &mut step.act
-                    && matches!(trouble, Trouble::Death | Trouble::Move)
+                    && matches!(trouble, Trouble::Death | Trouble::Goodbye | Trouble::Move)
                 {
                     places.retain(|&place| place > 1);
                 }

@@ -101,7 +101,7 @@ impl Sim {
             }
             Trouble::CrashDuring(moment, left) => self.light(place, number, moment, left.max(1)),
             Trouble::Rebind { .. } => self.rebind(place),
-            Trouble::Leave => {
+            Trouble::Leave | Trouble::Goodbye => {
                 self.with(place, |node, now| node.leave(now));
             }
             Trouble::Flood(_) | Trouble::Replay(_) | Trouble::Spoof(_) | Trouble::Insider(..) => {
@@ -159,6 +159,7 @@ impl Sim {
             }
             Trouble::Inattentive => self.take_events(place),
             Trouble::Death
+            | Trouble::Goodbye
             | Trouble::ClockLeap(_)
             | Trouble::ClockBack(_)
             | Trouble::Slow(_)

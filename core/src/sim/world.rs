@@ -227,7 +227,8 @@ impl Sim {
     pub fn with_delay(seed: u64, config: Config, delay: Delay) -> Self {
         Self {
             seed,
-            buf: vec![0; config.max_datagram],
+            // More than any node may send: it must keep to its own limit.
+            buf: vec![0; crate::MAX_DATAGRAM],
             config,
             now: Instant::ZERO,
             places: Vec::new(),
@@ -262,7 +263,6 @@ impl Sim {
     /// The nodes that start at `place` from now on have these settings, not those of the others.
     pub fn configure(&mut self, place: usize, config: Config) {
         self.reserve(place);
-        self.buf.resize(self.buf.len().max(config.max_datagram), 0);
         self.places[place].config = config;
     }
 
