@@ -472,8 +472,8 @@ impl Map {
     /// Whether the digest of the context takes several datagrams.
     #[cfg(feature = "sim")]
     pub(crate) fn pages(&self) -> bool {
-        // A replica takes some 18 bytes.
-        self.replicas.len() * 18 > self.max_datagram
+        // Some 100 bytes of headers, and some 18 for each replica.
+        self.replicas.len() * 18 + 100 > self.max_datagram
     }
 
     /// This node took another boot epoch; its writes stay.

@@ -39,7 +39,7 @@
 //! | OX9 | who has not proved its address is sent at most three times what it sent | here |
 //!
 //! OC1, the laws of the join, is asked of lone maps, where all orders of the same chunks can be tried:
-//! `tests/join_laws.rs`. Not asked yet: OR3 until nodes have weights, OC8 until the map collects garbage,
+//! `tests/exhaustive.rs`. Not asked yet: OR3 until nodes have weights, OC8 until the map collects garbage,
 //! OX5 until there are two versions of the protocol, and the rest of OX9 until datagrams are sealed.
 //!
 //! [`Checked`]: super::Checked
@@ -77,6 +77,14 @@ pub struct Violation {
     pub at: Instant,
     /// What was seen.
     pub text: String,
+}
+
+impl Violation {
+    /// A rule that was seen broken in a test of one's own, at no time in particular.
+    #[must_use]
+    pub fn new(oracle: &'static str, text: &str) -> Self {
+        Self { oracle, at: Instant::ZERO, text: text.into() }
+    }
 }
 
 pub(super) type Verdict = Result<(), Violation>;
