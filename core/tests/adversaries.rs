@@ -1,0 +1,220 @@
+//! Faults that need a closer look: that they do what they say, and what is left of them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use brickwork_core::sim::{Betrayal, Fault, Nodes, Sim, Trouble};
+use brickwork_core::swim::State;
+use brickwork_core::{Config, Instant};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Five nodes that have met.
+fn cluster(seed: u64) -> Sim {
+    let mut sim = Sim::new(seed, Config::local());
+    for place in 0..5 {
+        sim.start(place, &[0, 1]);
+    }
+    assert!(sim.run_until(MINUTE, |sim| sim.differences().is_empty()));
+    sim
+}
+
+fn node(place: usize, trouble: Trouble) -> Fault {
+    Fault::Node(Nodes::one(place), trouble)
+}
+
+/// Lets node 1 betray the others until `seen`, and ends it.
+fn betrayed(how: Betrayal, seen: impl FnMut(&Sim) -> bool) -> Sim {
+    let mut sim = cluster(1);
+    let fault = sim.begin(node(1, Trouble::Insider(how, 50)));
+    assert!(sim.run_until(MINUTE, seen), "{how:?} does nothing");
+    sim.end(fault);
+    sim
+}
+
+fn agree(mut sim: Sim) {
+    let agreed = sim.run_until(2 * MINUTE, |sim| sim.differences().is_empty());
+    assert!(agreed, "{:?}", sim.differences());
+}
+
+/// Goal: accusations at the highest incarnation, by many, are refuted as all others are.
+/// Method: one member accuses until somebody is held suspect or dead; then all come to agree.
+#[test]
+fn an_insider_that_accuses_is_refuted() {
+    for how in [Betrayal::Suspect, Betrayal::Dead] {
+        let sim = betrayed(how, |sim| {
+            let mut members = sim.node(0).unwrap().members();
+            members.any(|member| member.state() == State::Suspect && member.id() != sim.id(1))
+        });
+        agree(sim);
+    }
+}
+
+/// Goal: a member that keeps silent to some, or ends no answer, holds up nobody for longer than it goes on.
+/// Method: a write of each node meanwhile, one more after it; all come to agree.
+#[test]
+fn an_insider_that_is_silent_holds_up_nobody() {
+    for how in [Betrayal::Silence, Betrayal::Trains] {
+        let mut sim = cluster(1);
+        let fault = sim.begin(node(1, Trouble::Insider(how, 1)));
+        let mut lost = sim.traffic().lost;
+        for place in 0..5 {
+            for key in 0..30_u8 {
+                sim.with(place, |node, now| node.insert(now, &[place as u8, key], b"v").unwrap());
+            }
+            sim.crash(4);
+            sim.restart(4);
+            sim.run(Duration::from_secs(2));
+        }
+        lost = sim.traffic().lost - lost;
+        assert!(lost > 0, "{how:?} keeps nothing back");
+        sim.end(fault);
+        agree(sim);
+    }
+}
+
+/// Goal: what an insider invents is in the map like any other write, on all nodes alike.
+/// Method: writes of a replica that never was, then agreement and a count of them.
+#[test]
+fn keys_of_an_insider_are_keys_like_others() {
+    let sim = betrayed(Betrayal::Keys, |sim| sim.node(0).unwrap().get(b"phantom-9").is_some());
+    agree(sim);
+}
+
+/// Goal: to show what waits for rows that only their subject can make: numbers that were never issued are
+/// believed.
+#[test]
+fn an_insider_that_impersonates_is_believed() {
+    betrayed(Betrayal::Alive, |sim| {
+        let issued = sim.lives(2).last().unwrap().incarnation;
+        sim.node(0).unwrap().member(sim.id(2)).unwrap().incarnation() > issued
+    });
+}
+
+/// Goal: to show what waits for addresses that are proven before they are used: traffic goes to a stranger
+/// that never asked for any.
+#[test]
+fn an_insider_that_tells_addresses_sends_others_to_strangers() {
+    betrayed(Betrayal::Address, |sim| {
+        sim.strangers().values().any(|exchange| exchange.sent > 3 * exchange.received)
+    });
+}
+
+/// Goal: to show what waits for quotas: members that there never were are listed; but nobody answers
+/// for them, so they do not stay.
+#[test]
+fn members_that_an_insider_invents_do_not_stay() {
+    let sim = betrayed(Betrayal::Members, |sim| sim.node(0).unwrap().members().count() > 20);
+    agree(sim);
+}
+
+/// Goal: to show what waits for dots that only their replica can make: a node that was told of a write before
+/// it was made takes the real one for that.
+#[test]
+fn an_insider_that_tells_of_writes_to_come_makes_others_miss_them() {
+    let mut sim = betrayed(Betrayal::Context, |sim| {
+        let node = sim.node(0).unwrap();
+        node.iter().any(|(key, _)| key.starts_with(b"phantom-1"))
+    });
+    for write in 0..64_u8 {
+        for place in 2..5 {
+            sim.with(place, |node, now| node.insert(now, &[place as u8, write], b"v").unwrap());
+        }
+    }
+    sim.run(MINUTE);
+    let writes = (2..5).flat_map(|place| (0..64).map(move |write| [place, write]));
+    let missed = writes.filter(|key| sim.node(0).unwrap().get(key).is_none()).count();
+    assert!(missed > 0);
+}
+
+/// Goal: nobody at an address that was not proven gets more than three times what came from there.
+/// Method: joins, pings and recorded datagrams under strangers' addresses for a minute.
+#[test]
+fn strangers_get_no_more_than_three_times_what_they_sent() {
+    let mut sim = cluster(1);
+    let fault = sim.begin(node(0, Trouble::Spoof(500)));
+    sim.run(MINUTE);
+    sim.end(fault);
+    let all = sim.strangers().values();
+    let (received, sent) = all.fold((0, 0), |sum, one| (sum.0 + one.received, sum.1 + one.sent));
+    assert!(received > 1_000_000, "{received} bytes");
+    assert!(sent > 0 && sent < received, "{sent} bytes for {received}");
+    for exchange in sim.strangers().values() {
+        assert!(exchange.sent <= 3 * exchange.received, "{exchange:?}");
+    }
+    agree(sim);
+}
+
+/// Goal: what was said to an earlier life, or in one, does nothing in a later one.
+/// Method: everybody restarts while old datagrams of all are repeated; nothing of it stays.
+#[test]
+fn datagrams_of_earlier_lives_do_nothing() {
+    let mut sim = cluster(1);
+    sim.record();
+    sim.run(MINUTE);
+    let fault = sim.begin(Fault::Node(Nodes::All, Trouble::Replay(100)));
+    for place in 0..5 {
+        sim.crash(place);
+        sim.restart(place);
+        sim.run(Duration::from_secs(10));
+    }
+    assert!(sim.met()["replayed across a restart"] > 1_000, "{:?}", sim.met());
+    let agreed = sim.run_until(MINUTE, |sim| sim.differences().is_empty());
+    assert!(agreed, "they agree although it goes on: {:?}", sim.differences());
+    sim.end(fault);
+    agree(sim);
+}
+
+/// Goal: a node whose datagrams come from another port than it knows stays a member as long as its own
+/// address leads to it, and is back soon after it did not.
+#[test]
+fn a_node_whose_source_changes_stays_or_comes_back() {
+    let mut sim = cluster(1);
+    sim.begin(node(3, Trouble::Rebind { hidden: false, lasting: true }));
+    sim.run(MINUTE);
+    assert_eq!(sim.differences(), Vec::<String>::new());
+    let hidden = sim.begin(node(4, Trouble::Rebind { hidden: true, lasting: false }));
+    sim.run(MINUTE);
+    let of = |sim: &Sim, place| sim.node(0).unwrap().member(sim.id(place)).unwrap().state();
+    assert_eq!((of(&sim, 3), of(&sim, 4)), (State::Alive, State::Dead));
+    sim.end(hidden);
+    agree(sim);
+}
+
+/// Goal: two clusters that meet are one, with all that was written in either.
+/// Method: writes on both sides, one join of a node that has members already.
+#[test]
+fn two_clusters_that_meet_are_one() {
+    let mut sim = Sim::new(1, Config::local());
+    for place in 0..8 {
+        sim.start(place, &[place % 2, place % 2 + 2]);
+    }
+    sim.run(MINUTE);
+    for place in 0..8 {
+        assert_eq!(sim.node(place).unwrap().members().count(), 4);
+        sim.with(place, |node, now| node.insert(now, &[place as u8], b"v").unwrap());
+    }
+    sim.run(MINUTE);
+    let seed = sim.node(0).unwrap().identity().addr;
+    sim.with(7, |node, now| node.join(now, &[seed]));
+    assert!(sim.run_until(MINUTE, |sim| sim.differences().is_empty()), "{:?}", sim.differences());
+    for place in 0..8 {
+        assert_eq!(sim.node(place).unwrap().iter().count(), 8);
+    }
+}
+
+/// Goal: a node that has been up for centuries is a node like others.
+/// Method: clocks in the second half of their range, and one that leaps a year.
+#[test]
+fn clocks_may_show_anything() {
+    let mut sim = Sim::new(1, Config::local());
+    for place in 0..5 {
+        sim.set_clock(place, Instant::from_nanos(place as u64 * (u64::MAX / 5)));
+        sim.start(place, &[0]);
+    }
+    assert!(sim.run_until(MINUTE, |sim| sim.differences().is_empty()));
+    sim.begin(node(4, Trouble::ClockLeap(Duration::from_secs(365 * 24 * 3_600))));
+    sim.run(MINUTE);
+    agree(sim);
+}
