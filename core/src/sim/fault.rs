@@ -220,7 +220,8 @@ pub enum Betrayal {
     Address,
     /// It tells of members that there never were.
     Members,
-    /// It tells of writes of a replica that there never was.
+    /// It tells of writes of a replica that there never was. It does not hold them, and whoever heard of
+    /// them from it will not tell it: so when this ends, it starts anew.
     Keys,
     /// It tells of writes of others before they make them.
     Context,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::fault::{Condition, Fault, Links, Nodes, Trouble};
+use super::fault::{Betrayal, Condition, Fault, Links, Nodes, Trouble};
 use super::net::Luck;
 use super::world::{NEVER, Sim, What};
 use crate::time::Instant;
@@ -144,6 +144,10 @@ impl Sim {
             }
             Trouble::WallClockBack(by) => {
                 spot.behind = *by;
+                self.come_back(place);
+            }
+            Trouble::Insider(Betrayal::Keys, _) => {
+                self.crash(place);
                 self.come_back(place);
             }
             Trouble::Rebind { lasting, .. } => self.unbind(place, *lasting),
