@@ -56,15 +56,17 @@ fn clusters_survive_everything_and_come_to_agree() {
 /// The seed, what broke, the few steps that break it, and how to see it again.
 fn explain(plan: &Plan, violation: Violation) -> String {
     let shrunk = plan.shrink(200).expect("it fails again");
+    let nodes = number("BRICKWORK_SIM_NODES").map(|nodes| format!("BRICKWORK_SIM_NODES={nodes} "));
     let steps: Vec<String> =
         shrunk.steps.iter().map(|&step| format!("{step}: {:?}", plan.steps[step])).collect();
     format!(
-        "seed {}: {violation:?}\n{} of {} steps are enough:\n{}\n{:?}\nto see it again:\n{}",
+        "seed {}: {violation:?}\n{} of {} steps are enough:\n{}\n{:?}\nto see it again:\n{}{}",
         plan.seed,
         shrunk.steps.len(),
         shrunk.of,
         steps.join("\n"),
         shrunk.violation,
+        nodes.unwrap_or_default(),
         shrunk.command(plan.seed)
     )
 }

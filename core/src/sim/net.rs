@@ -376,6 +376,40 @@ mod tests {
         both.collect()
     }
 
+    /// Goal: a fault that is left out changes nothing that the others do by chance.
+    /// Method: the same datagrams under some conditions, alone and with more before and between.
+    #[test]
+    fn one_condition_more_shifts_no_luck() {
+        let within = Duration::from_secs(1);
+        let conditions = [
+            (Condition::Loss(300), 1),
+            (Condition::Duplicate { permille: 300, within }, 2),
+            (Condition::Delay(Delay::Pareto(Duration::from_millis(5))), 3),
+            (Condition::Damage { permille: 300, how: Damage::Flip }, 4),
+        ];
+        let others = [
+            (Condition::Loss(0), 5),
+            (Condition::Bursts { permille: 0, mean: 9 }, 6),
+            (Condition::Kind { tag: 9, permille: 500 }, 7),
+        ];
+        let arrivals = |conditions: &[(Condition, u64)]| {
+            let mut net = Net::new(7, Delay::Constant(Duration::from_millis(1)));
+            for (number, (condition, luck)) in conditions.iter().enumerate() {
+                net.begin(number, *luck, Links::all(), condition.clone());
+            }
+            let copies =
+                (0..200).flat_map(|number| net.carry(Instant::ZERO, 1, 2, number, &[5; 100]));
+            copies.map(|copy| (copy.at, copy.bytes)).collect::<Vec<_>>()
+        };
+        let few = arrivals(&conditions);
+        assert!(few.len() > 150, "{}", few.len());
+        assert_eq!(few, arrivals(&[&others[..], &conditions[..]].concat()));
+        let mut mixed = others.to_vec();
+        mixed.insert(1, conditions[0].clone());
+        mixed.insert(3, conditions[1].clone());
+        assert_eq!(few, arrivals(&[&mixed[..], &conditions[2..]].concat()));
+    }
+
     #[test]
     fn partitions_have_their_shapes() {
         assert_eq!(
