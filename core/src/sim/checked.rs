@@ -9,9 +9,11 @@ use crate::map::{self, Context, Dot, InsertError, Map};
 use crate::swim::{self, Swim};
 use crate::{Config, ConfigError, Event, Identity, Instant, Node, NodeId, PacketError, Transmit};
 
-/// How many members or keys a list may have to be compared with its events after every input; with
-/// more, the comparison is made once in as many inputs as keeps its cost per input the same.
+/// How many members or keys a list may have to be compared with its events after every input.
 const SMALL: usize = 32;
+/// With more, the comparison is made so seldom that it costs as much per input as this many members do:
+/// little next to what a node itself does with an input.
+const SHARE: usize = 4;
 
 /// A [`Node`], a lone [`Swim`] or [`Map`], or another [`Machine`], that asserts on every call what the
 /// core promises its embedder: use it in place of the machine in tests of your own loop.
@@ -299,7 +301,7 @@ impl<M: Machine> Checked<M> {
 
     /// Whether something that costs as much as a list of this length is due.
     const fn is_turn(&self, len: usize) -> bool {
-        self.inputs.is_multiple_of(len / SMALL + 1)
+        len <= SMALL || self.inputs.is_multiple_of(len / SHARE)
     }
 
     fn fold(&mut self, event: &Event) {
