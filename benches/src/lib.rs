@@ -7,7 +7,8 @@
 //! - [`swim`], [`hrw`] and [`map`] set up one brick each at the sizes of the rows, and [`node`] the
 //!   whole, for the criterion benches and for the binary `compare`;
 //! - [`peers`] does the same work with other published crates (feature `peers`);
-//! - [`measure`] and [`table`] time and print.
+//! - [`measure`] and [`table`] time and print;
+//! - [`scenario`] runs whole clusters on the simulator, for the binary `simulate`.
 
 // A panic here means that a set-up is broken, and nothing else: there is no caller to tell.
 #![allow(clippy::missing_panics_doc)]
@@ -18,6 +19,7 @@ pub mod map;
 pub mod measure;
 pub mod node;
 pub mod peers;
+pub mod scenario;
 pub mod swim;
 pub mod table;
 pub mod wire;

@@ -1,0 +1,133 @@
+//! Runs scenario files on the simulator, and prints what they came to.
+
+use std::io::IsTerminal as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use brickwork_bench::scenario::report::{Report, command};
+use brickwork_bench::scenario::{Outcome, Scenario, plot};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Runs scenarios on the deterministic simulator: everything but the speed follows from file and seed.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Scenario files; benches/README.md explains how to write one.
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// How many seeds, from 0; without it, as many as the file says.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    seeds: Option<u64>,
+    /// Just this seed.
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// So many nodes instead of what the file says.
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// The small form of each scenario, with the budget of that.
+    #[arg(long)]
+    quick: bool,
+    /// One JSON document instead of tables.
+    #[arg(long)]
+    json: bool,
+    /// Fail if a budget is missed.
+    #[arg(long)]
+    strict: bool,
+    /// Draw plots as SVG into this directory.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+}
+
+/// Something that was asked for is wrong.
+const REFUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let mut scenarios = Vec::new();
+    for file in &args.files {
+        match Scenario::read(file) {
+            Ok(scenario) => scenarios.push(if args.quick { scenario.quick() } else { scenario }),
+            Err(error) => {
+                eprintln!("error: {error}");
+                return REFUSED.into();
+            }
+        }
+    }
+    if let Some(nodes) = args.nodes {
+        for scenario in &mut scenarios {
+            if let Err(text) = scenario.resize(nodes) {
+                eprintln!("error: --nodes: {text}");
+                return REFUSED.into();
+            }
+        }
+    }
+    let mut reports = Vec::new();
+    for (file, scenario) in args.files.iter().zip(scenarios) {
+        let file = file.display().to_string();
+        let Some(outcomes) = outcomes(&args, &file, &scenario) else { return ExitCode::FAILURE };
+        let report = Report::new(file, scenario, options(&args), outcomes);
+        if !args.json {
+            println!("{}", report.render());
+        }
+        if let Some(folder) = &args.plots {
+            match plot::draw(&report, folder) {
+                Ok(files) => eprintln!("drawn: {}", files.join(", ")),
+                Err(error) => {
+                    eprintln!("error: {}: {error}", folder.display());
+                    return REFUSED.into();
+                }
+            }
+        }
+        reports.push(report);
+    }
+    if args.json {
+        let reports: Vec<_> = reports.iter().map(Report::json).collect();
+        println!("{:#}", serde_json::json!({ "version": 1, "scenarios": reports }));
+    }
+    let missed = reports.iter().any(|report| !report.is_met());
+    if args.strict && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What, besides file and seed, decides what a run does.
+fn options(args: &Args) -> String {
+    let nodes = args.nodes.map_or(String::new(), |nodes| format!(" --nodes {nodes}"));
+    format!("{nodes}{}", if args.quick { " --quick" } else { "" })
+}
+
+/// Runs a scenario with each seed; `None` if a node broke a promise, which was told.
+fn outcomes(args: &Args, file: &str, scenario: &Scenario) -> Option<Vec<Outcome>> {
+    let seeds = match args.seed {
+        Some(seed) => seed..seed + 1,
+        None => 0..args.seeds.unwrap_or_else(|| *scenario.seeds.get_ref()),
+    };
+    let duration = scenario.duration.get_ref().0;
+    let bar = bar(file, duration, seeds.end - seeds.start);
+    let mut outcomes = Vec::new();
+    for (number, seed) in (0..).zip(seeds) {
+        bar.set_message(format!("seed {seed}"));
+        let done = duration * number;
+        let run = || scenario.run(seed, |passed| bar.set_position((done + passed).as_secs()));
+        // The panic itself has told what is wrong.
+        let Ok(outcome) = catch_unwind(AssertUnwindSafe(run)) else {
+            bar.finish_and_clear();
+            eprintln!("to see it again: {}", command(file, seed, &options(args)));
+            return None;
+        };
+        outcomes.push(outcome);
+    }
+    bar.finish_and_clear();
+    Some(outcomes)
+}
+
+/// A bar on a terminal, and nothing elsewhere.
+fn bar(file: &str, duration: Duration, seeds: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let whole = duration.as_secs() * seeds;
+    let bar = ProgressBar::with_draw_target(Some(whole), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} s {msg} ({eta})");
+    bar.with_style(style.expect("it is a correct one")).with_prefix(file.to_owned())
+}

@@ -1,0 +1,97 @@
+//! Outcomes as SVG files.
+
+use std::error::Error;
+use std::path::Path;
+
+use plotters::prelude::*;
+
+use super::report::Report;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+type Line = (u64, Vec<(f64, f64)>);
+
+const SIZE: (u32, u32) = (800, 480);
+/// A line for each seed in turn.
+const COLORS: [RGBColor; 6] = [
+    RGBColor(0, 90, 181),
+    RGBColor(220, 50, 32),
+    RGBColor(0, 130, 80),
+    RGBColor(150, 80, 170),
+    RGBColor(230, 150, 0),
+    RGBColor(90, 90, 90),
+];
+
+/// Draws what there is to draw into `folder`, which is made if need be: how long detection takes,
+/// convergence and bytes over time. Returns the names of the files.
+///
+/// # Errors
+///
+/// If a file cannot be written.
+pub fn draw(report: &Report, folder: &Path) -> Result<Vec<String>> {
+    std::fs::create_dir_all(folder)?;
+    let stem = Path::new(&report.file).file_stem().unwrap_or_default().to_string_lossy();
+    let over_time = |value: fn(&super::Sample) -> f64| -> Vec<Line> {
+        let line = |outcome: &super::Outcome| {
+            let points = outcome.samples.iter().map(|sample| (sample.at, value(sample)));
+            (outcome.seed, points.collect())
+        };
+        report.outcomes.iter().map(line).collect()
+    };
+    let detection: Vec<Line> =
+        report.outcomes.iter().map(|outcome| (outcome.seed, outcome.detection.clone())).collect();
+    let plots = [
+        ("detection", "declared dead", ["seconds since the crash", "% of pairs"], detection, 100.0),
+        (
+            "convergence",
+            "lists that tell the truth",
+            ["seconds", "% of pairs"],
+            over_time(|sample| sample.agreement),
+            100.0,
+        ),
+        (
+            "bytes",
+            "UDP payload per member",
+            ["seconds", "bytes per second"],
+            over_time(|sample| sample.bytes),
+            1.0,
+        ),
+    ];
+    let mut files = Vec::new();
+    for (name, title, axes, lines, scale) in plots {
+        if lines.iter().all(|(_, points)| points.is_empty()) {
+            continue;
+        }
+        let file = folder.join(format!("{stem}-{name}.svg"));
+        chart(&file, &format!("{stem}: {title}"), axes, &lines, scale)?;
+        files.push(file.display().to_string());
+    }
+    Ok(files)
+}
+
+fn chart(file: &Path, title: &str, axes: [&str; 2], lines: &[Line], scale: f64) -> Result<()> {
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let right = points().map(|(x, _)| *x).fold(0.0, f64::max).max(1e-3);
+    let top = points().map(|(_, y)| y * scale).fold(0.0, f64::max).max(1e-3) * 1.05;
+    let root = SVGBackend::new(file, SIZE).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(64)
+        .build_cartesian_2d(0.0..right, 0.0..top)?;
+    chart.configure_mesh().x_desc(axes[0]).y_desc(axes[1]).light_line_style(WHITE).draw()?;
+    for ((seed, points), color) in lines.iter().zip(COLORS.iter().cycle()) {
+        let line = points.iter().map(|&(x, y)| (x, y * scale));
+        chart
+            .draw_series(LineSeries::new(line, color.stroke_width(2)))?
+            .label(format!("seed {seed}"))
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+    }
+    if lines.len() <= COLORS.len() {
+        let mut legend = chart.configure_series_labels();
+        legend.border_style(BLACK.mix(0.3)).background_style(WHITE.mix(0.8)).draw()?;
+    }
+    root.present()?;
+    Ok(())
+}

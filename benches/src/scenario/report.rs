@@ -1,0 +1,226 @@
+//! Outcomes as tables for people and as JSON for programs.
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+use super::figures::Figures;
+use super::file::Scenario;
+use super::run::Outcome;
+
+/// All outcomes of one file.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// The file as it was named.
+    pub file: String,
+    /// What it says.
+    pub scenario: Scenario,
+    /// Options of the command besides file and seed.
+    pub options: String,
+    /// One for each seed.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// How a figure is written.
+#[derive(Debug, Clone, Copy)]
+enum Unit {
+    Seconds,
+    Bytes,
+    Plain,
+}
+
+/// A row: the figure's name, the key of its budget if it has one, and the figure.
+type Row = (&'static str, &'static str, Unit, fn(&Figures) -> Option<f64>);
+
+const ROWS: &[Row] = &[
+    ("all know all after", "joined", Unit::Seconds, |all| all.joined),
+    ("bytes per member for it", "", Unit::Bytes, |all| Some(all.joined_bytes)),
+    ("member-hours measured", "", Unit::Plain, |all| Some(all.member_hours)),
+    ("false deaths per member-hour", "false_deaths_per_member_hour", Unit::Plain, |all| {
+        Some(all.false_deaths_per_member_hour)
+    }),
+    ("false suspicions per member-hour", "", Unit::Plain, |all| {
+        Some(all.false_suspicions_per_member_hour)
+    }),
+    ("deaths of troubled nodes", "", Unit::Plain, |all| {
+        Some(all.deaths_of_troubled as f64).filter(|&deaths| deaths > 0.0)
+    }),
+    ("deaths that a healed split tells of", "", Unit::Plain, |all| {
+        Some(all.deaths_after_heal as f64).filter(|&deaths| deaths > 0.0)
+    }),
+    ("crashes", "", Unit::Plain, |all| Some(all.crashes as f64).filter(|&count| count > 0.0)),
+    ("first suspicion, p50", "", Unit::Seconds, |all| all.suspected_first_p50),
+    ("first declared dead, p50", "detection_first_p50", Unit::Seconds, |all| {
+        all.detection_first_p50
+    }),
+    ("declared by all, p50", "", Unit::Seconds, |all| all.detection_all_p50),
+    ("declared by all, p99", "detection_all_p99", Unit::Seconds, |all| all.detection_all_p99),
+    ("declared by all, longest", "", Unit::Seconds, |all| all.detection_all_max),
+    ("bytes per second and member", "bytes_per_second", Unit::Bytes, |all| {
+        Some(all.bytes_per_second)
+    }),
+    ("the same with headers", "", Unit::Bytes, |all| Some(all.bytes_per_second_with_headers)),
+    ("the same, the most in a second", "bytes_per_second_peak", Unit::Bytes, |all| {
+        Some(all.bytes_per_second_peak)
+    }),
+    ("traffic, times idle", "times_idle", Unit::Plain, |all| all.times_idle),
+    ("datagrams per second and member", "", Unit::Plain, |all| Some(all.datagrams_per_second)),
+    ("all agree after trouble", "heal", Unit::Seconds, |all| all.heal),
+    ("writes", "", Unit::Plain, |all| Some(all.writes as f64).filter(|&count| count > 0.0)),
+    ("visible everywhere, p50", "", Unit::Seconds, |all| all.visibility_p50),
+    ("visible everywhere, p99", "visibility_p99", Unit::Seconds, |all| all.visibility_p99),
+    ("visible everywhere, longest", "", Unit::Seconds, |all| all.visibility_max),
+    ("keys left", "keys_left", Unit::Plain, |all| all.keys_left),
+    ("heap per node, settled", "", Unit::Bytes, |all| Some(all.heap_per_node)),
+    ("heap per node, at the end", "", Unit::Bytes, |all| Some(all.heap_per_node_at_end)),
+];
+
+impl Report {
+    /// A report on the outcomes of a file.
+    #[must_use]
+    pub const fn new(
+        file: String,
+        scenario: Scenario,
+        options: String,
+        outcomes: Vec<Outcome>,
+    ) -> Self {
+        Self { file, scenario, options, outcomes }
+    }
+
+    /// Whether every seed keeps every budget.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.outcomes.iter().all(Outcome::is_met)
+    }
+
+    /// A command that repeats the run of one seed.
+    #[must_use]
+    pub fn command(&self, seed: u64) -> String {
+        command(&self.file, seed, &self.options)
+    }
+
+    /// For people: a table, and a line for each seed.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = format!(
+            "{}: {} ({} nodes, {}{})\n{}\n",
+            self.file,
+            self.scenario.description,
+            self.scenario.nodes.get_ref(),
+            humantime::format_duration(self.scenario.duration.get_ref().0),
+            self.options,
+            self.table()
+        );
+        for outcome in &self.outcomes {
+            text += &format!(
+                "seed {}, trace {:#018x}: {:.1} virtual seconds per second, {:.1} per second of CPU; \
+                 {:.1} s in all\n",
+                outcome.seed,
+                outcome.trace,
+                outcome.speed(),
+                outcome.speed_of_cpu(),
+                outcome.whole_wall_time.as_secs_f64(),
+            );
+            if !outcome.is_met() {
+                text += &format!("  MISSED; to see it again: {}\n", self.command(outcome.seed));
+            }
+        }
+        text
+    }
+
+    /// One seed: what it gave. More: the median and the worst.
+    fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN);
+        let several = self.outcomes.len() > 1;
+        let mut head = vec!["figure", if several { "median" } else { "" }];
+        head.extend(several.then_some("worst"));
+        head.extend(["budget", ""]);
+        table.set_header(head);
+        for &(name, key, unit, figure) in ROWS {
+            let mut values: Vec<f64> =
+                self.outcomes.iter().filter_map(|outcome| figure(&outcome.figures)).collect();
+            values.sort_by(f64::total_cmp);
+            let verdicts = self.outcomes.iter().flat_map(|outcome| &outcome.budget);
+            let verdicts: Vec<_> = verdicts.filter(|verdict| verdict.key == key).collect();
+            if values.is_empty() && verdicts.is_empty() {
+                continue;
+            }
+            let told =
+                |value: Option<&f64>| value.map_or_else(|| "none".into(), |&it| write(unit, it));
+            let mut cells = vec![name.to_owned(), told(values.get(values.len() / 2))];
+            cells.extend(several.then(|| told(values.last())));
+            let limit =
+                verdicts.first().map(|verdict| format!("<= {}", write(unit, verdict.limit)));
+            cells.push(limit.unwrap_or_default());
+            cells.push(match verdicts.iter().all(|verdict| verdict.met) {
+                _ if verdicts.is_empty() => String::new(),
+                true => "met".into(),
+                false => "MISSED".into(),
+            });
+            table.add_row(cells);
+        }
+        for column in 1..if several { 4 } else { 3 } {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table.to_string()
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let runs: Vec<Value> = self.outcomes.iter().map(|outcome| self.run(outcome)).collect();
+        json!({
+            "file": self.file,
+            "description": self.scenario.description,
+            "options": self.options.trim(),
+            "nodes": self.scenario.nodes.get_ref(),
+            "virtual_seconds": self.scenario.duration.get_ref().0.as_secs_f64(),
+            "met": self.is_met(),
+            "runs": runs,
+        })
+    }
+
+    fn run(&self, outcome: &Outcome) -> Value {
+        json!({
+            "seed": outcome.seed,
+            // As text: programs that read numbers as floats would round it.
+            "trace": format!("{:#018x}", outcome.trace),
+            "met": outcome.is_met(),
+            "figures": outcome.figures,
+            "budget": outcome.budget,
+            "wall_seconds": outcome.wall_time.as_secs_f64(),
+            "cpu_seconds": outcome.cpu_time.as_secs_f64(),
+            "whole_wall_seconds": outcome.whole_wall_time.as_secs_f64(),
+            "virtual_per_wall_second": outcome.speed(),
+            "inputs": outcome.inputs,
+            "samples": outcome.samples,
+            "repeat": self.command(outcome.seed),
+        })
+    }
+}
+
+/// The command that repeats the run of a file with one seed and these options.
+#[must_use]
+pub fn command(file: &str, seed: u64, options: &str) -> String {
+    format!(
+        "cargo run --release -p brickwork-bench --bin simulate -- {file} --seed {seed}{options}"
+    )
+}
+
+fn write(unit: Unit, value: f64) -> String {
+    if value.is_infinite() {
+        return "never".into();
+    }
+    match unit {
+        Unit::Seconds if value < 1.0 => format!("{:.0} ms", value * 1e3),
+        Unit::Seconds => format!("{value:.2} s"),
+        Unit::Bytes if value >= 100_000.0 => format!("{:.0} kB", value / 1e3),
+        Unit::Bytes => format!("{value:.0} B"),
+        Unit::Plain if value.fract() == 0.0 => format!("{value:.0}"),
+        Unit::Plain if value < 1.0 => format!("{value:.4}"),
+        Unit::Plain => format!("{value:.2}"),
+    }
+}

@@ -1,0 +1,253 @@
+//! Scenario files and the binary that runs them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use brickwork_bench::scenario::Scenario;
+use serde_json::Value;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+}
+
+fn committed() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder()).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn simulate(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_simulate")).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A file of this test's own, removed at its end.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let name = format!("brickwork-{}-{name}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn arg(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The smallest that does something, with more lines where they are wanted.
+fn small(more: &str) -> String {
+    format!(
+        "description = \"small\"\nprofile = \"local\"\nnodes = 5\nduration = \"20s\"\nsettle = \"1s\"\n{more}"
+    )
+}
+
+#[test]
+fn every_committed_file_can_be_read_and_has_a_small_form() {
+    assert!(committed().len() >= 10);
+    for file in committed() {
+        let scenario = Scenario::read(&file).unwrap_or_else(|error| panic!("{error}"));
+        assert!(scenario.quick.is_some(), "{} has no [quick]", file.display());
+        assert!(*scenario.quick().nodes.get_ref() <= 200, "{} is not small", file.display());
+    }
+}
+
+/// All at once, as CI runs them: the budgets of the small forms hold, and the document has its shape.
+#[test]
+fn small_forms_keep_their_budgets() {
+    let files = committed();
+    let mut args: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
+    args.extend(["--quick", "--strict", "--json"]);
+    let output = simulate(&args);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let scenarios = json["scenarios"].as_array().unwrap();
+    let missed: Vec<_> = scenarios
+        .iter()
+        .flat_map(|scenario| scenario["runs"].as_array().unwrap())
+        .filter(|run| run["met"] != true)
+        .map(|run| format!("{} {}", run["repeat"], run["budget"]))
+        .collect();
+    assert!(missed.is_empty() && output.status.success(), "{missed:#?}");
+
+    assert_eq!(json["version"], 1);
+    assert_eq!(scenarios.len(), files.len());
+    for (scenario, file) in scenarios.iter().zip(&files) {
+        assert_eq!(scenario["file"], file.to_str().unwrap());
+        assert_eq!(scenario["options"], "--quick");
+        assert!(scenario["description"].is_string() && scenario["nodes"].is_u64());
+        let run = &scenario["runs"][0];
+        assert_eq!(run["seed"], 0);
+        assert!(run["trace"].as_str().unwrap().starts_with("0x"));
+        assert!(run["repeat"].as_str().unwrap().contains("--seed 0 --quick"));
+        assert!(run["figures"]["bytes_per_second"].as_f64().unwrap() > 0.0);
+        let seconds = scenario["virtual_seconds"].as_f64().unwrap();
+        let samples = run["samples"].as_array().unwrap();
+        assert_eq!(samples.len() as f64, seconds.floor(), "one a second");
+        assert!(samples.iter().all(|sample| sample["agreement"].as_f64().unwrap() <= 1.0));
+        let budget = run["budget"].as_array().unwrap();
+        assert!(!budget.is_empty(), "{} asserts nothing", file.display());
+        for verdict in budget {
+            assert!(verdict["key"].is_string() && verdict["limit"].is_number());
+            assert!(verdict["value"].is_number() && verdict["met"].is_boolean());
+        }
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_trace_and_figures_again() {
+    let more = "[[loss]]\nshare = \"20%\"\n[[crash]]\nnodes = 2\nbegin = \"3s\"\nback_after = \"5s\"\n\
+                [writes]\nrate = 20\nkeys = 10\nkey_bytes = 8\nvalue_bytes = 8\n";
+    let scenario = Scenario::parse(Path::new("again"), &small(more)).unwrap();
+    let [first, again, other] = [7, 7, 8].map(|seed| scenario.run(seed, |_| ()));
+    let told = |outcome: &brickwork_bench::scenario::Outcome| {
+        // Not the heap: what it is depends on how the allocator's vectors grew before.
+        let mut figures = serde_json::to_value(&outcome.figures).unwrap();
+        figures.as_object_mut().unwrap().retain(|key, _| !key.starts_with("heap"));
+        (outcome.trace, figures, outcome.samples.clone())
+    };
+    assert_eq!(told(&first), told(&again));
+    assert_ne!(first.trace, other.trace);
+    assert_eq!(first.figures.crashes, 2);
+    assert!(first.figures.writes > 100, "{}", first.figures.writes);
+}
+
+#[test]
+fn the_truth_is_what_detection_and_healing_are_measured_against() {
+    let more = "[[crash]]\nnodes = [3]\nbegin = \"2s\"\n[[split]]\nnodes = [1, 2]\nbegin = \"8s\"\nend = \"12s\"\n";
+    let scenario = Scenario::parse(Path::new("truth"), &small(more)).unwrap();
+    let figures = scenario.run(1, |_| ()).figures;
+    assert_eq!((figures.crashes, figures.undetected, figures.false_deaths), (1, 0, 0));
+    let (first, all) = (figures.detection_first_p50.unwrap(), figures.detection_all_max.unwrap());
+    assert!(figures.suspected_first_p50.unwrap() <= first && first <= all && all < 6.0);
+    let heal = figures.heal.unwrap();
+    assert!(heal > 0.0 && heal < 8.0, "{heal}");
+}
+
+#[test]
+fn who_is_never_detected_counts_as_endless() {
+    let more =
+        "[[crash]]\nnodes = 1\nbegin = \"19900ms\"\n[budget]\ndetection_all_p99 = \"1min\"\n";
+    let file = File::new("endless", &small(more));
+    let output = simulate(&[file.arg(), "--strict"]);
+    let out = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{out}");
+    assert!(out.contains("never") && out.contains("MISSED"), "{out}");
+    let json: Value = serde_json::from_slice(&simulate(&[file.arg(), "--json"]).stdout).unwrap();
+    let verdict = &json["scenarios"][0]["runs"][0]["budget"][0];
+    assert!(verdict["value"].is_null() && verdict["met"] == false, "{verdict}");
+}
+
+#[test]
+fn a_budget_that_cannot_be_kept_fails_only_if_that_is_asked_for() {
+    let file = File::new("impossible", &small("[budget]\nbytes_per_second = 1\n"));
+    let strict = simulate(&[file.arg(), "--strict", "--seed", "3"]);
+    let out = text(&strict.stdout);
+    assert_eq!(strict.status.code(), Some(1), "{out}");
+    assert!(out.contains("MISSED"), "{out}");
+    let again = format!("simulate -- {} --seed 3", file.arg());
+    assert!(out.contains(&again), "{out}");
+    let lenient = simulate(&[file.arg(), "--seed", "3"]);
+    assert!(lenient.status.success() && text(&lenient.stdout).contains("MISSED"));
+}
+
+#[test]
+fn several_seeds_show_the_median_and_the_worst() {
+    let file = File::new("seeds", &small("[budget]\nbytes_per_second = 100_000\n"));
+    let output = simulate(&[file.arg(), "--seeds", "3"]);
+    let out = text(&output.stdout);
+    assert!(out.contains("median") && out.contains("worst"), "{out}");
+    assert_eq!(out.matches("trace 0x").count(), 3, "{out}");
+    assert!(out.contains("| met"), "{out}");
+}
+
+#[test]
+fn plots_are_drawn_of_what_there_is() {
+    let file = File::new("plots", &small("[[crash]]\nnodes = 1\nbegin = \"5s\"\n"));
+    let folder = std::env::temp_dir().join(format!("brickwork-plots-{}", std::process::id()));
+    let output = simulate(&[file.arg(), "--plots", folder.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let stem = file.0.file_stem().unwrap().to_str().unwrap();
+    for name in ["detection", "convergence", "bytes"] {
+        let svg = std::fs::read_to_string(folder.join(format!("{stem}-{name}.svg"))).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("polyline"), "{name}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_bad_file_is_refused_with_its_name_line_and_key() {
+    // What is wrong, and the number and the words that must be told.
+    let cases = [
+        ("nodez = 3", 6, vec!["nodez", "expected one of", "nodes"]),
+        ("[[crash]]\nnodes = 1\nbeginn = \"1s\"", 8, vec!["beginn", "begin"]),
+        ("[[crash]]\nbegin = \"1s\"", 6, vec!["nodes", "missing"]),
+        ("grace = 5", 6, vec!["grace", "a time with its unit"]),
+        ("grace = \"5 parsecs\"", 6, vec!["grace", "5 parsecs", "no time"]),
+        ("seeds = 0", 6, vec!["seeds", "from 1 to 10000"]),
+        ("[[loss]]\nshare = \"120%\"", 7, vec!["share", "0%", "100%"]),
+        ("[[loss]]\nshare = \"1%\"\nburst = 0", 8, vec!["burst", "from 1 to 1000"]),
+        ("[[split]]\nnodes = 5", 7, vec!["nodes", "at most 4"]),
+        ("[[split]]\nnodes = [5]", 7, vec!["nodes", "from 0 to 4"]),
+        ("[[split]]\nnodes = 1\nbegin = \"20s\"", 8, vec!["begin", "20s"]),
+        ("[[split]]\nnodes = 1\nbegin = \"3s\"\nend = \"3s\"", 9, vec!["end", "later than begin"]),
+        ("[[slow]]\nnodes = 1\nper_input = -1", 8, vec!["per_input", "a time"]),
+        ("[[pause]]\nnodes = 1\nstill = \"0s\"\nrun = \"1s\"", 8, vec!["still", "above 0"]),
+        ("[[crash]]\nnodes = 1\nback_after = \"30s\"", 8, vec!["back_after", "20s"]),
+        ("[writes]\nrate = 0\nkey_bytes = 8\nvalue_bytes = 8", 7, vec!["rate", "above 0"]),
+        (
+            "[writes]\nrate = 1\nkey_bytes = 7\nvalue_bytes = 8",
+            8,
+            vec!["key_bytes", "from 8 to 256"],
+        ),
+        ("[budget]\nbytes = 3", 7, vec!["bytes", "bytes_per_second"]),
+        ("[budget]\nbytes_per_second = -3", 7, vec!["bytes_per_second", "0 or more"]),
+        ("[budget]\nheal = \"3s\"", 7, vec!["heal", "trouble that ends"]),
+        ("[budget]\ntimes_idle = 3", 7, vec!["times_idle", "begin"]),
+        ("[budget]\ndetection_all_p99 = \"3s\"", 7, vec!["detection_all_p99", "[[crash]]"]),
+        ("[budget]\nkeys_left = 0", 7, vec!["keys_left", "lifetime"]),
+        ("[quick]\nnodes = 1", 7, vec!["nodes", "from 2 to"]),
+        ("[quick.budget]\nvisibility_p99 = \"1s\"", 7, vec!["visibility_p99", "[writes]"]),
+        ("profile = \"wan\"", 6, vec!["profile"]),
+        ("= 3", 6, vec!["key"]),
+    ];
+    for (more, line, words) in cases {
+        let error = Scenario::parse(Path::new("some.toml"), &small(more)).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("some.toml:{line}: ")), "{more:?} gives\n{error}");
+        for word in words {
+            assert!(error.contains(word), "no {word:?} for {more:?} in\n{error}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_before_anything_runs() {
+    let (good, bad) = (File::new("good", &small("")), File::new("bad", &small("nodes = 3\n")));
+    for args in [
+        &[][..],
+        &[good.arg(), bad.arg()],
+        &["no-such-file.toml"],
+        &[good.arg(), "--seeds", "0"],
+        &[good.arg(), "--seed", "1", "--seeds", "2"],
+        &[good.arg(), "--nodes", "1"],
+    ] {
+        let output = simulate(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
+    }
+    let output = simulate(&["no-such-file.toml"]);
+    assert!(text(&output.stderr).contains("no-such-file.toml"), "{}", text(&output.stderr));
+}
