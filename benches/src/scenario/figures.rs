@@ -119,6 +119,8 @@ pub struct Figures {
     pub heap_per_node: f64,
     /// The same at the end of the run, without what the measuring keeps.
     pub heap_per_node_at_end: f64,
+    /// The second as a multiple of the first.
+    pub heap_growth: f64,
 }
 
 /// One second of a run.

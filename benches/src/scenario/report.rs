@@ -73,6 +73,7 @@ const ROWS: &[Row] = &[
     ("keys left", "keys_left", Unit::Plain, |all| all.keys_left),
     ("heap per node, settled", "", Unit::Bytes, |all| Some(all.heap_per_node)),
     ("heap per node, at the end", "", Unit::Bytes, |all| Some(all.heap_per_node_at_end)),
+    ("the same, times settled", "heap_growth", Unit::Plain, |all| Some(all.heap_growth)),
 ];
 
 impl Report {

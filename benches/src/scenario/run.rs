@@ -125,6 +125,7 @@ impl Scenario {
             + run.keys.as_ref().map_or(0, |keys| keys.visible.heap())
             + run.samples.capacity() * size_of::<Sample>();
         figures.heap_per_node_at_end = (live_bytes() - heap - kept as i64) as f64 / nodes as f64;
+        figures.heap_growth = figures.heap_per_node_at_end / figures.heap_per_node;
         let inputs = run.sim.inputs() - inputs;
         run.finish(seed, figures, inputs, [wall_time, cpu_time, began.elapsed()])
     }
