@@ -305,9 +305,17 @@ impl Swim {
         self.joiner.challenges = challenges;
     }
 
+    /// The address that was sent a join and that this answers: the source, or that of the member which
+    /// speaks, if its datagrams come from elsewhere, as behind a NAT. Nothing goes to such a source, nobody
+    /// has proven it.
+    fn asked(&self, origin: Origin) -> Option<SocketAddr> {
+        let member = self.member(origin.sender.id).map(Member::addr);
+        [Some(origin.from), member].into_iter().flatten().find(|&addr| self.joiner.was_asked(addr))
+    }
+
     pub(super) fn on_cookie(&mut self, origin: Origin, cookie: u64) {
-        if self.joiner.was_asked(origin.from) && !self.leave.started() {
-            self.outbox.stranger(origin.from, Msg::Join { cookie });
+        if let Some(asked) = self.asked(origin).filter(|_| !self.leave.started()) {
+            self.outbox.stranger(asked, Msg::Join { cookie });
         }
     }
 
@@ -315,13 +323,13 @@ impl Swim {
         // Also a node that was started anew and has forgotten everybody: it is known in its old boot.
         let slot = self.table.slot(origin.sender.id).filter(|slot| *slot != ME);
         let Some(slot) = slot else { return };
-        let from = origin.from;
+        // Its own address, wherever it spoke from: a false word of it moves no more than a join to a member.
+        let known = self.table.member(slot).addr();
         let lately = |&(addr, at): &(SocketAddr, Instant)| {
-            addr == from && now.since(at) < self.config.join_retry
+            addr == known && now.since(at) < self.config.join_retry
         };
-        let asked = self.joiner.asked.iter().any(lately);
-        if self.table.member(slot).addr() == from && !asked && !self.leave.started() {
-            self.ask(now, from, 0);
+        if !self.joiner.asked.iter().any(lately) && !self.leave.started() {
+            self.ask(now, known, 0);
         }
     }
 
@@ -353,17 +361,14 @@ impl Swim {
     pub(super) fn on_boot_too_old(&mut self, now: Instant, origin: Origin, asked: u64, boot: u64) {
         let me = &self.table.me().identity;
         // An answer to a boot before this one says nothing about this one.
-        if asked != me.boot_epoch
-            || boot < me.boot_epoch
-            || boot >= LAST_BOOT
-            || !self.joiner.was_asked(origin.from)
-        {
+        if asked != me.boot_epoch || boot < me.boot_epoch || boot >= LAST_BOOT {
             return;
         }
+        let Some(addr) = self.asked(origin) else { return };
         let identity = Identity::clone(me).with_boot_epoch(boot + 1);
         let version = self.table.row(ME).version;
         self.table.set_identity(ME, Arc::new(identity), version);
         self.tell(now, ME);
-        self.ask(now, origin.from, 0);
+        self.ask(now, addr, 0);
     }
 }
