@@ -15,6 +15,35 @@
 //! let report = Plan::swarm(7).run().expect("every oracle holds");
 //! assert_eq!(report.trace, Plan::swarm(7).run().unwrap().trace);
 //! ```
+//!
+//! # What goes wrong
+//!
+//! [`Fault::CLASSES`] are what plans draw from, [`Plan::CLASSES`] what they have besides, and
+//! [`Plan::EFFECTS`] what faults must have led to in a campaign.
+//!
+//! - *Loss*: even, in bursts, one way, by size, by kind of frame, of the first packets of a link.
+//! - *Copies*: duplicates up to ten minutes late, and recorded datagrams that arrive again, in later lives of
+//!   either end too.
+//! - *Delay*: constant, even, exponential, Pareto, with stalls, other ones there and back, and clogs that
+//!   let go all at once. Datagrams overtake each other freely.
+//! - *Partitions*: between two sides, around one node, one way, rings, bridges, partial meshes, flapping
+//!   ones. Sources that change as behind a NAT, for a while or for ever.
+//! - *Nodes*: paused, slow, deaf, mute, with late timers, with sockets that block or hold little, with events
+//!   that nobody takes.
+//! - *Clocks*: too fast, too slow, leaping up to a year, stepping back, beginning anywhere, and wall clocks
+//!   that are behind at the next start.
+//! - *Deaths*: any time, in the middle of a join, of a leave or of a train of datagrams; of all within one
+//!   probe period, or one after the other; for ever; with another address afterwards.
+//! - *Damage*: flipped bits, cuts, extensions, splices, bursts of them, and lies under a right checksum.
+//! - *Settings*: from one node to 32, and as many as [`Plan::swarm_of`] is asked for; others at each node;
+//!   the smallest datagrams; two clusters that meet.
+//! - *Adversaries* without a key: noise, replays, joins and pings under the addresses of others; and with one:
+//!   see [`Betrayal`].
+//!
+//! What is not there waits for what it would test. Stale and cloned state wait for state that can be
+//! restored; other versions, weights and keys in one cluster for those; more members, keys or marks of
+//! removal than there is room for, wait for quotas: [`Config`](crate::Config) bounds them, and who is refused
+//! does not agree. The classes of [`Fault::BEYOND`] can be asked for, and say what they wait for.
 
 // A simulation tells what it finds by panicking: that is what its callers are for.
 #![allow(clippy::missing_panics_doc)]
