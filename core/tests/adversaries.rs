@@ -207,6 +207,24 @@ fn two_clusters_that_meet_are_one() {
     }
 }
 
+/// Goal: a node with members asks whom it is told to join at once, however many it has lost.
+/// Method: two clusters that have lost half of their nodes each; a join; they are one in seconds.
+#[test]
+fn a_join_of_a_member_does_not_wait_for_its_turn() {
+    let mut sim = Sim::new(1, Config::local());
+    for place in 0..16 {
+        sim.start(place, &[place % 2]);
+    }
+    sim.run(MINUTE);
+    for place in 8..16 {
+        sim.crash(place);
+    }
+    sim.run(MINUTE);
+    let seed = sim.node(0).unwrap().identity().addr;
+    sim.with(1, |node, now| node.join(now, &[seed]));
+    assert!(sim.run_until(Duration::from_secs(2), |sim| sim.differences().is_empty()));
+}
+
 /// Goal: a node that has been up for centuries is a node like others.
 /// Method: clocks in the second half of their range, and one that leaps a year.
 #[test]

@@ -92,6 +92,15 @@ impl Swim {
             }
         }
         self.joiner.wait = None;
+        // Who has members already may have been told of another cluster; what is knocked at by turns comes
+        // to it late, if many are lost.
+        if !self.table.live().is_empty() {
+            for &seed in seeds {
+                if seed != own && !self.members().any(|member| member.addr() == seed) {
+                    self.ask(now, seed, 0);
+                }
+            }
+        }
         self.knock(now);
     }
 
