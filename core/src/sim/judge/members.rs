@@ -137,7 +137,12 @@ fn judge_truth(
     let Some(&place) = places.get(&id) else {
         return fail("OM4", sim, format!("{}, who does not exist", about()));
     };
-    let life = sim.lives(place).iter().find(|life| life.epochs.contains(&now.boot));
+    // Two lives can have adopted the same boot epoch, if the later one met nobody who knew of that.
+    let of_boot = sim.lives(place).iter().filter(|life| life.epochs.contains(&now.boot));
+    let life = of_boot.max_by_key(|life| {
+        let last = life.epochs.last() == Some(&now.boot);
+        if last { life.incarnation } else { u32::MAX }
+    });
     let Some(life) = life else {
         return fail("OM4", sim, format!("{}, a boot that never was", about()));
     };
