@@ -233,12 +233,10 @@ impl Swim {
             return;
         }
         self.refute_to = origin.slot;
-        // A clock that stepped back does not put it off.
-        let wait = self.refute_after - now;
-        if wait.is_zero() || wait > self.config.retry_min {
-            self.raise_incarnation(now);
-        } else {
+        if self.refute_after > now {
             self.refute_due = true;
+        } else {
+            self.raise_incarnation(now);
         }
     }
 
