@@ -132,7 +132,7 @@ impl Claim<'_> {
                 w.u64(of.1)?;
                 w.varint(counter)?;
                 w.put(&[1, 1])?;
-                w.bytes(format!("phantom-{counter}").as_bytes())?;
+                w.bytes(format!("phantom-{counter}-{:04x}", of.0.0 & 0xffff).as_bytes())?;
                 w.bytes(b"forged")
             }),
         };

@@ -49,9 +49,10 @@ impl Sim {
                     target.swim().me(),
                     self.places[to].lives.last().map(|life| life.started_as),
                 ),
-                // One replica that never was, so that its writes do not use up the room for replicas.
-                of: (NodeId(mix2(node.id().0, 0x9a57)), 1),
-                counter: count + 1,
+                // Replicas that never were, with several writes each, as there is room for few; but not more
+                // than a digest has runs for, as those of them that do not arrive are nobody's for ever.
+                of: (NodeId(mix2(node.id().0, count / 16)), 1),
+                counter: count % 16 + 1,
             }),
             Betrayal::Context => subject.map(|member| Claim::Dot {
                 to: receiver(
