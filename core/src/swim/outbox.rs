@@ -85,9 +85,18 @@ impl Owed {
     }
 }
 
+/// In `Outbox::places`, of a member without debts.
+const NOWHERE: u32 = u32::MAX;
+
+/// Only members that are owed something, or wait in the ready ring, have an `Owed`: it is larger than a
+/// member's row, and few are owed anything at a time.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
+    /// Where in `owed` each slot's debts stand.
+    places: Vec<u32>,
     owed: Vec<Owed>,
+    /// Places in `owed` that nobody has.
+    free: Vec<u32>,
     ready: VecDeque<u32>,
     strangers: VecDeque<(SocketAddr, SmallVec<[Msg; 2]>)>,
 }
@@ -96,15 +105,26 @@ impl Outbox {
     /// What `slot` is owed, to be added to; puts it in the ready ring.
     pub(super) fn to(&mut self, slot: u32) -> &mut Owed {
         let index = slot as usize;
-        if self.owed.len() <= index {
-            self.owed.resize_with(index + 1, Owed::default);
+        if self.places.len() <= index {
+            self.places.resize(index + 1, NOWHERE);
         }
-        let owed = &mut self.owed[index];
+        if self.places[index] == NOWHERE {
+            self.places[index] = self.free.pop().unwrap_or_else(|| {
+                self.owed.push(Owed::default());
+                self.owed.len() as u32 - 1
+            });
+        }
+        let owed = &mut self.owed[self.places[index] as usize];
         if !owed.ready {
             owed.ready = true;
             self.ready.push_back(slot);
         }
         owed
+    }
+
+    fn get(&mut self, slot: u32) -> Option<&mut Owed> {
+        let place = *self.places.get(slot as usize)?;
+        self.owed.get_mut(place as usize)
     }
 
     pub(super) fn msg(&mut self, slot: u32, msg: Msg) {
@@ -131,7 +151,7 @@ impl Outbox {
     /// Takes the next peer out of the ready ring.
     pub(super) fn next(&mut self) -> Option<u32> {
         let slot = self.ready.pop_front()?;
-        if let Some(owed) = self.owed.get_mut(slot as usize) {
+        if let Some(owed) = self.get(slot) {
             owed.ready = false;
         }
         Some(slot)
@@ -143,10 +163,14 @@ impl Outbox {
 
     /// Takes what `slot` is owed; what does not fit is given back with [`Outbox::put_back`].
     pub(super) fn take(&mut self, slot: u32) -> Owed {
-        let Some(owed) = self.owed.get_mut(slot as usize) else { return Owed::default() };
+        let Some(owed) = self.get(slot) else { return Owed::default() };
         let ready = owed.ready;
         let taken = core::mem::take(owed);
         owed.ready = ready;
+        if !ready {
+            let place = core::mem::replace(&mut self.places[slot as usize], NOWHERE);
+            self.free.push(place);
+        }
         taken
     }
 
