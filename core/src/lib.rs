@@ -188,6 +188,7 @@ pub mod hrw;
 mod id;
 pub mod map;
 mod node;
+mod pool;
 mod rng;
 #[cfg(not(sabotage))]
 mod sabotage;

@@ -116,7 +116,8 @@ fn overwriting_a_value_allocates_only_for_the_growth_of_the_logs() {
             .all(|node| node.get(b"origin-17") == Some(&1099_u32.to_be_bytes()[..]))
     );
     // Each of the four logs of dots grows past 128, 256, 512 and 1,024; and one node notes for the
-    // first time what a peer knows.
+    // first time what a peer knows, and answers a pull for the first time: a place for that, and one for
+    // the place when it is free again.
     let allocations = allocations() - before;
-    assert!(allocations <= 4 * 4 + 1, "{allocations} allocations for 1,000 writes at four nodes");
+    assert!(allocations <= 4 * 4 + 3, "{allocations} allocations for 1,000 writes at four nodes");
 }

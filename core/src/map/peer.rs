@@ -11,6 +11,7 @@ use super::replica::Replicas;
 use super::wire::ReplicaRef;
 use crate::hash::{Index, Secret};
 use crate::id::NodeId;
+use crate::pool::Pool;
 use crate::rng::Rng;
 
 /// A set of dots that a peer has for certain; it may have more.
@@ -112,7 +113,8 @@ pub(super) struct Peer {
     pub(super) owes_push: bool,
     pub(super) owes_state: bool,
     pub(super) owes_pull: bool,
-    pub(super) serve: Option<Serve>,
+    /// The answer to its pull, in the pool of them: few peers pull at a time.
+    serve: Option<u32>,
     ready: bool,
     /// Position in the list of active peers.
     position: u32,
@@ -136,6 +138,7 @@ pub(super) struct Peers {
     active: Vec<u32>,
     index: Index<NodeId>,
     ready: VecDeque<u32>,
+    serves: Pool<Serve>,
 }
 
 impl Peers {
@@ -146,6 +149,7 @@ impl Peers {
             active: Vec::new(),
             index: Index::new(secret),
             ready: VecDeque::new(),
+            serves: Pool::default(),
         }
     }
 
@@ -217,8 +221,26 @@ impl Peers {
         if peer.ready {
             self.ready.retain(|ready| *ready != slot);
         }
+        if let Some(serve) = peer.serve {
+            self.serves.remove(serve);
+        }
         self.free.push(slot);
         Some(slot)
+    }
+
+    /// Has a pull of the peer answered, in place of one before.
+    pub(super) fn serve(&mut self, slot: u32, serve: Serve) {
+        self.stop_serving(slot);
+        if let Some(Some(peer)) = self.slots.get_mut(slot as usize) {
+            peer.serve = Some(self.serves.insert(serve));
+        }
+        self.wake(slot);
+    }
+
+    /// Takes the answer to the peer's pull that is under way.
+    pub(super) fn stop_serving(&mut self, slot: u32) -> Option<Serve> {
+        let serve = self.get_mut(slot)?.serve.take()?;
+        self.serves.remove(serve)
     }
 
     /// Puts a peer into the ready ring.

@@ -245,8 +245,7 @@ impl Map {
             }
         }
         let budget = pull.budget.min(self.config.pull_budget as u64);
-        peer.serve = Some(Serve { nonce: pull.nonce, number: 0, cursor, budget });
-        self.peers.wake(slot);
+        self.peers.serve(slot, Serve { nonce: pull.nonce, number: 0, cursor, budget });
         if behind {
             self.want_pull(now, slot);
         }
@@ -427,8 +426,8 @@ impl Map {
 
     /// Goes on with the answer to the peer's pull.
     fn write_serve(&mut self, slot: u32, w: &mut Writer<'_>) {
+        let Some(mut serve) = self.peers.stop_serving(slot) else { return };
         let Some(peer) = self.peers.get(slot) else { return };
-        let Some(mut serve) = peer.serve else { return };
         let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
         let (marks, stats) = (&mut self.marks, &mut self.stats);
         let before = w.len();
@@ -438,11 +437,8 @@ impl Map {
         serve.number += u64::from(end.is_ok());
         serve.budget = serve.budget.saturating_sub((w.len() - before) as u64);
         let done = matches!(end, Ok(End::Complete | End::Budget));
-        if let Some(peer) = self.peers.get_mut(slot) {
-            peer.serve = Some(serve).filter(|_| !done);
-        }
         if !done {
-            self.peers.wake(slot);
+            self.peers.serve(slot, serve);
         }
     }
 }

@@ -10,6 +10,7 @@ use core::net::SocketAddr;
 use smallvec::SmallVec;
 
 use crate::id::NodeId;
+use crate::pool::Pool;
 
 /// A single message that somebody is owed. Its bytes are written when the datagram leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,9 +95,7 @@ const NOWHERE: u32 = u32::MAX;
 pub(super) struct Outbox {
     /// Where in `owed` each slot's debts stand.
     places: Vec<u32>,
-    owed: Vec<Owed>,
-    /// Places in `owed` that nobody has.
-    free: Vec<u32>,
+    owed: Pool<Owed>,
     ready: VecDeque<u32>,
     strangers: VecDeque<(SocketAddr, SmallVec<[Msg; 2]>)>,
 }
@@ -109,12 +108,10 @@ impl Outbox {
             self.places.resize(index + 1, NOWHERE);
         }
         if self.places[index] == NOWHERE {
-            self.places[index] = self.free.pop().unwrap_or_else(|| {
-                self.owed.push(Owed::default());
-                self.owed.len() as u32 - 1
-            });
+            self.places[index] = self.owed.insert(Owed::default());
         }
-        let owed = &mut self.owed[self.places[index] as usize];
+        let owed =
+            self.owed.get_mut(self.places[index]).expect("the place was just made or is in use");
         if !owed.ready {
             owed.ready = true;
             self.ready.push_back(slot);
@@ -124,7 +121,7 @@ impl Outbox {
 
     fn get(&mut self, slot: u32) -> Option<&mut Owed> {
         let place = *self.places.get(slot as usize)?;
-        self.owed.get_mut(place as usize)
+        self.owed.get_mut(place)
     }
 
     pub(super) fn msg(&mut self, slot: u32, msg: Msg) {
@@ -164,14 +161,11 @@ impl Outbox {
     /// Takes what `slot` is owed; what does not fit is given back with [`Outbox::put_back`].
     pub(super) fn take(&mut self, slot: u32) -> Owed {
         let Some(owed) = self.get(slot) else { return Owed::default() };
-        let ready = owed.ready;
-        let taken = core::mem::take(owed);
-        owed.ready = ready;
-        if !ready {
-            let place = core::mem::replace(&mut self.places[slot as usize], NOWHERE);
-            self.free.push(place);
+        if owed.ready {
+            return core::mem::replace(owed, Owed { ready: true, ..Owed::default() });
         }
-        taken
+        let place = core::mem::replace(&mut self.places[slot as usize], NOWHERE);
+        self.owed.remove(place).unwrap_or_default()
     }
 
     pub(super) fn put_back(&mut self, slot: u32, rest: Owed) {
