@@ -123,6 +123,15 @@ pub struct Node {
     clock: Steady,
 }
 
+/// What simulations share.
+#[cfg(feature = "sim")]
+impl Node {
+    /// Holds `identity` in common with whoever else has it, if that is what is known here too.
+    pub(crate) fn share(&mut self, identity: &Arc<Identity>) {
+        self.swim.share(identity);
+    }
+}
+
 /// Inputs.
 impl Node {
     /// A node that knows nobody yet.

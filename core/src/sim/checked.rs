@@ -1,6 +1,7 @@
 //! A state machine whose promises are asserted on every call.
 
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use core::net::SocketAddr;
 
 use super::machine::{Machine, verbs};
@@ -81,6 +82,11 @@ impl Checked<Node> {
     #[must_use]
     pub const fn node(&self) -> &Node {
         &self.machine
+    }
+
+    /// Holds `identity` in common with whoever else has it, if that is what is known here too.
+    pub(super) fn share(&mut self, identity: &Arc<Identity>) {
+        self.machine.share(identity);
     }
 
     /// As [`Node::join`].

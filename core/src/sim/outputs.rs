@@ -98,8 +98,22 @@ impl Sim {
             return;
         }
         let mut left = false;
-        while let Some(event) = spot.node.as_mut().and_then(Checked::poll_event) {
+        while let Some(mut event) = spot.node.as_mut().and_then(Checked::poll_event) {
             left |= matches!(event, Event::LeaveFinished { .. });
+            if let Event::Joined { identity }
+            | Event::Updated { identity }
+            | Event::Restarted { identity, .. } = &mut event
+            {
+                let common = self.identities.entry(identity.id).or_insert_with(|| identity.clone());
+                if common == identity {
+                    *identity = common.clone();
+                } else {
+                    *common = identity.clone();
+                }
+                if let Some(node) = &mut spot.node {
+                    node.share(common);
+                }
+            }
             spot.events.push(event);
         }
         if left {

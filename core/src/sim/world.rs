@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, BinaryHeap, VecDeque};
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -15,7 +16,7 @@ use super::fault::{Delay, Fault, Trouble};
 use super::lives::{Fuse, fresh};
 use super::net::{Expect, Luck, Net};
 use crate::time::Instant;
-use crate::{Config, Event, Identity};
+use crate::{Config, Event, Identity, NodeId};
 
 /// What a place holds back while its node is busy, if nothing else is said.
 pub(super) const INBOX: usize = 4_096;
@@ -198,6 +199,8 @@ pub struct Sim {
     /// With what the luck of each belongs to.
     pub(super) faults: BTreeMap<usize, (Fault, u64)>,
     pub(super) next_fault: usize,
+    /// What members say of themselves, as the nodes have it in common.
+    pub(super) identities: BTreeMap<NodeId, Arc<Identity>>,
     /// Met so far, by class.
     pub(super) met: BTreeMap<&'static str, u64>,
     pub(super) trace: u64,
@@ -240,6 +243,7 @@ impl Sim {
             clogged: Vec::new(),
             faults: BTreeMap::new(),
             next_fault: 0,
+            identities: BTreeMap::new(),
             met: BTreeMap::new(),
             trace: seed,
             inputs: 0,

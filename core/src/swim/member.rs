@@ -251,6 +251,18 @@ impl Table {
         }
     }
 
+    /// Holds an equal identity in common with others. A thousand nodes in one process would have each of
+    /// them a thousand times.
+    #[cfg(feature = "sim")]
+    pub(super) fn share(&mut self, identity: &Arc<Identity>) {
+        if let Some(slot) = self.slot(identity.id) {
+            let held = &mut self.row_mut(slot).member.identity;
+            if *held == *identity {
+                *held = identity.clone();
+            }
+        }
+    }
+
     /// Changes a row's state and keeps the lists and the digest in step. A row that becomes dead or
     /// left is remembered until `forget_at`.
     pub(super) fn set_state(&mut self, slot: u32, state: State, case: Case, forget_at: Instant) {

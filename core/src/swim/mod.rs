@@ -362,12 +362,17 @@ impl Swim {
     }
 }
 
-/// What [`Checked`](crate::sim::Checked) looks at.
+/// What simulations look at, and share.
 #[cfg(feature = "sim")]
 impl Swim {
     /// Its settings and the longest datagram it sends.
     pub(crate) const fn limits(&self) -> (&Config, usize) {
         (&self.config, self.max_datagram)
+    }
+
+    /// Holds `identity` in common with whoever else has it, if that is what is known here too.
+    pub(crate) fn share(&mut self, identity: &Arc<Identity>) {
+        self.table.share(identity);
     }
 }
 
