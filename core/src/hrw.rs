@@ -25,6 +25,7 @@ use alloc::vec::Vec;
 
 use crate::hash;
 use crate::id::NodeId;
+use crate::room;
 use crate::sabotage::sabotaged;
 
 /// The hash of a key: XXH3-64 with seed 0.
@@ -66,6 +67,8 @@ impl View {
         match self.ids.binary_search(&node) {
             Ok(_) => false,
             Err(at) => {
+                room::reserve(&mut self.ids, 1);
+                room::reserve(&mut self.seeds, 1);
                 self.ids.insert(at, node);
                 self.seeds.insert(at, node_seed(node));
                 true

@@ -190,6 +190,7 @@ pub mod map;
 mod node;
 mod pool;
 mod rng;
+mod room;
 #[cfg(not(sabotage))]
 mod sabotage;
 #[cfg(sabotage)]

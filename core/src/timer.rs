@@ -2,6 +2,7 @@
 
 use alloc::vec::Vec;
 
+use crate::room;
 use crate::time::Instant;
 
 const ABSENT: u32 = u32::MAX;
@@ -23,10 +24,8 @@ impl Deadlines {
 
     /// Sets or moves the deadline of `slot`.
     pub(crate) fn set(&mut self, slot: u32, at: Instant) {
+        room::reach(&mut self.position, slot, ABSENT);
         let index = slot as usize;
-        if self.position.len() <= index {
-            self.position.resize(index + 1, ABSENT);
-        }
         let position = if self.position[index] == ABSENT {
             self.heap.push((at, slot));
             self.heap.len() - 1

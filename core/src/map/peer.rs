@@ -13,6 +13,7 @@ use crate::hash::{Index, Secret};
 use crate::id::NodeId;
 use crate::pool::Pool;
 use crate::rng::Rng;
+use crate::room;
 
 /// A set of dots that a peer has for certain; it may have more.
 #[derive(Debug, Default)]
@@ -199,10 +200,12 @@ impl Peers {
                 slot
             }
             None => {
+                room::reserve(&mut self.slots, 1);
                 self.slots.push(Some(peer));
                 self.slots.len() as u32 - 1
             }
         };
+        room::reserve(&mut self.active, 1);
         self.active.push(slot);
         self.index.insert(id, slot);
         slot

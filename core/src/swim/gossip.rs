@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
+use crate::room;
 use crate::sabotage::sabotaged;
 
 const NONE: u32 = u32::MAX;
@@ -40,9 +41,7 @@ impl Gossip {
     /// Queues news about `slot`, replacing what was queued about it.
     pub(super) fn put(&mut self, slot: u32) {
         self.remove(slot);
-        if self.links.len() <= slot as usize {
-            self.links.resize(slot as usize + 1, Link { prev: NONE, next: NONE, sends: None });
-        }
+        room::reach(&mut self.links, slot, Link { prev: NONE, next: NONE, sends: None });
         self.append(slot, 0);
     }
 

@@ -11,6 +11,7 @@ use super::suspicion::Suspicion;
 use crate::hash::{self, Index, Secret};
 use crate::id::{Identity, NodeId};
 use crate::rng::Rng;
+use crate::room;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
@@ -226,6 +227,7 @@ impl Table {
                 slot
             }
             None => {
+                room::reserve(&mut self.rows, 1);
                 self.rows.push(Some(row));
                 self.rows.len() as u32 - 1
             }
@@ -412,6 +414,7 @@ impl Table {
     #[allow(clippy::cast_possible_truncation)]
     fn enter_live(&mut self, slot: u32) {
         self.row_mut(slot).position = self.live.len() as u32;
+        room::reserve(&mut self.live, 1);
         self.live.push(slot);
     }
 

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::id::NodeId;
 use crate::pool::Pool;
+use crate::room;
 
 /// A single message that somebody is owed. Its bytes are written when the datagram leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,10 +104,8 @@ pub(super) struct Outbox {
 impl Outbox {
     /// What `slot` is owed, to be added to; puts it in the ready ring.
     pub(super) fn to(&mut self, slot: u32) -> &mut Owed {
+        room::reach(&mut self.places, slot, NOWHERE);
         let index = slot as usize;
-        if self.places.len() <= index {
-            self.places.resize(index + 1, NOWHERE);
-        }
         if self.places[index] == NOWHERE {
             self.places[index] = self.owed.insert(Owed::default());
         }
