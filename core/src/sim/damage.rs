@@ -129,6 +129,7 @@ mod tests {
     /// Goal: a lie is refused at every depth of decoding, and never for its checksum.
     /// Method: ten thousand lies about a join, which has a frame, a row and an address.
     #[test]
+    #[cfg_attr(miri, ignore = "ten thousand lies take an interpreter hours")]
     fn lies_are_refused_for_what_they_say() {
         let addr = |port| ([10, 0, 0, 1], port).into();
         let mut node =
