@@ -40,6 +40,12 @@ impl Rng {
         ((u128::from(self.u64()) * n as u128) >> 64) as usize
     }
 
+    /// A duration drawn evenly from `[0, most)`.
+    pub(crate) fn within(&mut self, most: core::time::Duration) -> core::time::Duration {
+        let nanos = usize::try_from(most.as_nanos()).unwrap_or(usize::MAX);
+        core::time::Duration::from_nanos(self.below(nanos) as u64)
+    }
+
     /// A duration drawn evenly from `[d - d/4, d + d/4)`, so that peers started together drift apart.
     pub(crate) fn jitter(&mut self, d: core::time::Duration) -> core::time::Duration {
         let quarter = (d / 4).as_nanos();

@@ -31,7 +31,7 @@ const MAX_ASKED: usize = 64;
 const MAX_CHALLENGES: usize = 16;
 /// Cookies change this often; the last two are good.
 const COOKIE_PERIOD: Duration = Duration::from_secs(10);
-/// One node knocks at lost members at least this often.
+/// One node knocks at lost members about this often, however many there are to do it.
 const SLOWEST_RECONNECT: Duration = Duration::from_secs(60);
 
 /// A known name asks to join from another address: is the old one still there?
@@ -120,11 +120,20 @@ impl Swim {
         self.arm_join(now);
     }
 
-    /// The cluster as a whole knocks about once per interval: each of n nodes every n intervals.
+    /// The cluster as a whole knocks about once per interval: each of n nodes in one of n intervals.
+    ///
+    /// Which one is drawn anew each time, as if a die of n sides were cast in every interval. Waits of nearly
+    /// equal length would keep those together who began together, and that is all of them: nobody would
+    /// knock for most of n intervals, and then everybody.
     fn reconnect_wait(&mut self) -> Duration {
-        let n = u32::try_from(self.len().max(1)).unwrap_or(u32::MAX);
-        let wait = self.config.reconnect_interval.saturating_mul(n);
-        self.rng.jitter(wait.min(SLOWEST_RECONNECT))
+        let interval = self.config.reconnect_interval.min(SLOWEST_RECONNECT);
+        let most = SLOWEST_RECONNECT.as_nanos() / interval.as_nanos().max(1);
+        let sides = self.len().clamp(1, usize::try_from(most).unwrap_or(usize::MAX).max(1));
+        let mut wait = self.rng.within(interval);
+        while self.rng.below(sides) > 0 && wait < SLOWEST_RECONNECT * 4 {
+            wait += interval;
+        }
+        wait
     }
 
     pub(super) fn fire_join(&mut self, now: Instant) {

@@ -121,9 +121,7 @@ impl Swim {
     /// Makes sure that probing goes on now that there is a live peer.
     pub(super) fn arm_probe(&mut self, now: Instant) {
         if self.prober.tick.is_none() {
-            let interval = self.config.probe_interval;
-            let spread = usize::try_from(interval.as_nanos()).unwrap_or(usize::MAX);
-            let wait = Duration::from_nanos(self.rng.below(spread) as u64);
+            let wait = self.rng.within(self.config.probe_interval);
             self.prober.tick = Some(now + wait);
         }
     }
