@@ -28,6 +28,11 @@ const NEWS: Duration = Duration::from_millis(300);
 const BREATH: Duration = Duration::from_millis(150);
 /// One plan in so many ends with a sick node.
 const SICK_ONE_IN: u64 = 4;
+/// In every second of those its clock leaps so often by so much in each fit, sooner than anybody could answer
+/// it: as that of a virtual machine which is given a moment now and then.
+const LEAPS: u32 = 4;
+const LEAP: Duration = Duration::from_secs(10);
+const MOMENT: Duration = Duration::from_micros(500);
 
 /// A plan under way.
 pub(super) struct Run<'p> {
@@ -128,13 +133,20 @@ impl<'p> Run<'p> {
         if self.agrees() { Ok(()) } else { self.judge.why_apart(&self.sim) }
     }
 
-    /// One node stands still again and again. The others must agree among themselves, about what is
+    /// One node stands still again and again, its clock too or not. The others must agree among themselves, about what is
     /// written now too.
     fn bear_a_sick_node(&mut self) -> Verdict {
         let sick = (self.plan.seed / SICK_ONE_IN) as usize % self.plan.nodes;
         let well: Vec<usize> = self.sim.up().filter(|&place| place != sick).collect();
         let Some(&writer) = well.first() else { return Ok(()) };
+        let leaps = (self.plan.seed / SICK_ONE_IN).is_multiple_of(2);
         for _ in 0..FITS {
+            for _ in 0..if leaps { LEAPS } else { 0 } {
+                let leap = Fault::Node(Nodes::one(sick), Trouble::ClockLeap(LEAP));
+                let number = self.sim.begin(leap);
+                self.steps_until(self.sim.now() + MOMENT)?;
+                self.end(number);
+            }
             let number = self.sim.begin(Fault::Node(Nodes::one(sick), Trouble::Pause));
             self.steps_until(self.sim.now() + FIT)?;
             self.write(writer, 0, true, false)?;

@@ -120,7 +120,8 @@ impl Members {
 fn is_stall_of(fault: &Fault, judge: usize) -> bool {
     match fault {
         Fault::Node(Nodes::Only(places), trouble) => {
-            matches!(trouble, Trouble::Pause) && places.iter().all(|&place| place == judge)
+            let stall = matches!(trouble, Trouble::Pause | Trouble::ClockLeap(_));
+            stall && places.iter().all(|&place| place == judge)
         }
         Fault::Node(..) | Fault::Link(..) => false,
     }
