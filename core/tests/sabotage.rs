@@ -10,10 +10,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
+use std::{fs, thread};
 
 use brickwork_core::Config;
 use brickwork_core::sabotage::plant;
@@ -42,9 +43,6 @@ const ORACLES: &[&str] = &[
     "OC11", "OX1", "OX2", "OX3", "OX4", "OX6", "OX7", "OX8", "OX9",
 ];
 
-/// Oracles for which no planted bug is caught by them first yet.
-const UNPROVED: &[&str] = &["OM5", "OC11", "OX6", "OX9"];
-
 /// The bugs, by name, with where they are looked for.
 const BUGS: &[(&str, Search)] = &[
     ("accuser-raises-incarnation", Plans),
@@ -56,6 +54,7 @@ const BUGS: &[(&str, Search)] = &[
     ("context-adopted", Plans),
     ("cookie-skipped", Plans),
     ("datagram-too-large", Plans),
+    ("digests-for-strangers", Plans),
     ("dot-named-twice", Plans),
     ("failure-told-twice", Plans),
     ("gap-claimed", Plans),
@@ -159,7 +158,28 @@ fn every_planted_bug_is_caught() {
     assert!(missed.is_empty(), "not caught within {SEEDS} seeds: {missed:?}");
     let first: BTreeSet<_> = found.values().flatten().map(|(_, oracle, _)| &**oracle).collect();
     let idle: Vec<_> = ORACLES.iter().filter(|oracle| !first.contains(*oracle)).collect();
-    let idle: Vec<_> = idle.into_iter().filter(|oracle| !UNPROVED.contains(oracle)).collect();
     assert!(idle.is_empty() || only.is_some(), "never the first to catch a bug: {idle:?}");
     assert!(BUGS.len() >= 40);
+}
+
+/// A bug whose name is misspelt is planted nowhere, and never told apart from one that is caught by chance.
+#[test]
+fn every_bug_has_its_place_in_the_code_and_every_place_its_bug() {
+    let mut places = BTreeSet::new();
+    note_places(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut places);
+    let bugs: BTreeSet<String> = BUGS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(bugs, places);
+}
+
+fn note_places(folder: &Path, places: &mut BTreeSet<String>) {
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.is_dir() {
+            note_places(&path, places);
+        } else if path.file_name().is_some_and(|name| name != "sabotage.rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let names = text.split("sabotaged!(\"").skip(1);
+            places.extend(names.filter_map(|rest| rest.split('"').next().map(str::to_owned)));
+        }
+    }
 }

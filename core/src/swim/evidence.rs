@@ -144,9 +144,10 @@ impl Swim {
             return;
         }
         let newer_identity = row.version > known.version;
+        let as_new = row.incarnation == known.member.incarnation;
         let newer = row.incarnation > known.member.incarnation
             && !(sabotaged!("refutation-ignored") && state != State::Alive)
-            || row.incarnation == known.member.incarnation && sabotaged!("stale-alive");
+            || as_new && state == State::Dead && sabotaged!("stale-alive");
         if newer_identity {
             let identity = row.identity();
             self.table.set_identity(slot, Arc::clone(&identity), row.version);

@@ -229,6 +229,9 @@ impl Swim {
         if !proven && !sabotaged!("cookie-skipped") {
             let cookie = self.cookie(from, sender, period);
             self.outbox.stranger(from, Msg::Cookie { cookie });
+            if sabotaged!("digests-for-strangers") {
+                self.outbox.stranger(from, Msg::Buckets { reply: true });
+            }
             return;
         }
         match self.table.slot(row.id) {

@@ -517,7 +517,7 @@ impl Swim {
         }
         self.gossip_at = Some(match now + self.config.gossip_interval {
             _ if sabotaged!("timer-not-moved") => now,
-            at if sabotaged!("uptime-in-u32") => Instant::from_nanos(at.as_nanos() % (1 << 52)),
+            at if sabotaged!("uptime-wraps") => Instant::from_nanos(at.as_nanos() % (1 << 52)),
             at => at,
         });
         let outbox = &mut self.outbox;
