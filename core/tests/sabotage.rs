@@ -183,3 +183,32 @@ fn note_places(folder: &Path, places: &mut BTreeSet<String>) {
         }
     }
 }
+
+/// Bugs that show in large clusters, and only if something goes wrong there or is written.
+const SHRUNK: &[&str] = &["stale-alive", "value-torn", "join-drops-own", "the-left-suspected"];
+/// Nodes and, at least, steps of the plans that are shrunk.
+const LARGE: (usize, usize) = (32, 15);
+
+/// Goal: what fails in a large cluster is told with few of the steps that led to it. Method: the first plan
+/// of many steps that each of some bugs fails in.
+#[test]
+fn a_failing_plan_of_many_nodes_shrinks_to_a_fifth() {
+    panic::set_hook(Box::new(|_| {}));
+    let mut shares = Vec::new();
+    for name in SHRUNK {
+        plant(Some(name));
+        let plans = (0..SEEDS).map(|seed| Plan::swarm_of(seed, LARGE.0));
+        let mut large = plans.filter(|plan| plan.steps.len() >= LARGE.1);
+        let shrunk = large.find_map(|plan| plan.shrink(100));
+        plant(None);
+        let shrunk = shrunk.map(|shrunk| (shrunk.steps.len(), shrunk.of, shrunk.runs));
+        eprintln!("{name:28} (steps, of, runs) {shrunk:?}");
+        shares.push((name, shrunk));
+    }
+    let _ = panic::take_hook();
+    let few = |shrunk: Option<(usize, usize, usize)>| {
+        shrunk.is_some_and(|(steps, of, _)| steps * 5 <= of)
+    };
+    let many: Vec<_> = shares.iter().filter(|(_, shrunk)| !few(*shrunk)).collect();
+    assert!(many.is_empty(), "not shrunk to a fifth: {many:?}");
+}
