@@ -52,6 +52,7 @@
 
 mod adversary;
 mod checked;
+mod clock;
 mod damage;
 mod draw;
 mod fault;
