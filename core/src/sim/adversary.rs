@@ -6,6 +6,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 
 use super::forge;
 use super::net::{Expect, Luck};
+use super::network::{Input, Network};
 use super::world::Sim;
 
 /// Datagrams that a recording holds.
@@ -43,7 +44,8 @@ pub(super) struct Wire {
     strangers: BTreeMap<(usize, SocketAddr), Exchange>,
 }
 
-impl Sim {
+/// What the network itself does with it.
+impl Network {
     /// Records datagrams from now on, for [`Trouble::Replay`](super::Trouble::Replay) and
     /// [`Trouble::Spoof`](super::Trouble::Spoof). Either records by itself once it has begun.
     pub fn record(&mut self) {
@@ -57,11 +59,17 @@ impl Sim {
         &self.wire.strangers
     }
 
-    /// A datagram of `from` is on its way to `to`.
-    pub(super) fn tape(&mut self, from: usize, to: usize, source: SocketAddr, bytes: &[u8]) {
-        let lives = |place: usize| (place, self.places[place].lives.len());
+    /// The `number`-th datagram of `from` is on its way to `to`.
+    pub(super) fn tape(
+        &mut self,
+        from: usize,
+        to: usize,
+        source: SocketAddr,
+        number: u64,
+        bytes: &[u8],
+    ) {
+        let lives = |place: usize| (place, self.spots[place].lives);
         let (from, to) = (lives(from), lives(to));
-        let number = self.places[from.0].sent;
         if let Some(tape) = &mut self.wire.tape {
             let at = Luck::new(self.seed ^ 0x7a9e, from.0, number).below(RECORDED);
             if at.is_multiple_of(2) || !tape.contains_key(&at) {
@@ -72,9 +80,9 @@ impl Sim {
 
     /// A recorded datagram arrives once more where it was sent to, of another life of either end if there
     /// is one.
-    pub(super) fn replay(&mut self, place: usize, mut luck: Luck) -> Option<usize> {
+    pub(super) fn replay(&mut self, place: usize, mut luck: Luck) -> Option<Input> {
         self.record();
-        let lives = |(place, life): (usize, usize)| self.places[place].lives.len() == life;
+        let lives = |(place, life): (usize, usize)| self.spots[place].lives == life;
         let tape = self.wire.tape.as_ref()?;
         let sent: Vec<&Recorded> = tape.values().filter(|one| one.to.0 == place).collect();
         let older: Vec<&Recorded> =
@@ -82,35 +90,38 @@ impl Sim {
         let from = if older.is_empty() || luck.below(2) == 0 { sent } else { older };
         let one = (*from.get(luck.below(from.len().max(1) as u64) as usize)?).clone();
         let across = !lives(one.to) || !lives(one.from);
-        let touched = self.arrive(place, one.source, Expect::Whole, one.bytes);
-        if touched.is_some() && across {
+        let input = self.arrive(place, one.source, Expect::Whole, one.bytes);
+        if input.is_some() && across {
             *self.met.entry("replayed across a restart").or_default() += 1;
         }
-        touched
+        input
     }
 
-    /// A correct datagram arrives under a source that is not its own: recorded, wherever it was sent to, or
-    /// made by whoever has no name in this cluster.
-    pub(super) fn spoof(&mut self, place: usize, mut luck: Luck) -> Option<usize> {
+    /// A recorded datagram, wherever it was sent to, arrives under a source that is not its own.
+    pub(super) fn spoof(&mut self, place: usize, mut luck: Luck) -> Option<Input> {
         self.record();
-        let source = if luck.below(3) == 0 {
-            self.places[luck.below(self.places.len() as u64) as usize].addr
-        } else {
-            stranger(luck.next())
-        };
-        let tape = self.wire.tape.as_ref()?;
-        let kind = luck.below(2 + forge::NAMELESS);
-        let bytes = if kind < 2 && !tape.is_empty() {
-            let at = luck.below(tape.len() as u64) as usize;
-            tape.values().nth(at)?.bytes.clone()
-        } else {
-            let victim = self.id(place);
-            forge::nameless(kind.saturating_sub(2), &self.config.cluster, victim, &mut luck)
-        };
+        let source = self.some_source(&mut luck);
+        let bytes = self.some_recorded(&mut luck)?;
         self.arrive(place, source, Expect::Whole, bytes)
     }
 
-    /// A datagram reaches the node at `place`.
+    /// A source to lie about: a place or a stranger.
+    fn some_source(&self, luck: &mut Luck) -> SocketAddr {
+        if luck.below(3) == 0 {
+            self.spots[luck.below(self.spots.len() as u64) as usize].addr
+        } else {
+            stranger(luck.next())
+        }
+    }
+
+    /// What somebody sent to somebody, if anything is recorded.
+    fn some_recorded(&self, luck: &mut Luck) -> Option<Vec<u8>> {
+        let tape = self.wire.tape.as_ref().filter(|tape| !tape.is_empty())?;
+        let at = luck.below(tape.len() as u64) as usize;
+        tape.values().nth(at).map(|one| one.bytes.clone())
+    }
+
+    /// A datagram reaches the program at `place`.
     pub(super) fn heard(&mut self, place: usize, from: SocketAddr, bytes: usize) {
         if is_stranger(from) {
             self.wire.strangers.entry((place, from)).or_default().received += bytes as u64;
@@ -123,6 +134,34 @@ impl Sim {
             self.wire.strangers.entry((place, to)).or_default().sent += bytes as u64;
             *self.met.entry("answered a stranger").or_default() += 1;
         }
+    }
+}
+
+/// What takes an understanding of the protocol.
+impl Sim {
+    /// As [`Network::record`].
+    pub fn record(&mut self) {
+        self.net.record();
+    }
+
+    /// As [`Network::strangers`].
+    #[must_use]
+    pub const fn strangers(&self) -> &BTreeMap<(usize, SocketAddr), Exchange> {
+        self.net.strangers()
+    }
+
+    /// A correct datagram arrives under a source that is not its own: recorded, wherever it was sent to, or
+    /// made by whoever has no name in this cluster.
+    pub(super) fn spoof(&mut self, place: usize, mut luck: Luck) -> Option<Input> {
+        self.net.record();
+        let source = self.net.some_source(&mut luck);
+        let kind = luck.below(2 + forge::NAMELESS);
+        let recorded = if kind < 2 { self.net.some_recorded(&mut luck) } else { None };
+        let bytes = recorded.unwrap_or_else(|| {
+            let victim = self.id(place);
+            forge::nameless(kind.saturating_sub(2), &self.config.cluster, victim, &mut luck)
+        });
+        self.net.arrive(place, source, Expect::Whole, bytes)
     }
 }
 

@@ -7,7 +7,8 @@ use super::adversary::stranger;
 use super::fault::{Betrayal, Trouble};
 use super::forge::{self, Claim};
 use super::net::{Expect, Luck};
-use super::world::{Sim, What};
+use super::network::What;
+use super::world::Sim;
 use crate::NodeId;
 use crate::hash::mix2;
 use crate::swim::Member;
@@ -67,18 +68,19 @@ impl Sim {
         let Some(claim) = claim else { return };
         let sender = (node.id(), node.identity().boot_epoch);
         let bytes = forge::datagram(&self.config.cluster, sender, |w| claim.write(w));
-        *self.met.entry("betrayed").or_default() += 1;
-        let from = self.places[place].source();
-        self.push(self.now + QUICK, What::Arrive { place: to, from, expect: Expect::Whole, bytes });
+        *self.net.met.entry("betrayed").or_default() += 1;
+        let from = self.net.spots[place].source();
+        let what = What::Arrive { place: to, from, expect: Expect::Whole, bytes };
+        self.net.push(self.net.now + QUICK, what);
     }
 
     /// Whether an insider keeps back what its node owes.
     pub(super) fn kept_back(&self, place: usize, to: SocketAddr, bytes: &[u8]) -> bool {
-        let spot = &self.places[place];
+        let spot = &self.net.spots[place];
         let does =
             |how| spot.has(|trouble| matches!(trouble, Trouble::Insider(of, _) if *of == how));
         let shunned = |to: usize| mix2(place as u64, to as u64).is_multiple_of(2);
-        (does(Betrayal::Silence) && self.by_addr.get(&to).is_some_and(|&to| shunned(to)))
+        (does(Betrayal::Silence) && self.net.by_addr.get(&to).is_some_and(|&to| shunned(to)))
             || (does(Betrayal::Trains) && forge::ends_a_train(bytes))
     }
 }

@@ -1,9 +1,10 @@
-//! How nodes die, come back, and are seen under other addresses.
+//! How nodes die, come back and move.
 
 use core::time::Duration;
 
 use super::fault::{Moment, Trouble};
-use super::world::{End, Place, Sim, What, address};
+use super::network::{Spot, What};
+use super::world::{End, Place, Sim, address};
 
 /// A crash that waits for its moment.
 #[derive(Debug, Clone, Copy)]
@@ -27,26 +28,21 @@ const fn keeps_down(trouble: &Trouble) -> bool {
     )
 }
 
-impl Place {
+impl Spot {
     /// Whether another trouble than this one keeps the node down.
     fn is_kept_down(&self, but: usize) -> bool {
         self.troubles.iter().any(|(&number, trouble)| number != but && keeps_down(trouble))
-    }
-
-    /// The source that others see on its datagrams.
-    pub(super) fn source(&self) -> core::net::SocketAddr {
-        self.outside.unwrap_or(self.addr)
     }
 }
 
 impl Sim {
     /// Starts the node of a place again, unless it is up or something else keeps it down.
     pub(super) fn come_back(&mut self, place: usize) {
-        let spot = &mut self.places[place];
-        if spot.has(keeps_down) {
+        if self.net.spots[place].has(keeps_down) {
             return;
         }
         // A leave that is still under way ends here.
+        let spot = &self.places[place];
         if spot.node.as_ref().is_some_and(|node| !node.node().swim().me().is_live()) {
             self.stop(place, End::Leave);
         }
@@ -58,47 +54,12 @@ impl Sim {
     pub(super) fn relocate(&mut self, place: usize) {
         let spot = &mut self.places[place];
         spot.moves += 1;
-        spot.addr = address(place, spot.moves);
-        self.remap(place);
-    }
-
-    /// Others see the datagrams of a place under a new source from now on.
-    pub(super) fn rebind(&mut self, place: usize) {
-        /// Above the ports that nodes move to.
-        const OUTSIDE: u16 = 20_000;
-        let spot = &mut self.places[place];
-        spot.rebound += 1;
-        let mut outside = address(place, 0);
-        outside.set_port(OUTSIDE + spot.rebound);
-        spot.outside = Some(outside);
-        self.remap(place);
-    }
-
-    /// A rebinding is over, unless it is for ever.
-    pub(super) fn unbind(&mut self, place: usize, lasting: bool) {
-        let spot = &mut self.places[place];
-        if !lasting && !spot.has(|trouble| matches!(trouble, Trouble::Rebind { .. })) {
-            spot.outside = None;
-        }
-        self.remap(place);
-    }
-
-    /// Brings the addresses that lead to a place in step with its troubles.
-    fn remap(&mut self, place: usize) {
-        self.by_addr.retain(|_, at| *at != place);
-        let spot = &self.places[place];
-        let hidden = |trouble: &Trouble| matches!(trouble, Trouble::Rebind { hidden: true, .. });
-        if !spot.has(hidden) {
-            self.by_addr.insert(spot.addr, place);
-        }
-        if let Some(outside) = spot.outside {
-            self.by_addr.insert(outside, place);
-        }
+        self.net.move_to(place, address(place, spot.moves));
     }
 
     /// The node at `place` begins what it is going to die of.
     pub(super) fn light(&mut self, place: usize, fault: usize, moment: Moment, left: u32) {
-        if self.places[place].is_kept_down(fault) {
+        if self.net.spots[place].is_kept_down(fault) {
             return;
         }
         match moment {
@@ -134,7 +95,7 @@ impl Sim {
         if fuse.left > 0 {
             return false;
         }
-        *self.met.entry(name).or_default() += 1;
+        *self.net.met.entry(name).or_default() += 1;
         self.crash(place);
         true
     }
@@ -146,7 +107,7 @@ impl Sim {
         if !spot.fuse.is_some_and(dies) {
             return false;
         }
-        *self.met.entry("crashed while sending").or_default() += 1;
+        *self.net.met.entry("crashed while sending").or_default() += 1;
         // What it has said is on its way.
         self.note_truth(place);
         self.crash(place);
@@ -157,39 +118,10 @@ impl Sim {
     pub(super) fn roll(&mut self, place: usize, fault: usize, count: u64, each: Duration) {
         if count == 0 {
             self.crash(place);
-            self.push(self.now + each / 2, What::Pulse { place, fault, count: 1 });
+            self.net.push(self.net.now + each / 2, What::Pulse { place, fault, count: 1 });
         } else {
             self.come_back(place);
         }
-    }
-
-    /// What a socket with little room takes before it is full, and until when it is.
-    pub(super) fn room_to_send(&self, place: usize) -> Option<u32> {
-        let spot = &self.places[place];
-        if spot.full_until > self.now {
-            return Some(0);
-        }
-        spot.find(
-            |trouble| if let Trouble::SmallOutbox(room) = trouble { Some(*room) } else { None },
-        )
-    }
-
-    /// The socket of `place` is full; it takes more when what is in it has left.
-    pub(super) fn fill(&mut self, place: usize) {
-        /// How long a full socket takes to empty.
-        const DRAIN: Duration = Duration::from_millis(10);
-        let at = self.now + DRAIN;
-        self.places[place].full_until = at;
-        self.push(at, What::Drained { place });
-    }
-
-    /// The socket of `place` takes datagrams again.
-    pub(super) fn drained(&mut self, place: usize) -> Option<usize> {
-        if self.places[place].busy_until <= self.now {
-            self.send(place);
-            self.arm(place);
-        }
-        None
     }
 }
 

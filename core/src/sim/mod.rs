@@ -51,6 +51,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
 
 mod adversary;
+mod befall;
 mod checked;
 mod clock;
 mod damage;
@@ -63,12 +64,14 @@ mod judge;
 mod lives;
 mod machine;
 mod net;
+mod network;
 mod outputs;
 mod plan;
 mod run;
 mod setting;
 mod shrink;
 mod trouble;
+mod turn;
 mod view;
 mod world;
 
@@ -77,7 +80,8 @@ pub use checked::Checked;
 pub use fault::{Betrayal, Condition, Damage, Delay, Fault, Links, Moment, Nodes, Trouble};
 pub use judge::Violation;
 pub use machine::Machine;
-pub use net::Traffic;
+pub use net::{Expect, Traffic};
+pub use network::{Happening, Input, Network};
 pub use plan::{Act, Plan, Report, Step};
 pub use shrink::Shrunk;
 pub use world::{End, Life, Sim};

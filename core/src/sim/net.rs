@@ -1,10 +1,11 @@
-//! The network: what becomes of a datagram between two places.
+//! Links: what becomes of a datagram between two places.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::fault::{Condition, Damage, Delay, Links};
+use crate::PacketError;
 use crate::hash::mix2;
 use crate::time::Instant;
 
@@ -121,7 +122,7 @@ fn burst(on: &mut bool, luck: &mut Luck, permille: u32, mean: u32) -> bool {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Datagrams that nodes sent.
+    /// Datagrams that programs sent.
     pub sent: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -139,15 +140,28 @@ pub struct Traffic {
     pub overflowed: u64,
 }
 
-/// What a node must make of a datagram.
+/// What a program may make of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Expect {
-    /// A node wrote it just so: it is accepted.
+#[non_exhaustive]
+pub enum Expect {
+    /// A program sent it just so, now or earlier: it is accepted.
     Whole,
-    /// Damaged by accident: whatever it is now.
+    /// Damaged by accident, or noise: whatever it is now.
     Damaged,
     /// Impossible under a right checksum: it is refused.
     Lie,
+}
+
+impl Expect {
+    /// Whether a machine of the core may say this of a datagram of its own cluster.
+    #[must_use]
+    pub const fn allows(self, result: &Result<(), PacketError>) -> bool {
+        match self {
+            Self::Whole => matches!(result, Ok(()) | Err(PacketError::OwnPacket)),
+            Self::Damaged => true,
+            Self::Lie => result.is_err(),
+        }
+    }
 }
 
 /// A copy of a datagram and when it arrives.

@@ -102,7 +102,7 @@ impl<'p> Run<'p> {
 
     /// All faults are over, and everybody comes to agree. Returns how long it took.
     fn heal(&mut self) -> Result<Duration, Violation> {
-        while let Some((&number, _)) = self.sim.faults.first_key_value() {
+        while let Some(number) = self.sim.net.first_fault() {
             self.end(number);
         }
         if self.plan.two_clusters {
@@ -175,7 +175,7 @@ impl<'p> Run<'p> {
     }
 
     fn end(&mut self, number: usize) {
-        let fault = self.sim.faults.get(&number).map(|(fault, _)| fault.clone());
+        let fault = self.sim.net.faults.get(&number).map(|(fault, _)| fault.clone());
         self.sim.end(number);
         if let Some(fault) = fault {
             self.judge.ended(&self.sim, fault);

@@ -15,7 +15,7 @@ impl Sim {
     /// The true time.
     #[must_use]
     pub const fn now(&self) -> Instant {
-        self.now
+        self.net.now
     }
 
     /// How many places there are.
@@ -67,13 +67,13 @@ impl Sim {
     /// What became of all datagrams.
     #[must_use]
     pub const fn traffic(&self) -> &Traffic {
-        &self.net.traffic
+        self.net.traffic()
     }
 
     /// How many faults of each class have begun.
     #[must_use]
     pub const fn met(&self) -> &BTreeMap<&'static str, u64> {
-        &self.met
+        self.net.met()
     }
 
     /// A hash of everything that happened, bytes and instants included: equal for equal seeds, on every

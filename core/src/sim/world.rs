@@ -1,33 +1,26 @@
-//! Places with nodes, a network between them, and virtual time.
+//! Places with nodes, on a network.
 
-use alloc::collections::{BTreeMap, BinaryHeap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::cmp::Reverse;
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
-use super::adversary::Wire;
 use super::checked::Checked;
-use super::clock::Clock;
-use super::fault::{Delay, Fault, Trouble};
+use super::fault::Delay;
 use super::lives::{Fuse, fresh};
-use super::net::{Expect, Luck, Net};
+use super::net::Luck;
+use super::network::Network;
 use crate::time::Instant;
 use crate::{Config, Event, Identity, NodeId};
 
-/// What a place holds back while its node is busy, if nothing else is said.
-pub(super) const INBOX: usize = 4_096;
 /// What wall clocks show at the beginning, in microseconds.
 const WALL: u64 = 1 << 50;
 /// Between the boot epochs of two lives, as microseconds of a wall clock would be.
 const EPOCH: u64 = 1_000_000;
-
-/// The end of time.
-pub(super) const NEVER: Instant = Instant::from_nanos(u64::MAX);
 
 /// One life of a node at a place, as the simulation knows it to be true.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,75 +48,21 @@ pub enum End {
     Leave,
 }
 
-/// A place: its node, if that is up, its past, and what troubles it.
+/// A place: its node, if that is up, and its past.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) config: Config,
     /// Bytes of metadata.
     pub(super) meta: usize,
-    pub(super) addr: SocketAddr,
     pub(super) node: Option<Checked>,
     pub(super) lives: Vec<Life>,
     pub(super) seeds: Vec<usize>,
-    pub(super) clock: Clock,
-    /// The wake-up that counts; those found in the queue for other times are void.
-    pub(super) wake: Option<Instant>,
-    /// Until then it takes no input.
-    pub(super) busy_until: Instant,
-    /// What arrived meanwhile.
-    pub(super) inbox: VecDeque<(SocketAddr, Vec<u8>, Expect)>,
-    pub(super) troubles: BTreeMap<usize, Trouble>,
-    /// Datagrams sent, which numbers their luck.
-    pub(super) sent: u64,
-    /// Wake-ups since the last that found something due.
-    pub(super) idle_wakes: u32,
     pub(super) events: Vec<Event>,
     pub(super) moves: u16,
-    /// The source that others see instead of its address, if a rebinding has changed it …
-    pub(super) outside: Option<SocketAddr>,
-    /// … and how many have.
-    pub(super) rebound: u16,
     pub(super) fuse: Option<Fuse>,
     /// How far its wall clock is behind at the next start.
     pub(super) behind: Duration,
-    /// Until then its socket is full.
-    pub(super) full_until: Instant,
-}
-
-impl Place {
-    pub(super) fn has(&self, test: impl Fn(&Trouble) -> bool) -> bool {
-        self.troubles.values().any(test)
-    }
-
-    pub(super) fn find<T>(&self, of: impl Fn(&Trouble) -> Option<T>) -> Option<T> {
-        self.troubles.values().find_map(of)
-    }
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum What {
-    Arrive {
-        place: usize,
-        from: SocketAddr,
-        expect: Expect,
-        bytes: Vec<u8>,
-    },
-    Drained {
-        place: usize,
-    },
-    Wake {
-        place: usize,
-    },
-    Resume {
-        place: usize,
-    },
-    /// Something that a fault does again and again.
-    Pulse {
-        place: usize,
-        fault: usize,
-        count: u64,
-    },
 }
 
 /// A cluster under virtual time: a pure function of its seed and of what is asked of it.
@@ -154,22 +93,10 @@ pub(super) enum What {
 pub struct Sim {
     pub(super) seed: u64,
     pub(super) config: Config,
-    pub(super) now: Instant,
+    pub(super) net: Network,
     pub(super) places: Vec<Place>,
-    pub(super) by_addr: BTreeMap<SocketAddr, usize>,
-    pub(super) queue: BinaryHeap<Reverse<(Instant, u64, What)>>,
-    pub(super) serial: u64,
-    pub(super) net: Net,
-    pub(super) wire: Wire,
-    /// Datagrams held back by clogs, with the links that hold them.
-    pub(super) clogged: Vec<(usize, usize, What)>,
-    /// With what the luck of each belongs to.
-    pub(super) faults: BTreeMap<usize, (Fault, u64)>,
-    pub(super) next_fault: usize,
     /// What members say of themselves, as the nodes have it in common.
     pub(super) identities: BTreeMap<NodeId, Arc<Identity>>,
-    /// Met so far, by class.
-    pub(super) met: BTreeMap<&'static str, u64>,
     pub(super) trace: u64,
     pub(super) buf: Vec<u8>,
     pub(super) inputs: u64,
@@ -200,18 +127,9 @@ impl Sim {
             // More than any node may send: it must keep to its own limit.
             buf: vec![0; crate::MAX_DATAGRAM],
             config,
-            now: Instant::ZERO,
+            net: Network::with_delay(seed, delay),
             places: Vec::new(),
-            by_addr: BTreeMap::new(),
-            queue: BinaryHeap::new(),
-            serial: 0,
-            net: Net::new(seed, delay),
-            wire: Wire::default(),
-            clogged: Vec::new(),
-            faults: BTreeMap::new(),
-            next_fault: 0,
             identities: BTreeMap::new(),
-            met: BTreeMap::new(),
             trace: seed,
             inputs: 0,
             probes: None,
@@ -240,10 +158,7 @@ impl Sim {
     /// The clock of `place` shows this now, and goes on from there.
     pub fn set_clock(&mut self, place: usize, shown: Instant) {
         self.reserve(place);
-        let clock = &mut self.places[place].clock;
-        clock.rebase(self.now);
-        clock.shown = shown;
-        self.arm(place);
+        self.net.set_clock(place, shown);
     }
 
     /// The nodes that start at `place` from now on tell so many bytes of metadata.
@@ -259,31 +174,18 @@ impl Sim {
     }
 
     fn add_place(&mut self) {
-        let number = self.places.len();
-        let addr = address(number, 0);
-        self.by_addr.insert(addr, number);
+        let number = self.net.add(address(self.places.len(), 0));
         self.places.push(Place {
             name: format!("node-{number}"),
             config: self.config.clone(),
             meta: 0,
-            addr,
             node: None,
             lives: Vec::new(),
             seeds: Vec::new(),
-            clock: Clock::TRUE,
-            wake: None,
-            busy_until: Instant::ZERO,
-            inbox: VecDeque::new(),
-            troubles: BTreeMap::new(),
-            sent: 0,
-            idle_wakes: 0,
             events: Vec::new(),
             moves: 0,
-            outside: None,
-            rebound: 0,
             fuse: None,
             behind: Duration::ZERO,
-            full_until: Instant::ZERO,
         });
     }
 
@@ -296,23 +198,25 @@ impl Sim {
     pub fn restart(&mut self, place: usize) {
         // By name, as DNS does it: where they live now.
         let seeds = self.places[place].seeds.iter().filter(|&&seed| seed != place);
-        let seeds: Vec<_> = seeds
-            .map(|&seed| self.places.get(seed).map_or_else(|| address(seed, 0), |seed| seed.addr))
-            .collect();
+        let known = |seed| {
+            if seed < self.places.len() { self.net.addr(seed) } else { address(seed, 0) }
+        };
+        let seeds: Vec<_> = seeds.map(|&seed| known(seed)).collect();
         let life = self.places[place].lives.len() as u64;
         let spot = &mut self.places[place];
         let behind = core::mem::take(&mut spot.behind);
-        let wall = WALL + EPOCH * life + self.now.as_nanos() / 1_000;
+        let wall = WALL + EPOCH * life + self.net.now.as_nanos() / 1_000;
         let epoch = fresh(spot, wall.saturating_sub(behind.as_micros() as u64));
-        let mut identity = Identity::new(spot.name.clone(), spot.addr).with_boot_epoch(epoch);
+        let mut identity =
+            Identity::new(spot.name.clone(), self.net.addr(place)).with_boot_epoch(epoch);
         identity.meta = vec![0x6d; spot.meta];
         let mut luck = Luck::new(self.seed ^ 0x5eed, place, life);
         let mut entropy = [0; 32];
         for chunk in entropy.chunks_mut(8) {
             chunk.copy_from_slice(&luck.next().to_le_bytes());
         }
-        spot.clock.rebase(self.now);
-        let now = spot.clock.show(self.now);
+        self.net.open(place);
+        let now = self.net.clock(place);
         let node = Checked::new(now, identity, spot.config.clone(), entropy);
         let mut node = node.unwrap_or_else(|error| panic!("the settings are refused: {error}"));
         if !seeds.is_empty() {
@@ -322,15 +226,11 @@ impl Sim {
             started_as: epoch,
             epochs: vec![epoch],
             incarnation: 0,
-            from: self.now,
+            from: self.net.now,
             ended: None,
         });
         spot.node = Some(node);
         spot.events.clear();
-        let paused = spot.has(|trouble| matches!(trouble, Trouble::Pause));
-        spot.busy_until = if paused { NEVER } else { self.now };
-        spot.wake = None;
-        spot.full_until = self.now;
         self.mark(place, 1);
         self.after_input(place);
     }
@@ -343,11 +243,10 @@ impl Sim {
     pub(super) fn stop(&mut self, place: usize, how: End) {
         let spot = &mut self.places[place];
         if spot.node.take().is_some() {
-            spot.inbox.clear();
             spot.fuse = None;
-            spot.wake = None;
+            self.net.close(place);
             if let Some(life) = spot.lives.last_mut() {
-                life.ended = Some((self.now, how));
+                life.ended = Some((self.net.now, how));
             }
             self.mark(place, 2);
         }
@@ -360,10 +259,10 @@ impl Sim {
         wish: impl FnOnce(&mut Checked, Instant) -> R,
     ) -> Option<R> {
         let spot = self.places.get_mut(place)?;
-        if spot.busy_until == NEVER {
+        if self.net.is_paused(place) {
             return None;
         }
-        let now = spot.clock.show(self.now);
+        let now = self.net.clock(place);
         let result = wish(spot.node.as_mut()?, now);
         self.mark(place, 3);
         self.after_input(place);
@@ -372,46 +271,21 @@ impl Sim {
 
     /// Lets time pass.
     pub fn run(&mut self, time: Duration) {
-        let end = self.now + time;
+        let end = self.net.now + time;
         while self.step(end).is_some() {}
-        self.now = end;
+        self.net.pass(end);
     }
 
     /// Lets time pass until `done` holds after some step, at most for `limit`. Returns whether it held.
     pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
-        let end = self.now + limit;
+        let end = self.net.now + limit;
         loop {
             if done(self) {
                 return true;
             }
             if self.step(end).is_none() {
-                self.now = end;
+                self.net.pass(end);
                 return done(self);
-            }
-        }
-    }
-
-    /// Takes the next step, if it is not after `end`, and returns the place that it touched.
-    pub fn step(&mut self, end: Instant) -> Option<usize> {
-        loop {
-            let Reverse((at, ..)) = self.queue.peek()?;
-            if *at > end {
-                return None;
-            }
-            let Reverse((at, _, what)) = self.queue.pop()?;
-            self.now = self.now.max(at);
-            let touched = match what {
-                What::Arrive { place, from, expect, bytes } => {
-                    self.arrive(place, from, expect, bytes)
-                }
-                What::Drained { place } => self.drained(place),
-                What::Wake { place } => self.wake(place, at),
-                What::Resume { place } => self.resume(place),
-                What::Pulse { place, fault, count } => self.pulse(place, fault, count),
-            };
-            if touched.is_some() {
-                self.inputs += 1;
-                return touched;
             }
         }
     }

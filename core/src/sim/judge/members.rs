@@ -102,7 +102,8 @@ impl Members {
         }
         let recent = self.past.iter().filter(|(_, end)| *end + reason > sim.now());
         let faults = || {
-            sim.faults
+            sim.net
+                .faults
                 .values()
                 .map(|(fault, _)| fault)
                 .chain(recent.clone().map(|(fault, _)| fault))
