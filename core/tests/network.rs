@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use brickwork_core::Instant;
 use brickwork_core::sim::{
-    Condition, Damage, Delay, Expect, Fault, Happening, Input, Links, Network, Nodes, Trouble,
+    Condition, Damage, Delay, Expect, Fault, Happening, Input, Links, Network, Nodes, Sim, Trouble,
 };
+use brickwork_core::{Config, Instant};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -103,6 +103,39 @@ fn a_blocked_socket_says_when_it_takes_datagrams_again() {
     net.begin(Fault::Node(Nodes::All, Trouble::ShortBuffer(600)));
     assert_eq!((net.room(0, 1_400), net.room(1, 400)), (Some(600), Some(400)));
     assert_eq!(second(&mut net), list(&[(0, 0, "Writable")]));
+}
+
+#[test]
+fn a_paused_program_is_told_last_that_its_socket_has_room() {
+    let mut net = network();
+    let pause = net.begin(Fault::Node(Nodes::one(1), Trouble::Pause));
+    let blocked = net.begin(Fault::Node(Nodes::one(1), Trouble::Blocked));
+    send(&mut net, 0, &[7]);
+    net.end(blocked);
+    assert_eq!(second(&mut net), []);
+    net.end(pause);
+    assert_eq!(second(&mut net), list(&[(1, 1_000, "[7]"), (1, 1_000, "Writable")]));
+}
+
+/// A node that stands still does not send because its socket would take datagrams again.
+#[test]
+fn a_paused_node_sends_nothing() {
+    let mut sim = Sim::with_delay(1, Config::local(), Delay::Constant(10 * MS));
+    let only = |trouble| Fault::Node(Nodes::one(1), trouble);
+    sim.set_meta(1, 0); // the place is there before its node
+    let blocked = sim.begin(only(Trouble::Blocked));
+    (0..2).for_each(|place| sim.start(place, &[0]));
+    let sent = |sim: &mut Sim| {
+        let before = sim.traffic().sent;
+        sim.run(MS);
+        sim.traffic().sent - before
+    };
+    assert_eq!(sent(&mut sim), 0);
+    let pause = sim.begin(only(Trouble::Pause));
+    sim.end(blocked);
+    assert_eq!(sent(&mut sim), 0, "it stands still");
+    sim.end(pause);
+    assert_eq!(sent(&mut sim), 1, "it asks to join");
 }
 
 #[test]

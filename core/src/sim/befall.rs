@@ -77,11 +77,7 @@ impl Network {
 
     /// The fault of that number is over; nothing happens if it is already.
     pub fn end(&mut self, number: usize) {
-        if let Some(Fault::Node(nodes, Trouble::Blocked)) = self.relieve(number) {
-            for place in self.places_of(&nodes) {
-                self.push(self.now, What::Drained { place });
-            }
-        }
+        self.relieve(number);
     }
 
     /// All faults are over.
@@ -202,6 +198,7 @@ impl Network {
                 spot.clock.ppm = 0;
                 self.wake_when_due(place);
             }
+            Trouble::Blocked => self.push(now, What::Drained { place }),
             Trouble::Rebind { lasting, .. } => self.unbind(place, *lasting),
             _ => {}
         }

@@ -92,6 +92,8 @@ pub(super) struct Spot {
     pub(super) train: u32,
     /// Until then its socket is full.
     pub(super) full_until: Instant,
+    /// It took datagrams again while the program was busy.
+    pub(super) drained: bool,
     /// Wake-ups since the last that found something due.
     pub(super) idle_wakes: u32,
     /// The source that others see instead of its address, if a rebinding has changed it …
@@ -115,6 +117,7 @@ impl Spot {
             sent: 0,
             train: 0,
             full_until: Instant::ZERO,
+            drained: false,
             idle_wakes: 0,
             outside: None,
             rebound: 0,
@@ -282,7 +285,7 @@ impl Network {
         let spot = &mut self.spots[place];
         spot.open = false;
         spot.inbox.clear();
-        (spot.due, spot.wake) = (None, None);
+        (spot.due, spot.wake, spot.drained) = (None, None, false);
     }
 
     /// A program begins anew at `place`, without a timer. A trouble of the place that is not over goes

@@ -104,10 +104,6 @@ impl Sim {
                 }
                 self.come_back(place);
             }
-            Trouble::Blocked => {
-                self.send(place);
-                self.arm(place);
-            }
             Trouble::Inattentive => self.take_events(place),
             Trouble::Death
             | Trouble::Goodbye
@@ -120,6 +116,7 @@ impl Sim {
             | Trouble::Mute
             | Trouble::LateTimers(_)
             | Trouble::Rebind { .. }
+            | Trouble::Blocked
             | Trouble::Inbox(_)
             | Trouble::SmallOutbox(_)
             | Trouble::ShortBuffer(_)

@@ -146,8 +146,9 @@ impl Network {
             return None;
         }
         let Some((from, bytes, expect)) = spot.inbox.pop_front() else {
+            let writable = core::mem::take(&mut spot.drained);
             self.wake_when_due(place);
-            return None;
+            return if writable { self.input(place, Happening::Writable) } else { None };
         };
         let input = self.arrive(place, from, expect, bytes);
         self.resuming = Some(place);
@@ -170,6 +171,7 @@ impl Network {
         let spot = &mut self.spots[place];
         spot.train = 0;
         if spot.busy_until > self.now {
+            spot.drained = true;
             return None;
         }
         self.input(place, Happening::Writable)
