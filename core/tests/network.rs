@@ -278,6 +278,30 @@ fn links_and_floods_do_what_they_say() {
     assert!((99..=102).contains(&noise.len()), "{} datagrams of noise", noise.len());
 }
 
+/// Goal: whatever a program sends can be damaged.
+/// Method: all kinds of damage to datagrams that are not the core's, down to the empty one.
+#[test]
+fn damage_befalls_any_bytes() {
+    let kinds = [Damage::Flip, Damage::Cut, Damage::Extend, Damage::Splice, Damage::Lie];
+    for how in kinds {
+        let mut net = network();
+        net.begin(Fault::Link(Links::all(), Condition::Damage { permille: 1_000, how }));
+        let payloads = (0..40_u8).map(|len| vec![len; usize::from(len)]);
+        for payload in payloads.clone() {
+            send(&mut net, 0, &payload);
+        }
+        let mut arrived = Vec::new();
+        while let Some(input) = net.next(Instant::ZERO + 1_000 * MS) {
+            let Happening::Datagram { bytes, expect, .. } = input.what else { panic!("no timer") };
+            assert_eq!(expect, Expect::Damaged, "{how:?}");
+            arrived.push(bytes);
+        }
+        assert_eq!((arrived.len(), net.traffic().damaged), (40, 40));
+        let changed = payloads.zip(&arrived).filter(|(sent, bytes)| sent != *bytes).count();
+        assert!(changed > 30, "{how:?} changes {changed} of 40");
+    }
+}
+
 #[test]
 #[should_panic(expected = "cannot bring about: crash")]
 fn what_lies_in_the_program_is_left_to_it() {

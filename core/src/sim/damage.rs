@@ -14,10 +14,16 @@ const TRAILER: usize = 4;
 const NOBODYS: u8 = 0x7f;
 
 impl Damage {
+    /// What it comes to for these bytes: what is impossible can only be said of a datagram of the core.
+    pub(super) fn of(self, bytes: &[u8]) -> Self {
+        if matches!(self, Self::Lie) && !is_sound(bytes) { Self::Flip } else { self }
+    }
+
     /// The bytes of a datagram after this; `earlier` is one that went before it.
     pub(super) fn apply(self, bytes: &[u8], luck: &mut Luck, earlier: &[u8]) -> Vec<u8> {
         let mut copy = bytes.to_vec();
         match self {
+            Self::Flip if bytes.is_empty() => {}
             Self::Flip => {
                 for _ in 0..=luck.below(8) {
                     let at = luck.below(copy.len() as u64) as usize;
@@ -38,6 +44,12 @@ impl Damage {
         }
         copy
     }
+}
+
+/// Whether this is a correct datagram of whichever cluster.
+fn is_sound(bytes: &[u8]) -> bool {
+    let tag = bytes.get(CLUSTER).and_then(|tag| tag.try_into().ok());
+    tag.is_some_and(|tag| Node::check(bytes, u32::from_le_bytes(tag)).is_ok())
 }
 
 /// A datagram that says something impossible of itself, in its header, its frames or inside of one, under

@@ -121,7 +121,7 @@ pub enum Damage {
     /// The second half is that of an earlier datagram.
     Splice,
     /// A length, a count, a tag or another field lies so that nothing can be made of it, at any depth,
-    /// and the checksum is right.
+    /// and the checksum is right. What is no datagram of the core has flipped bits instead.
     Lie,
 }
 

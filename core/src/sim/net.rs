@@ -282,14 +282,14 @@ impl Net {
                 }
                 Condition::Damage { permille, how } => {
                     if luck.permille(permille) {
-                        damage = Some((how, luck));
+                        damage = Some((how.of(bytes), luck));
                     }
                     false
                 }
                 Condition::DamageBursts { permille, mean, how } => {
                     let bad = self.bursts.entry((fault, from, to)).or_default();
                     if burst(bad, &mut luck, permille, mean) {
-                        damage = Some((how, luck));
+                        damage = Some((how.of(bytes), luck));
                     }
                     false
                 }
