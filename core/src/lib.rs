@@ -172,6 +172,7 @@
 //!
 //! - `std`: run-time detection of the processor's CRC instructions. Without it the crate is `no_std`
 //!   and needs only `alloc`.
+//! - `sim`: the simulator, with a virtual network to test your own program on. For `dev-dependencies`.
 
 #![no_std]
 #![forbid(unsafe_code)]

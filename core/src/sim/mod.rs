@@ -2,8 +2,8 @@
 //!
 //! [`Sim`] is a world of places with nodes, a network between them and a clock. Every run is a pure
 //! function of its seed and of what is asked of it, so whatever it finds can be seen again. [`Checked`]
-//! wraps a node, or a lone brick, and asserts the core's promises on every call; use it, with or without
-//! the rest, to test an embedding of your own.
+//! wraps a node, or a lone brick, and asserts the core's promises on every call. [`Network`] is what lies
+//! below: virtual time and the faults, for programs of your own.
 //!
 //! A [`Plan`] is a whole run as data: faults and writes by the clock, then calm. [`Plan::swarm`] makes one
 //! from a seed, [`Plan::run`] judges it by every oracle after every step, and [`Plan::shrink`] finds the few
@@ -15,6 +15,95 @@
 //! let report = Plan::swarm(7).run().expect("every oracle holds");
 //! assert_eq!(report.trace, Plan::swarm(7).run().unwrap().trace);
 //! ```
+//!
+//! # Testing an embedding of your own
+//!
+//! [`Network`] is what [`Sim`] stands on, without the nodes: virtual time, sockets, clocks and the same
+//! faults, for programs that it knows nothing of. Write your program as the core is written, with its
+//! inputs and the time as arguments, and let the test be the loop around it. Here a program counts the
+//! members on a display; `examples/own_embedding.rs` is a longer one, a scheduler with a protocol of its
+//! own:
+//!
+//! ```
+//! use core::time::Duration;
+//!
+//! use brickwork_core::sim::{Checked, Condition, Fault, Happening, Links, Network, Nodes};
+//! use brickwork_core::{Config, Event, Identity, Instant};
+//!
+//! /// The program. In production its node is a `Node`.
+//! struct Display {
+//!     node: Checked,
+//!     shows: usize,
+//! }
+//!
+//! impl Display {
+//!     fn turn(&mut self, now: Instant, what: Happening) {
+//!         match what {
+//!             Happening::Datagram { from, mut bytes, .. } => {
+//!                 let _ = self.node.handle_packet(now, from, &mut bytes); // counted by the node
+//!             }
+//!             Happening::Timer => self.node.handle_timeout(now),
+//!             _ => {}
+//!         }
+//!         while let Some(event) = self.node.poll_event() {
+//!             match event {
+//!                 Event::Joined { .. } => self.shows += 1,
+//!                 Event::Failed { .. } | Event::Left { .. } => self.shows -= 1,
+//!                 Event::Missed { .. } => self.shows = self.node.node().members().count(),
+//!                 _ => {}
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! /// The loop around the programs, as a real one is between a socket and a clock.
+//! fn run(net: &mut Network, displays: &mut [Display], time: Duration) {
+//!     let end = net.now() + time;
+//!     while let Some(input) = net.next(end) {
+//!         let (place, display) = (input.place, &mut displays[input.place]);
+//!         display.turn(input.now, input.what);
+//!         net.serve(place, &mut display.node);
+//!     }
+//! }
+//!
+//! let mut net = Network::new(7);
+//! let mut displays = Vec::new();
+//! for place in 0..4_u8 {
+//!     let addr = ([10, 0, 0, 1 + place], 7946).into();
+//!     let place = net.bind(addr);
+//!     let identity = Identity::new(format!("display-{place}"), addr);
+//!     let entropy = [place as u8; 32];
+//!     let mut node = Checked::new(net.clock(place), identity, Config::local(), entropy)?;
+//!     node.join(net.clock(place), &[net.addr(0)]);
+//!     net.serve(place, &mut node);
+//!     displays.push(Display { node, shows: 1 });
+//! }
+//! run(&mut net, &mut displays, Duration::from_secs(5));
+//!
+//! let side = Links::around(&Nodes::one(3));
+//! let cut = net.begin(Fault::Link(side, Condition::Cut));
+//! run(&mut net, &mut displays, Duration::from_secs(20));
+//! let shown: Vec<_> = displays.iter().map(|display| display.shows).collect();
+//! assert_eq!(shown, [3, 3, 3, 1]);
+//!
+//! net.end(cut);
+//! run(&mut net, &mut displays, Duration::from_secs(20));
+//! assert!(displays.iter().all(|display| display.shows == 4));
+//! # Ok::<(), brickwork_core::ConfigError>(())
+//! ```
+//!
+//! - *What the network does*: everything below under loss, copies, delay, partitions, clocks and damage, and
+//!   of nodes whatever comes from outside: pauses, slowness, deafness, sockets, floods, replays, spoofed
+//!   sources. Each place is what [`Fault`] calls a node. Datagrams need not be the core's.
+//! - *What the test does*: deaths, leaves and moves, with [`Network::close`], [`Network::open`] and
+//!   [`Network::move_to`], because only the test knows what of a program survives its death.
+//!   [`Network::begin`] says so if it is asked for them.
+//! - *What to assert*: the promises of your program, after the faults are over and at every step that is to
+//!   be safe. [`Expect`] tells whether a datagram may be refused, and [`Checked`] asserts those of the core.
+//!
+//! A failing seed is a test of its own: the same seed and the same calls give the same inputs. Faults that
+//! begin with [`Network::begin_with`] keep their luck when others are left out, so that a failing run can be
+//! made shorter.
 //!
 //! # What goes wrong
 //!
