@@ -96,7 +96,7 @@ pub struct Report {
 /// Oracles that speak by panicking, from [`Checked`](super::Checked) and [`Sim`](super::Sim).
 const ASSERTED: [&str; 5] = ["OM8", "OM10", "OM11", "OM12", "OM13"];
 /// Keys in use.
-const KEYS: u8 = 6;
+pub(super) const KEYS: u8 = 6;
 
 impl Plan {
     /// A random plan: some nodes, some classes of faults, each several times, and some writes. Few

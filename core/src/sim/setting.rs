@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::draw::Dice;
 use super::fault::{Fault, Nodes, Trouble};
-use super::plan::{Act, Plan, Step};
+use super::plan::{Act, KEYS, Plan, Step};
 use crate::Config;
 use crate::time::Instant;
 
@@ -22,6 +22,11 @@ const SCALES: [(usize, &str); 7] = [
 ];
 /// Datagram limits: the smallest that there is, what every IPv4 host takes, and a usual one.
 const DATAGRAMS: [usize; 3] = [crate::MIN_DATAGRAM, 576, 1_400];
+
+/// Within this time a key is written again.
+const SOON: Duration = Duration::from_millis(100);
+/// Lives that write are more than twice as many as a small datagram has room to name.
+const LIVES: usize = 60;
 
 const SKEW: &str = "settings that differ";
 const SMALL: &str = "small datagrams";
@@ -78,6 +83,11 @@ impl Plan {
 
     /// Settings, clocks and clusters, some of the time.
     pub(super) fn draw_setting(&mut self, dice: &mut Dice) {
+        self.draw_conditions(dice);
+        self.write_again(dice);
+    }
+
+    fn draw_conditions(&mut self, dice: &mut Dice) {
         let nodes = self.nodes;
         match dice.below(8) {
             0 => self.configs = (0..nodes).map(|_| skewed(dice)).collect(),
@@ -90,6 +100,9 @@ impl Plan {
                 self.configs = (0..nodes).map(|_| small(dice)).collect();
                 // So long that a few members, not many, fill a datagram.
                 self.meta = dice.below(crate::MAX_META + 1);
+                if nodes > 2 && dice.one_in(2) {
+                    self.live_often(dice);
+                }
             }
             _ => {}
         }
@@ -110,6 +123,40 @@ impl Plan {
                 }
             }
         }
+    }
+}
+
+impl Plan {
+    /// So many lives that write that the digest of a map takes several datagrams, and what a new life lacks
+    /// is more than it may ask for at once.
+    fn live_often(&mut self, dice: &mut Dice) {
+        for config in &mut self.configs {
+            config.map.pull_budget = config.max_datagram;
+        }
+        let rounds = LIVES.div_ceil(self.nodes);
+        let round = self.trouble / rounds as u32;
+        let each = round / (self.nodes as u32 + 1);
+        for number in 0..rounds {
+            let from = round * number as u32;
+            let restart = Fault::Node(Nodes::All, Trouble::RollingRestart(each));
+            let act = Act::Fault(restart, round - each / 2);
+            self.steps.push(Step { at: from, act, luck: dice.0.next() });
+            for place in 0..self.nodes {
+                // It has been back for half of its turn.
+                let (at, key) = (from + each * (place as u32 + 1), dice.below(usize::from(KEYS)));
+                self.steps.push(Step { at, act: Act::Put(place, key as u8), luck: 0 });
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Some write a key again while what they wrote before is still under way, and may arrive after it.
+    fn write_again(&mut self, dice: &mut Dice) {
+        let puts = self.steps.iter().filter(|step| matches!(step.act, Act::Put(..)));
+        let some: Vec<Step> = puts.filter(|_| dice.one_in(4)).cloned().collect();
+        let soon = |step: Step, dice: &mut Dice| Step { at: step.at + dice.time(SOON), ..step };
+        self.steps.extend(some.into_iter().map(|step| soon(step, dice)));
     }
 }
 
