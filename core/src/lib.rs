@@ -190,6 +190,7 @@ mod id;
 pub mod map;
 mod node;
 mod pool;
+mod reached;
 mod rng;
 mod room;
 #[cfg(not(sabotage))]

@@ -39,18 +39,11 @@ fn clusters_survive_everything_and_come_to_agree() {
     if seeds < SEEDS {
         return;
     }
-    let classes = Fault::CLASSES.iter().chain(Plan::CLASSES).chain(Plan::EFFECTS);
-    let missing: Vec<_> = classes.filter(|class| !met.contains_key(*class)).collect();
+    let wanted =
+        [Fault::CLASSES, Plan::CLASSES, Plan::EFFECTS, Plan::STEPS, Plan::COUNTERS, Plan::BRANCHES];
+    let met = |name: &&&str| met.get(*name).is_some_and(|count| *count > 0);
+    let missing: Vec<_> = wanted.into_iter().flatten().filter(|name| !met(name)).collect();
     assert!(missing.is_empty(), "what no plan had: {missing:?}");
-    for step in [
-        "alive to suspect",
-        "suspect to alive",
-        "suspect to dead",
-        "dead to alive",
-        "alive to left",
-    ] {
-        assert!(met.contains_key(step), "no member ever went from {step}");
-    }
 }
 
 /// The seed, what broke, the few steps that break it, and how to see it again.

@@ -16,6 +16,7 @@ use super::wire::{
 };
 use super::{Map, Stats};
 use crate::event::{Event, Key};
+use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
@@ -149,13 +150,16 @@ impl<'m> ChunkWriter<'m> {
         let start = w.len();
         loop {
             let Some(dot) = cursor.next(self.replicas, &self.peer.known) else {
+                reached!("map: chunk complete");
                 return End::Complete;
             };
             if (w.len() - start) as u64 >= budget {
+                reached!("map: chunk at the budget");
                 return End::Budget;
             }
             if self.item(w, dot).is_err() {
                 if w.len() > start || !alone {
+                    reached!("map: chunk full");
                     return End::Full;
                 }
                 // It would not fit any datagram: leave it out, or it would hold up the others.
@@ -379,13 +383,18 @@ impl Map {
             };
             let dot = Packed::new(replica, item.counter);
             let about = match item.body {
-                Body::Ref { object } => objects.get(object).copied().flatten(),
+                Body::Ref { object } => {
+                    reached!("map: item refers to another");
+                    objects.get(object).copied().flatten()
+                }
                 Body::Key { key } => {
                     let about = self.store.slot(key);
+                    reached!("map: item names a key");
                     objects.push(about);
                     about
                 }
                 Body::Own { key, value } => {
+                    reached!("map: item of a lone value over its own");
                     let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
                     Some(self.merge(key, told, &mut objects, &mut news))
                 }
@@ -394,6 +403,7 @@ impl Map {
                     Some(self.merge(key, told, &mut objects, &mut news))
                 }
                 Body::Full { key, entry } => {
+                    reached!("map: item of an entry");
                     let object = self.intern(entry, &mut introduced)?;
                     let (siblings, superseded) = (&object.siblings, &object.superseded);
                     let told = Told { siblings, superseded };

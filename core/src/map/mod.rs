@@ -65,6 +65,7 @@ use crate::config::{ConfigError, check_datagram};
 use crate::event::{Event, Queue};
 use crate::hash::Secret;
 use crate::id::NodeId;
+use crate::reached::reached;
 use crate::rng::Rng;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
@@ -303,6 +304,7 @@ impl Map {
             (None, None) => return Ok(None),
         };
         if value.is_none() && self.store.entry(slot).siblings.is_empty() {
+            reached!("map: removal of nothing");
             return Ok(None);
         }
         Ok(Some(self.write(now, slot, value, |dot| context.0.contains(&dot))))

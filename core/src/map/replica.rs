@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use super::dot::{Dot, Packed, ReplicaId, Runs};
 use crate::hash;
+use crate::reached::reached;
 use crate::sabotage::sabotaged;
 
 /// The dots known of one replica: all up to the log's length, and some ahead of gaps.
@@ -107,6 +108,7 @@ impl Replicas {
     /// Adds a dot about the key in `slot`. Returns whether it is new.
     pub(super) fn claim(&mut self, dot: Packed, slot: u32) -> bool {
         if self.contains(dot) {
+            reached!("map: dot known");
             return false;
         }
         self.digest = self.digest.wrapping_add(self.hash(dot));
@@ -115,14 +117,17 @@ impl Replicas {
             known.log.push(slot);
         }
         if dot.counter() != known.log.len() as u64 + 1 {
+            reached!("map: dot ahead of a gap");
             known.ahead.insert(dot.counter(), slot);
             return true;
         }
+        reached!("map: dot next in order");
         known.log.push(slot);
         while let Some(entry) = known.ahead.first_entry() {
             if *entry.key() != known.log.len() as u64 + 1 {
                 break;
             }
+            reached!("map: dot closes a gap");
             let slot = entry.remove();
             if sabotaged!("ahead-forgotten") {
                 break;

@@ -16,6 +16,7 @@ use super::dot::Packed;
 use super::replica::Replicas;
 use crate::hash::{self, Secret};
 use crate::hrw;
+use crate::reached::reached;
 use crate::sabotage::sabotaged;
 
 /// One of the concurrent values of a key.
@@ -59,11 +60,15 @@ impl Entry {
             several if sabotaged!("latest-wins") => {
                 several.iter().max_by_key(|sibling| replicas.dot(sibling.dot).counter)
             }
-            several => several.iter().max_by_key(|sibling| {
-                let dot = replicas.dot(sibling.dot);
-                let node = dot.replica.node;
-                (hrw::score(self.hash, node), node, dot.replica.epoch, dot.counter)
-            }),
+            several => {
+                #[cfg(feature = "sim")]
+                note_ties(replicas, several);
+                several.iter().max_by_key(|sibling| {
+                    let dot = replicas.dot(sibling.dot);
+                    let node = dot.replica.node;
+                    (hrw::score(self.hash, node), node, dot.replica.epoch, dot.counter)
+                })
+            }
         }
     }
 }
@@ -155,6 +160,15 @@ impl Store {
         for at in 0..entry.siblings.len() {
             entry.raise(entry.siblings[at].dot);
         }
+        if value.is_none() {
+            reached!("map: removal of a value");
+        } else if entry.siblings.is_empty() {
+            reached!("map: write over nothing");
+        } else if entry.siblings.iter().any(|sibling| reads(sibling.dot)) {
+            reached!("map: write over a value");
+        } else {
+            reached!("map: write beside a value");
+        }
         let mut reuse = None;
         entry.siblings.retain(|sibling| {
             let keep = !reads(sibling.dot);
@@ -189,13 +203,29 @@ impl Store {
             .siblings
             .iter()
             .map(|(dot, _)| {
-                !replicas.contains(*dot) && !entry.supersedes(*dot) || sabotaged!("join-revives")
+                let (known, superseded) = (replicas.contains(*dot), entry.supersedes(*dot));
+                if known {
+                    reached!("map: join brings a known value");
+                } else if superseded {
+                    reached!("map: join brings a value superseded here");
+                } else {
+                    reached!("map: join brings a value");
+                }
+                !known && !superseded || sabotaged!("join-revives")
             })
             .collect();
         let mut spare: SmallVec<[Box<[u8]>; 1]> = SmallVec::new();
         entry.siblings.retain(|own| {
             let gone = reflected_there(own.dot) && !sabotaged!("join-keeps-superseded");
-            let keep = has_there(own.dot) || !gone && !sabotaged!("join-drops-own");
+            let both = has_there(own.dot);
+            let keep = both || !gone && !sabotaged!("join-drops-own");
+            if both {
+                reached!("map: join keeps a value that both have");
+            } else if keep {
+                reached!("map: join keeps a value unknown there");
+            } else {
+                reached!("map: join drops a superseded value");
+            }
             if !keep {
                 spare.push(core::mem::take(&mut own.value));
             }
@@ -208,6 +238,11 @@ impl Store {
             if entry.siblings.iter().all(|own| own.dot != dot) {
                 entry.siblings.push(Sibling { dot, value: fill(spare.pop(), value) });
             }
+        }
+        match entry.siblings.len() {
+            0 => reached!("map: join leaves none"),
+            1 => {}
+            _ => reached!("map: join leaves several values"),
         }
         for &dot in told.superseded {
             entry.raise(dot);
@@ -243,6 +278,23 @@ impl Store {
             bytes += sibling.value.len();
         }
         (digest, bytes, !entry.siblings.is_empty())
+    }
+}
+
+/// By what it is decided which of several values is read.
+#[cfg(feature = "sim")]
+fn note_ties(replicas: &Replicas, several: &[Sibling]) {
+    let dots = || several.iter().map(|sibling| replicas.dot(sibling.dot).replica);
+    for (at, one) in dots().enumerate() {
+        for other in dots().skip(at + 1) {
+            if one == other {
+                reached!("map: read by counter");
+            } else if one.node == other.node {
+                reached!("map: read by epoch");
+            } else {
+                reached!("map: read by score");
+            }
+        }
     }
 }
 

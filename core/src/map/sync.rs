@@ -13,6 +13,7 @@ use super::dot::{Packed, ReplicaId};
 use super::peer::{Cursor, Serve};
 use super::wire::{self, Chunk, Frame, Pull, PullHead};
 use crate::id::NodeId;
+use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
@@ -91,6 +92,13 @@ impl Map {
             // Whoever it was may be gone; another one has the data too. A lost datagram is made good
             // at once, an unreachable world is asked at the usual pace.
             self.wanted = self.candidate();
+            if self.wanted.is_none() {
+                reached!("map: pull from nobody else");
+            } else if self.unanswered <= MAX_QUICK_RETRIES {
+                reached!("map: pull from another at once");
+            } else {
+                reached!("map: pull from another later");
+            }
             if self.unanswered <= MAX_QUICK_RETRIES {
                 self.pull_after = now;
             }
@@ -138,9 +146,13 @@ impl Map {
     /// A peer may have what is missing here: ask it now, or when the pull interval is over.
     fn want_pull(&mut self, now: Instant, slot: u32) {
         if self.pulling.is_none() && self.pull_after <= now {
+            reached!("map: pull at once");
             self.start_pull(now, slot);
         } else if self.wanted.is_none() {
+            reached!("map: pull later");
             self.wanted = Some(slot);
+        } else {
+            reached!("map: pull wanted already");
         }
     }
 
@@ -214,21 +226,29 @@ impl Map {
         peer.meet(epoch.unwrap_or(peer.boot));
         peer.state = context;
         if context == self.replicas.digest() {
+            reached!("map: digests equal");
             // Equal sets of events make equal contents; anything else is corruption.
             self.stats.diverged += u64::from(content != self.store.digest());
             self.full.take_if(|full| *full == slot);
         } else if peer.exhausted != Some(context) {
+            reached!("map: digest differs");
             self.want_pull(now, slot);
+        } else {
+            reached!("map: digest of an exhausted peer");
         }
     }
 
     fn on_pull(&mut self, now: Instant, slot: u32, mut pull: Pull<'_>) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.meet(pull.epoch);
+        if pull.after.is_some() || pull.upto.is_some() {
+            reached!("map: asked for a page");
+        }
         let mut behind = false;
         let cursor = Cursor::over(pull.after, pull.upto);
         while let Ok(Some((id, runs))) = pull.next() {
             let Some(number) = self.replicas.number(id) else {
+                reached!("map: asked about a replica unknown here");
                 // Nothing of it is known here; its dots are asked for below.
                 behind |= runs.base > 0 || !runs.runs.is_empty();
                 continue;
@@ -247,13 +267,17 @@ impl Map {
         let budget = pull.budget.min(self.config.pull_budget as u64);
         self.peers.serve(slot, Serve { nonce: pull.nonce, number: 0, cursor, budget });
         if behind {
+            reached!("map: asked by one who is ahead");
             self.want_pull(now, slot);
+        } else {
+            reached!("map: asked by one who is not");
         }
     }
 
     fn on_chunk(&mut self, now: Instant, slot: u32, chunk: &Chunk<'_>) {
         let me = self.replicas.id(0);
         if chunk.addressee != wire::addressee(me.node, self.boot, me.epoch) {
+            reached!("map: chunk to an earlier life");
             self.stats.misaddressed += 1;
             return;
         }
@@ -266,6 +290,11 @@ impl Map {
         if let Some(pulling) = self.pulling.as_mut().filter(answers) {
             pulling.news += applied.news;
             let in_order = pulling.next == Some(chunk.number) && applied.whole;
+            if in_order {
+                reached!("map: answer in order");
+            } else {
+                reached!("map: answer with a chunk missing");
+            }
             pulling.next = in_order.then_some(chunk.number + 1);
             pulling.deadline = now + patience;
             let (first, took) = (!pulling.answered, now - pulling.started);
@@ -279,6 +308,7 @@ impl Map {
                 self.pulled(now, &pulling, chunk.more);
             }
         } else if let Some(late) = self.late.take_if(|late| answers(&late)) {
+            reached!("map: answer that is late");
             self.measure_pull(now - late.started);
             if chunk.last && !chunk.more && self.page == late.after {
                 self.page = late.upto;
@@ -297,6 +327,13 @@ impl Map {
         if !more && pulling.upto.is_none() && pulling.next.is_some() {
             self.full.take_if(|full| *full == pulling.peer);
         }
+        if more {
+            reached!("map: answered to the budget");
+        } else if pulling.upto.is_some() {
+            reached!("map: answered to the page");
+        } else {
+            reached!("map: answered to its end");
+        }
         if pulling.upto.is_some() || (more && pulling.news > 0) {
             self.start_pull(now, pulling.peer);
             return;
@@ -308,6 +345,7 @@ impl Map {
             && pulling.news == 0
             && let Some(peer) = self.peers.get_mut(pulling.peer)
         {
+            reached!("map: answer without news");
             peer.exhausted = Some(pulling.state);
         }
     }
@@ -317,7 +355,10 @@ impl Map {
         let Some(peer) = self.peers.get(slot) else { return };
         let number = self.replicas.number(ReplicaId::new(peer.id, peer.epoch));
         if number.is_some_and(|number| self.replicas.has_gap(number)) {
+            reached!("map: push after a gap");
             self.want_pull(now, slot);
+        } else {
+            reached!("map: push without a gap");
         }
     }
 
@@ -381,6 +422,7 @@ impl Map {
             pulling.upto = None;
             return whole;
         }
+        reached!("map: pull of a page");
         // As many as fit; the upper bound is known, and written, only after them.
         head.upto = Some(ReplicaId::new(NodeId(u64::MAX), u64::MAX));
         w.frame(wire::PULL, |w| {

@@ -11,6 +11,7 @@ use super::judge::{Judge, Verdict, Violation, Write, fail};
 use super::plan::{Act, Plan, Report, Step};
 use super::world::Sim;
 use crate::map::{Dot, InsertError};
+use crate::reached;
 
 /// How long nodes have to find each other before anything goes wrong.
 const MEETING: Duration = Duration::from_secs(30);
@@ -49,6 +50,8 @@ pub(super) struct Run<'p> {
 
 impl<'p> Run<'p> {
     pub(super) fn new(plan: &'p Plan) -> Self {
+        // What this thread has done before is no part of it.
+        drop(reached::take());
         let mut sim = Sim::new(plan.seed, plan.config.clone());
         for place in 0..plan.nodes {
             if let Some(config) = plan.configs.get(place) {
@@ -185,16 +188,23 @@ impl<'p> Run<'p> {
     fn report(self, healed: Duration) -> Report {
         let mut met = self.judge.met;
         met.extend(self.sim.met());
+        met.extend(reached::take());
         met.extend(self.plan.classes().into_iter().map(|class| (class, 1)));
         for place in self.sim.up() {
             let Some(node) = self.sim.node(place) else { continue };
-            let map = node.stats().map;
-            for (name, count) in [
-                ("map: dots received", map.dots_received),
-                ("map: pulls sent", map.pulls_sent),
-                ("map: pulls timed out", map.pulls_timed_out),
-                ("map: misaddressed", map.misaddressed),
-            ] {
+            let (swim, map) = (node.stats().swim, node.stats().map);
+            for (name, count) in Plan::COUNTERS.iter().zip([
+                swim.probes,
+                swim.probes_failed,
+                swim.probes_void,
+                swim.refutations,
+                swim.misaddressed,
+                map.writes,
+                map.dots_received,
+                map.pulls_sent,
+                map.pulls_timed_out,
+                map.misaddressed,
+            ]) {
                 *met.entry(name).or_default() += count;
             }
         }

@@ -66,6 +66,39 @@ impl Plan {
         "refused: limit exceeded",
     ];
 
+    /// Counters of nodes that a campaign must have moved: those of what happens to them, not of limits that
+    /// refuse.
+    pub const COUNTERS: &'static [&'static str; 10] = &[
+        "swim: probes",
+        "swim: probes failed",
+        "swim: probes void",
+        "swim: refutations",
+        "swim: misaddressed",
+        "map: writes",
+        "map: dots received",
+        "map: pulls sent",
+        "map: pulls timed out",
+        "map: misaddressed",
+    ];
+
+    /// Steps between what is believed of a member, all that are legal and can be seen from one input to the
+    /// next, that a campaign must have met.
+    pub const STEPS: &'static [&'static str] = &[
+        "met alive",
+        "alive, newer",
+        "alive to suspect",
+        "alive to left",
+        "suspect to alive",
+        "suspect to dead",
+        "suspect to left",
+        "dead to alive",
+        "dead to left",
+        "left to alive",
+    ];
+
+    /// Branches of the map that a campaign must have come through.
+    pub const BRANCHES: &'static [&'static str] = crate::reached::BRANCHES;
+
     /// Which of [`Plan::CLASSES`] this plan has.
     #[must_use]
     pub fn classes(&self) -> Vec<&'static str> {

@@ -1,0 +1,123 @@
+//! Which branches of the map a simulation came through.
+//!
+//! `reached!("name")` is nothing at all unless the crate is built for simulations. Then it counts, on the
+//! present thread, and a campaign that never came through one of [`BRANCHES`] has not tested it.
+
+#[cfg(not(feature = "sim"))]
+macro_rules! reached {
+    ($name:expr) => {{}};
+}
+
+/// Counts a passage; the name must be one of the list, or the crate does not compile.
+#[cfg(feature = "sim")]
+macro_rules! reached {
+    ($name:expr) => {{
+        const AT: usize = $crate::reached::position($name);
+        $crate::reached::count(AT);
+    }};
+}
+
+pub(crate) use reached;
+
+/// The branches where the map decides something.
+///
+/// Those are left out that no node takes in a cluster as simulations set it up: where limits refuse and where
+/// an entry fits no datagram, which tests of lone maps ask for; and what no honest peer sends, one dot named
+/// twice, a key that is not known here, a value without a mark of its own, which `tests/forged.rs` and the
+/// fuzzing send; and a pull that would have to share its datagram, which no caller makes it do.
+#[cfg(feature = "sim")]
+pub(crate) const BRANCHES: &[&str] = &[
+    "map: write over nothing",
+    "map: write over a value",
+    "map: write beside a value",
+    "map: removal of a value",
+    "map: removal of nothing",
+    "map: join brings a value",
+    "map: join brings a known value",
+    "map: join brings a value superseded here",
+    "map: join keeps a value that both have",
+    "map: join keeps a value unknown there",
+    "map: join drops a superseded value",
+    "map: join leaves several values",
+    "map: join leaves none",
+    "map: read by score",
+    "map: read by epoch",
+    "map: read by counter",
+    "map: dot next in order",
+    "map: dot ahead of a gap",
+    "map: dot closes a gap",
+    "map: dot known",
+    "map: digests equal",
+    "map: digest differs",
+    "map: digest of an exhausted peer",
+    "map: pull at once",
+    "map: pull later",
+    "map: pull wanted already",
+    "map: pull from another at once",
+    "map: pull from another later",
+    "map: pull from nobody else",
+    "map: pull of a page",
+    "map: asked by one who is ahead",
+    "map: asked by one who is not",
+    "map: asked about a replica unknown here",
+    "map: asked for a page",
+    "map: answer in order",
+    "map: answer with a chunk missing",
+    "map: answer that is late",
+    "map: answered to its end",
+    "map: answered to the budget",
+    "map: answered to the page",
+    "map: answer without news",
+    "map: push without a gap",
+    "map: push after a gap",
+    "map: chunk to an earlier life",
+    "map: chunk complete",
+    "map: chunk full",
+    "map: chunk at the budget",
+    "map: item refers to another",
+    "map: item names a key",
+    "map: item of a lone value over its own",
+    "map: item of an entry",
+];
+
+/// Where a name stands in the list.
+#[cfg(feature = "sim")]
+pub(crate) const fn position(name: &str) -> usize {
+    let mut at = 0;
+    while at < BRANCHES.len() {
+        if equal(BRANCHES[at].as_bytes(), name.as_bytes()) {
+            return at;
+        }
+        at += 1;
+    }
+    panic!("no such branch")
+}
+
+#[cfg(feature = "sim")]
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
+#[cfg(feature = "sim")]
+type Counts = [core::cell::Cell<u64>; BRANCHES.len()];
+
+#[cfg(feature = "sim")]
+std::thread_local! {
+    static COUNTS: Counts = const { [const { core::cell::Cell::new(0) }; BRANCHES.len()] };
+}
+
+#[cfg(feature = "sim")]
+pub(crate) fn count(at: usize) {
+    COUNTS.with(|counts| counts[at].set(counts[at].get() + 1));
+}
+
+/// The branches that this thread came through since it was asked last, and how often.
+#[cfg(feature = "sim")]
+pub(crate) fn take() -> impl Iterator<Item = (&'static str, u64)> {
+    let counts = COUNTS.with(|counts| counts.each_ref().map(core::cell::Cell::take));
+    BRANCHES.iter().copied().zip(counts).filter(|(_, count)| *count > 0)
+}
