@@ -125,8 +125,9 @@ impl World {
         for place in 0..PLACES {
             self.net.thaw(place);
         }
-        // What is under way arrives first: the join of a node that is gone by now, say.
-        self.net.run(Duration::from_secs(1));
+        // What is under way arrives first: the join of a node that is gone by now, say. And who is
+        // leaving still tells what it knows, a newer incarnation of the dead among it.
+        self.net.run(Config::local().leave_timeout + Duration::from_secs(1));
         let up = self.net.up().map(|(place, _)| place);
         let live: BTreeSet<_> = up.filter(|place| !self.left.contains(place)).collect();
         let expected: BTreeSet<_> = live.iter().map(|&place| id(place)).collect();
