@@ -391,7 +391,7 @@ fn a_clock_that_steps_back_puts_off_no_refutation() {
         node.handle_packet(now, addr(1), &mut packet).unwrap();
         now += config.swim.retry_min;
         node.handle_timeout(now);
-        assert_eq!(node.swim().me().incarnation(), u32::from(incarnation) + 1);
+        assert_eq!(node.node().swim().me().incarnation(), u32::from(incarnation) + 1);
         now = Instant::from_nanos(now.as_nanos() - 500_000_000);
     }
 }
@@ -410,7 +410,7 @@ fn an_accusation_after_a_refutation_waits_for_its_turn() {
         node.handle_packet(now, addr(1), &mut packet).unwrap();
         let mut buf = [0; 1400];
         let sent = core::iter::from_fn(|| node.poll_transmit(&mut buf).map(|_| ())).count();
-        (node.swim().me().incarnation(), sent)
+        (node.node().swim().me().incarnation(), sent)
     };
     assert_eq!(accuse(&mut net, 0), (1, 1), "refuted, and the accuser is told");
     for _ in 0..3 {
@@ -421,6 +421,6 @@ fn an_accusation_after_a_refutation_waits_for_its_turn() {
     let due = now + Config::local().swim.retry_min;
     assert!(node.poll_timeout().unwrap() <= due);
     node.handle_timeout(due);
-    assert_eq!(node.swim().me().incarnation(), 2, "once for all of them");
+    assert_eq!(node.node().swim().me().incarnation(), 2, "once for all of them");
     assert!(node.poll_transmit(&mut [0; 1400]).is_some(), "and the accuser is told");
 }

@@ -1,15 +1,15 @@
-//! An in-memory network of whole nodes under virtual time, with loss, duplication, delay and
-//! partitions, all drawn from one seed.
+//! Whole nodes, each checked on every call, on the virtual network, with loss, duplication, delay and
+//! partitions that a test sets as it goes.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 pub mod maps;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use brickwork_core::sim::{Checked, Condition, Delay, Fault, Input, Links, Network, Nodes};
 use brickwork_core::{Config, Event, Identity, Instant, Node, NodeId};
 
 /// A small generator for the network's own choices (SplitMix64).
@@ -34,7 +34,7 @@ impl Dice {
 }
 
 /// What the network does to datagrams.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Weather {
     pub loss: u32,
     pub duplication: u32,
@@ -46,13 +46,10 @@ impl Weather {
     pub const CALM: Self = Self { loss: 0, duplication: 0, delay: Duration::from_micros(500) };
 }
 
-/// Arrival, serial number, receiver, sender's address, bytes.
-type Flight = Reverse<(Instant, u64, usize, SocketAddr, Vec<u8>)>;
-
 pub struct Net {
     pub now: Instant,
     pub weather: Weather,
-    pub nodes: Vec<Option<Node>>,
+    pub nodes: Vec<Option<Checked>>,
     /// Which side of the partition each place is on; equal sides talk.
     pub side: Vec<u8>,
     pub datagrams: u64,
@@ -60,12 +57,12 @@ pub struct Net {
     /// Records every datagram sent, as (sender, receiver's address, bytes), while it is there.
     pub tap: Option<Vec<(usize, SocketAddr, Vec<u8>)>>,
     config: Config,
-    flights: BinaryHeap<Flight>,
+    network: Network,
+    /// Weather and sides as the network has them, by which faults.
+    applied: Option<(Weather, Vec<u8>)>,
+    faults: Vec<usize>,
     dice: Dice,
-    serial: u64,
     epochs: u64,
-    /// The member list as folded from events alone, per place.
-    folded: Vec<BTreeSet<NodeId>>,
     /// All events of each place since its start.
     pub events: Vec<Vec<Event>>,
 }
@@ -96,8 +93,11 @@ pub fn frame_of(datagram: &[u8], tag: u8) -> Option<&[u8]> {
 
 impl Net {
     pub fn new(seed: u64, config: Config) -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        let mut network = Network::new(seed);
+        assert_eq!(network.next(now), None, "nothing happens before");
         Self {
-            now: Instant::from_nanos(1_000_000_000),
+            now,
             weather: Weather::CALM,
             nodes: Vec::new(),
             side: Vec::new(),
@@ -105,11 +105,11 @@ impl Net {
             bytes: 0,
             tap: None,
             config,
-            flights: BinaryHeap::new(),
+            network,
+            applied: None,
+            faults: Vec::new(),
             dice: Dice(seed),
-            serial: 0,
             epochs: 1_000,
-            folded: Vec::new(),
             events: Vec::new(),
         }
     }
@@ -133,17 +133,18 @@ impl Net {
         while self.nodes.len() <= place {
             self.nodes.push(None);
             self.side.push(0);
-            self.folded.push(BTreeSet::new());
             self.events.push(Vec::new());
+            self.network.bind(addr(self.nodes.len() - 1));
         }
+        self.crash(place);
+        self.network.open(place);
         self.epochs += 1;
         let identity = Identity::new(name, addr(place)).with_boot_epoch(self.epochs);
         let mut entropy = [0; 32];
         for chunk in entropy.chunks_mut(8) {
             chunk.copy_from_slice(&self.dice.next().to_le_bytes());
         }
-        let mut node = Node::new(self.now, identity, self.config.clone(), entropy).unwrap();
-        self.folded[place] = BTreeSet::from([node.id()]);
+        let mut node = Checked::new(self.now, identity, self.config.clone(), entropy).unwrap();
         self.events[place].clear();
         let seeds: Vec<_> = seeds.iter().map(|&seed| addr(seed)).collect();
         node.join(self.now, &seeds);
@@ -158,10 +159,11 @@ impl Net {
 
     pub fn crash(&mut self, place: usize) {
         self.nodes[place] = None;
+        self.network.close(place);
     }
 
     pub fn node(&self, place: usize) -> &Node {
-        self.nodes[place].as_ref().unwrap()
+        self.nodes[place].as_ref().unwrap().node()
     }
 
     /// Gives a wish to the node at `place`, if it is up.
@@ -171,7 +173,8 @@ impl Net {
         wish: impl FnOnce(&mut Node, Instant) -> R,
     ) -> Option<R> {
         let now = self.now;
-        let result = self.nodes[place].as_mut().map(|node| wish(node, now));
+        let node = self.nodes[place].as_mut();
+        let result = node.map(|node| node.with(|node| wish(node, now)));
         self.after_input(place);
         result
     }
@@ -182,114 +185,78 @@ impl Net {
 
     /// Lets `time` pass.
     pub fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.step(end) {}
-        self.now = end;
+        self.run_until(time, |_| false);
     }
 
     /// Lets time pass until `done`, at most `limit`. Returns whether it was done.
     pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+        self.apply();
+        for (place, node) in self.nodes.iter().enumerate() {
+            // A test may have put one aside and back meanwhile.
+            self.network.arm(place, node.as_ref().and_then(Checked::poll_timeout));
+        }
         let end = self.now + limit;
-        loop {
-            if done(self) {
-                return true;
-            }
-            if !self.step(end) {
+        while !done(self) {
+            let Some(input) = self.network.next(end) else {
                 self.now = end;
                 return done(self);
-            }
+            };
+            self.take(input);
         }
+        true
     }
 
-    /// The next arrival or timer, if it is not after `end`.
-    fn step(&mut self, end: Instant) -> bool {
-        let arrival = self.flights.peek().map(|Reverse((at, ..))| *at);
-        let timer = (0..self.nodes.len())
-            .filter_map(|place| Some((self.nodes[place].as_ref()?.poll_timeout()?, place)))
-            .min();
-        match (arrival, timer) {
-            (Some(at), timer) if at <= end && timer.is_none_or(|(due, _)| at <= due) => {
-                self.now = self.now.max(at);
-                let Reverse((_, _, place, from, mut bytes)) = self.flights.pop().unwrap();
-                if let Some(node) = &mut self.nodes[place] {
-                    node.handle_packet(self.now, from, &mut bytes)
-                        .expect("nobody sends bad packets");
-                    self.after_input(place);
-                }
-                true
-            }
-            (_, Some((due, place))) if due <= end => {
-                self.now = self.now.max(due);
-                let node = self.nodes[place].as_mut().unwrap();
-                node.handle_timeout(self.now);
-                let next = node.poll_timeout();
-                assert!(next.is_none_or(|next| next > self.now), "no progress at {place}");
-                self.after_input(place);
-                true
-            }
-            _ => false,
+    fn take(&mut self, input: Input) {
+        let place = input.place;
+        self.now = self.network.now();
+        if let Some(node) = &mut self.nodes[place] {
+            input.hand_to(node).expect("nobody sends bad packets");
+            self.after_input(place);
         }
     }
 
     fn after_input(&mut self, place: usize) {
+        self.apply();
+        let Some(node) = &mut self.nodes[place] else { return };
         let mut buf = [0; 1400];
-        while let Some(node) = &mut self.nodes[place] {
-            let due = node.poll_timeout();
-            let Some(sent) = node.poll_transmit(&mut buf) else { break };
-            let (to, bytes) = (sent.to, sent.payload.to_vec());
-            assert_eq!(node.poll_timeout(), due, "sending moves no timer");
-            self.post(place, to, bytes);
-        }
-        while let Some(node) = &mut self.nodes[place] {
-            let Some(event) = node.poll_event() else { break };
-            self.fold(place, event);
-        }
-        self.fold_own_leave(place);
-        if let Some(node) = &self.nodes[place] {
-            let members: BTreeSet<_> = node.members().map(|member| member.id()).collect();
-            assert_eq!(members, self.folded[place], "events of {place} do not add up");
-        }
-    }
-
-    fn fold(&mut self, place: usize, event: Event) {
-        let list = &mut self.folded[place];
-        match &event {
-            Event::Joined { identity } => assert!(list.insert(identity.id), "joined twice"),
-            Event::Restarted { identity, .. } => assert!(list.contains(&identity.id)),
-            Event::Failed { id } | Event::Left { id } => assert!(list.remove(id), "gone twice"),
-            Event::Suspected { id, .. } | Event::Recovered { id } => assert!(list.contains(id)),
-            _ => {}
-        }
-        self.events[place].push(event);
-    }
-
-    /// A leaving node is out of its own list at once, without an event about itself.
-    fn fold_own_leave(&mut self, place: usize) {
-        if let Some(node) = &self.nodes[place]
-            && !node.swim().me().is_live()
-        {
-            let me = node.id();
-            self.folded[place].remove(&me);
-        }
-    }
-
-    fn post(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
-        self.datagrams += 1;
-        self.bytes += bytes.len() as u64;
-        if let Some(tap) = &mut self.tap {
-            tap.push((from, to, bytes.clone()));
-        }
-        let Some(place) = (0..self.nodes.len()).find(|&place| addr(place) == to) else { return };
-        let copies = 1 + usize::from(self.dice.percent(self.weather.duplication));
-        for _ in 0..copies {
-            if self.dice.percent(self.weather.loss) || self.side[from] != self.side[place] {
-                continue;
+        while let Some(sent) = node.poll_transmit(&mut buf) {
+            self.datagrams += 1;
+            self.bytes += sent.payload.len() as u64;
+            if let Some(tap) = &mut self.tap {
+                tap.push((place, sent.to, sent.payload.to_vec()));
             }
-            let delay = u64::try_from(self.weather.delay.as_nanos()).unwrap();
-            let at = self.now + Duration::from_nanos(1 + self.dice.next() % delay);
-            self.serial += 1;
-            self.flights.push(Reverse((at, self.serial, place, addr(from), bytes.clone())));
+            self.network.send(place, sent.to, sent.payload);
         }
+        while let Some(event) = node.poll_event() {
+            self.events[place].push(event);
+        }
+        self.network.arm(place, node.poll_timeout());
+    }
+
+    /// Makes the faults of the network those that the test has set by now.
+    fn apply(&mut self) {
+        let wanted = (self.weather, self.side.clone());
+        if self.applied.as_ref() == Some(&wanted) {
+            return;
+        }
+        let Weather { loss, duplication, delay } = self.weather;
+        let everywhere = |condition| Fault::Link(Links::all(), condition);
+        let mut faults = vec![
+            everywhere(Condition::Delay(Delay::Uniform(Duration::from_nanos(1), delay))),
+            everywhere(Condition::Loss(loss * 10)),
+            everywhere(Condition::Duplicate { permille: duplication * 10, within: delay }),
+        ];
+        let sides: BTreeSet<u8> = self.side.iter().copied().collect();
+        for side in sides {
+            let places = (0..self.side.len()).filter(|&place| self.side[place] == side);
+            let links = Links::around(&Nodes::Only(places.collect()));
+            faults.push(Fault::Link(links, Condition::Cut));
+        }
+        for fault in self.faults.drain(..) {
+            self.network.end(fault);
+        }
+        self.faults = faults.into_iter().map(|fault| self.network.begin(fault)).collect();
+        self.applied = Some(wanted);
     }
 
     /// What differs between the live nodes, for messages; empty if all agree on everything.
