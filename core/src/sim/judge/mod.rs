@@ -38,6 +38,12 @@
 //! | OX8 | nothing panics | [`Plan`](super::Plan) |
 //! | OX9 | who has not proved its address is sent at most three times what it sent | here |
 //!
+//! What is asked once trouble is over waits for as long as that may take: how long it does take is a figure,
+//! with a budget in a scenario of the benchmarks (OM1, OM2: crash, mass-crash, split-and-heal; OM6, OM8: loss;
+//! OC10: updates). No run here lasts as long as a tombstone, so OM5 is not asked beyond its end, nor OM8 how
+//! often one piece of news is sent: both belong to the work on membership. That maps become equal at a cost of
+//! what differs (OC10) belongs to the work on the map.
+//!
 //! OC1, the laws of the join, is asked of lone maps, where all orders of the same chunks can be tried:
 //! `tests/exhaustive.rs`. Not asked yet: OR3 until nodes have weights, OC8 until the map collects garbage,
 //! OX5 until there are two versions of the protocol, and the rest of OX9 until datagrams are sealed.
