@@ -213,6 +213,21 @@ fn a_bad_file_is_refused_with_its_name_line_and_key() {
             8,
             vec!["key_bytes", "from 8 to 256"],
         ),
+        (
+            "[writes]\nrate = 1\nkeys = 3_000_000\nkey_bytes = 256\nvalue_bytes = 512\npreload = true",
+            8,
+            vec!["keys", "3000000 keys of 768 bytes", "at most 1073741824 bytes"],
+        ),
+        (
+            "[writes]\nrate = 1e6\nkey_bytes = 8\nvalue_bytes = 8\nlifetime = \"1s\"",
+            7,
+            vec!["rate", "10000000 fresh keys", "at most 4194304"],
+        ),
+        (
+            "[writes]\nrate = 2e5\nkey_bytes = 256\nvalue_bytes = 512",
+            7,
+            vec!["rate", "2000000 keys of 768 bytes", "at most 1073741824 bytes"],
+        ),
         ("[budget]\nbytes = 3", 7, vec!["bytes", "bytes_per_second"]),
         ("[budget]\nbytes_per_second = -3", 7, vec!["bytes_per_second", "0 or more"]),
         ("[budget]\nheal = \"3s\"", 7, vec!["heal", "trouble that ends"]),
@@ -231,6 +246,14 @@ fn a_bad_file_is_refused_with_its_name_line_and_key() {
             assert!(error.contains(word), "no {word:?} for {more:?} in\n{error}");
         }
     }
+}
+
+#[test]
+fn keys_that_fit_are_no_matter_of_how_often_they_are_written() {
+    let writes = "[writes]\nrate = 1e6\nkey_bytes = 256\nvalue_bytes = 512\n";
+    Scenario::parse(Path::new("few"), &small(&format!("{writes}keys = 1_000_000"))).unwrap();
+    let seldom = writes.replace("1e6", "1");
+    Scenario::parse(Path::new("seldom"), &small(&format!("{seldom}keys = 3_000_000"))).unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a scenario file says.
 
+use brickwork_core::Config;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -15,6 +16,16 @@ pub enum Profile {
     Lan,
     /// `Config::local`, about five times as fast.
     Local,
+}
+
+impl Profile {
+    /// The settings themselves.
+    pub(super) fn config(self) -> Config {
+        match self {
+            Self::Lan => Config::lan(),
+            Self::Local => Config::local(),
+        }
+    }
 }
 
 /// A scenario: nodes, what happens to them, and what is asserted. Times count from the moment at which

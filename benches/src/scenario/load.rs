@@ -15,9 +15,6 @@ use super::value::{Pick, Time};
 const MAX_NODES: usize = 16_384;
 /// Keys carry a number that tells them apart.
 const MIN_KEY: usize = 8;
-/// Limits of the map's settings.
-const MAX_KEY: usize = 256;
-const MAX_VALUE: usize = 512;
 
 /// What is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,10 +158,11 @@ impl Scenario {
         if !(rate > 0.0 && rate <= 1e6) {
             return fail(&writes.rate, format!("rate: {rate} is not above 0 and at most 1000000"));
         }
-        between("key_bytes", &writes.key_bytes, MIN_KEY, MAX_KEY)?;
-        between("value_bytes", &writes.value_bytes, 0, MAX_VALUE)?;
+        let map = self.profile.config().map;
+        between("key_bytes", &writes.key_bytes, MIN_KEY, map.max_key)?;
+        between("value_bytes", &writes.value_bytes, 0, map.max_value)?;
         if let Some(keys) = &writes.keys {
-            between("keys", keys, 1, 1 << 22)?;
+            between("keys", keys, 1, map.max_keys)?;
         } else if writes.preload {
             return fail(&writes.rate, "preload: it needs `keys`, the number of them".into());
         }
@@ -174,12 +172,41 @@ impl Scenario {
             let text = "writes: no time for them is left before `grace` at the end of the run";
             return fail(&writes.rate, text.into());
         }
+        self.check_room(writes)?;
         let Some(lifetime) = &writes.lifetime else { return Ok(()) };
         if writes.keys.is_some() {
             return fail(lifetime, "lifetime: only fresh keys have one; leave out `keys`".into());
         }
         let rest = self.duration.get_ref().0 - end;
         before("lifetime", lifetime, rest, "what is left of the run after the last write")
+    }
+
+    /// Every map must hold all that is written: a write that a full one refuses would look like a fault
+    /// of the core. A `lifetime` saves no room for sure: keys that were removed stay as marks, and their
+    /// values where no removal arrives.
+    fn check_room(&self, writes: &Writes) -> Check {
+        let map = self.profile.config().map;
+        let time = self.last_write(writes) - time(writes.begin.as_ref());
+        // At most 30 days of a million per second, so that nothing overflows.
+        let count = (time.as_secs_f64() * *writes.rate.get_ref()).ceil() as u64;
+        let (span, key, keys) = match &writes.keys {
+            Some(keys) if writes.preload => (keys.span(), "keys", *keys.get_ref() as u64),
+            Some(keys) => (keys.span(), "keys", count.min(*keys.get_ref() as u64)),
+            None => (writes.rate.span(), "rate", count),
+        };
+        let each = (writes.key_bytes.get_ref() + writes.value_bytes.get_ref()) as u64;
+        let text = if keys > map.max_keys as u64 {
+            format!("{key}: {keys} fresh keys are too many: a map holds at most {}", map.max_keys)
+        } else if keys * each > map.max_bytes as u64 {
+            format!(
+                "{key}: {keys} keys of {each} bytes with their values are too many: a map holds at \
+                 most {} bytes",
+                map.max_bytes
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Problem { span, text })
     }
 
     /// When writes end, at the latest.

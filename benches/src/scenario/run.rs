@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant as Wall};
 
+use brickwork_core::Instant;
 use brickwork_core::sim::Sim;
-use brickwork_core::{Config, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::budget::Verdict;
 use super::figures::{Figures, Sample};
-use super::file::{Profile, Scenario};
+use super::file::Scenario;
 use super::keys::Keys;
 use super::script::{Act, Step, script};
 use super::truth::Truth;
@@ -133,10 +133,7 @@ impl Scenario {
 
 impl<'s> Run<'s> {
     fn new(scenario: &'s Scenario, seed: u64) -> Self {
-        let mut config = match scenario.profile {
-            Profile::Lan => Config::lan(),
-            Profile::Local => Config::local(),
-        };
+        let mut config = scenario.profile.config();
         if !scenario.map {
             // One peer is the fewest that the settings allow.
             config.map.max_peers = 1;
