@@ -165,6 +165,15 @@ fn a_budget_that_cannot_be_kept_fails_only_if_that_is_asked_for() {
 }
 
 #[test]
+fn the_greatest_seed_is_run_too() {
+    let file = File::new("greatest", &small("[budget]\nbytes_per_second = 1\n"));
+    let output = simulate(&[file.arg(), "--strict", "--seed", &u64::MAX.to_string()]);
+    let out = text(&output.stdout);
+    assert!(out.contains("seed 18446744073709551615, trace 0x"), "{out}");
+    assert_eq!(output.status.code(), Some(1), "{out}");
+}
+
+#[test]
 fn several_seeds_show_the_median_and_the_worst() {
     let file = File::new("seeds", &small("[budget]\nbytes_per_second = 100_000\n"));
     let output = simulate(&[file.arg(), "--seeds", "3"]);

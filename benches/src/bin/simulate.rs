@@ -99,11 +99,12 @@ fn options(args: &Args) -> String {
 /// Runs a scenario with each seed; `None` if a node broke a promise, which was told.
 fn outcomes(args: &Args, file: &str, scenario: &Scenario) -> Option<Vec<Outcome>> {
     let seeds = match args.seed {
-        Some(seed) => seed..seed + 1,
-        None => 0..args.seeds.unwrap_or_else(|| *scenario.seeds.get_ref()),
+        // Inclusive, since the greatest seed has none after it.
+        Some(seed) => seed..=seed,
+        None => 0..=args.seeds.unwrap_or_else(|| *scenario.seeds.get_ref()) - 1,
     };
     let duration = scenario.duration.get_ref().0;
-    let bar = bar(file, duration, seeds.end - seeds.start);
+    let bar = bar(file, duration, seeds.end() - seeds.start() + 1);
     let mut outcomes = Vec::new();
     for (number, seed) in (0..).zip(seeds) {
         bar.set_message(format!("seed {seed}"));
