@@ -198,6 +198,20 @@ fn plots_are_drawn_of_what_there_is() {
 }
 
 #[test]
+fn figures_are_told_even_if_plots_cannot_be_drawn() {
+    let file = File::new("undrawn", &small(""));
+    let folder = std::env::temp_dir().join(format!("brickwork-undrawn-{}", std::process::id()));
+    // A folder stands where a plot should.
+    let stem = file.0.file_stem().unwrap().to_str().unwrap();
+    std::fs::create_dir_all(folder.join(format!("{stem}-bytes.svg"))).unwrap();
+    let output = simulate(&[file.arg(), "--json", "--plots", folder.to_str().unwrap()]);
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["scenarios"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_bad_file_is_refused_with_its_name_line_and_key() {
     // What is wrong, and the number and the words that must be told.
     let cases = [
@@ -275,6 +289,8 @@ fn what_cannot_be_run_is_refused_before_anything_runs() {
         &[good.arg(), "--seeds", "0"],
         &[good.arg(), "--seed", "1", "--seeds", "2"],
         &[good.arg(), "--nodes", "1"],
+        // A file is no folder.
+        &[good.arg(), "--plots", good.arg()],
     ] {
         let output = simulate(args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");

@@ -63,6 +63,14 @@ fn main() -> ExitCode {
             }
         }
     }
+    // Before anything runs: a run may take long.
+    if let Some(folder) = &args.plots
+        && let Err(error) = std::fs::create_dir_all(folder)
+    {
+        eprintln!("error: --plots: {}: {error}", folder.display());
+        return REFUSED.into();
+    }
+    let mut undrawn = false;
     let mut reports = Vec::new();
     for (file, scenario) in args.files.iter().zip(scenarios) {
         let file = file.display().to_string();
@@ -74,9 +82,10 @@ fn main() -> ExitCode {
         if let Some(folder) = &args.plots {
             match plot::draw(&report, folder) {
                 Ok(files) => eprintln!("drawn: {}", files.join(", ")),
+                // The figures are worth more than the plots, so it goes on.
                 Err(error) => {
-                    eprintln!("error: {}: {error}", folder.display());
-                    return REFUSED.into();
+                    eprintln!("error: --plots: {}: {error}", folder.display());
+                    undrawn = true;
                 }
             }
         }
@@ -85,6 +94,9 @@ fn main() -> ExitCode {
     if args.json {
         let reports: Vec<_> = reports.iter().map(Report::json).collect();
         println!("{:#}", serde_json::json!({ "version": 1, "scenarios": reports }));
+    }
+    if undrawn {
+        return REFUSED.into();
     }
     let missed = reports.iter().any(|report| !report.is_met());
     if args.strict && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -21,14 +21,13 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(90, 90, 90),
 ];
 
-/// Draws what there is to draw into `folder`, which is made if need be: how long detection takes,
-/// convergence and bytes over time. Returns the names of the files.
+/// Draws what there is to draw into `folder`: how long detection takes, convergence and bytes over
+/// time. Returns the names of the files.
 ///
 /// # Errors
 ///
 /// If a file cannot be written.
 pub fn draw(report: &Report, folder: &Path) -> Result<Vec<String>> {
-    std::fs::create_dir_all(folder)?;
     let stem = Path::new(&report.file).file_stem().unwrap_or_default().to_string_lossy();
     let over_time = |value: fn(&super::Sample) -> f64| -> Vec<Line> {
         let line = |outcome: &super::Outcome| {
