@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use brickwork_bench::scenario::Scenario;
+use brickwork_bench::scenario::report::Report;
 use serde_json::Value;
 
 fn folder() -> PathBuf {
@@ -88,6 +89,7 @@ fn small_forms_keep_their_budgets() {
     for (scenario, file) in scenarios.iter().zip(&files) {
         assert_eq!(scenario["file"], file.to_str().unwrap());
         assert_eq!(scenario["options"], "--quick");
+        assert!(scenario["broken"].is_null());
         assert!(scenario["description"].is_string() && scenario["nodes"].is_u64());
         let run = &scenario["runs"][0];
         assert_eq!(run["seed"], 0);
@@ -181,6 +183,22 @@ fn several_seeds_show_the_median_and_the_worst() {
     assert!(out.contains("median") && out.contains("worst"), "{out}");
     assert_eq!(out.matches("trace 0x").count(), 3, "{out}");
     assert!(out.contains("| met"), "{out}");
+}
+
+#[test]
+fn what_was_measured_before_a_broken_promise_is_told() {
+    let scenario = Scenario::parse(Path::new("broken.toml"), &small("")).unwrap();
+    let report =
+        Report::gather("broken.toml".into(), scenario, String::new(), 4..=9, |it, seed| {
+            assert!(seed < 5, "a promise is broken");
+            it.run(seed, |_| ())
+        });
+    assert_eq!((report.outcomes.len(), report.broken, report.is_met()), (1, Some(5), false));
+    let (told, json) = (report.render(), report.json());
+    assert!(told.contains("seed 4, trace 0x") && told.contains("seed 5: BROKEN"), "{told}");
+    assert_eq!((json["runs"][0]["seed"].as_u64(), json["met"].as_bool()), (Some(4), Some(false)));
+    assert_eq!(json["broken"]["seed"], 5);
+    assert!(json["broken"]["repeat"].as_str().unwrap().ends_with("broken.toml --seed 5"), "{json}");
 }
 
 #[test]

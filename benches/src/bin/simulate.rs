@@ -1,13 +1,12 @@
 //! Runs scenario files on the simulator, and prints what they came to.
 
 use std::io::IsTerminal as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use brickwork_bench::scenario::report::{Report, command};
-use brickwork_bench::scenario::{Outcome, Scenario, plot};
+use brickwork_bench::scenario::report::Report;
+use brickwork_bench::scenario::{Scenario, plot};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -42,6 +41,8 @@ struct Args {
 
 /// Something that was asked for is wrong.
 const REFUSED: u8 = 2;
+/// A node broke a promise of the core.
+const BROKEN: u8 = 3;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -73,9 +74,7 @@ fn main() -> ExitCode {
     let mut undrawn = false;
     let mut reports = Vec::new();
     for (file, scenario) in args.files.iter().zip(scenarios) {
-        let file = file.display().to_string();
-        let Some(outcomes) = outcomes(&args, &file, &scenario) else { return ExitCode::FAILURE };
-        let report = Report::new(file, scenario, options(&args), outcomes);
+        let report = run(&args, file.display().to_string(), scenario);
         if !args.json {
             println!("{}", report.render());
         }
@@ -89,11 +88,19 @@ fn main() -> ExitCode {
                 }
             }
         }
+        let broken = report.broken.is_some();
         reports.push(report);
+        // What is still to be run would be measured on a core that is known to be wrong.
+        if broken {
+            break;
+        }
     }
     if args.json {
         let reports: Vec<_> = reports.iter().map(Report::json).collect();
         println!("{:#}", serde_json::json!({ "version": 1, "scenarios": reports }));
+    }
+    if reports.iter().any(|report| report.broken.is_some()) {
+        return BROKEN.into();
     }
     if undrawn {
         return REFUSED.into();
@@ -108,30 +115,27 @@ fn options(args: &Args) -> String {
     format!("{nodes}{}", if args.quick { " --quick" } else { "" })
 }
 
-/// Runs a scenario with each seed; `None` if a node broke a promise, which was told.
-fn outcomes(args: &Args, file: &str, scenario: &Scenario) -> Option<Vec<Outcome>> {
+/// Runs a scenario with each seed.
+fn run(args: &Args, file: String, scenario: Scenario) -> Report {
     let seeds = match args.seed {
         // Inclusive, since the greatest seed has none after it.
         Some(seed) => seed..=seed,
         None => 0..=args.seeds.unwrap_or_else(|| *scenario.seeds.get_ref()) - 1,
     };
     let duration = scenario.duration.get_ref().0;
-    let bar = bar(file, duration, seeds.end() - seeds.start() + 1);
-    let mut outcomes = Vec::new();
-    for (number, seed) in (0..).zip(seeds) {
+    let bar = bar(&file, duration, seeds.end() - seeds.start() + 1);
+    let mut done = Duration::ZERO;
+    let report = Report::gather(file, scenario, options(args), seeds, |scenario, seed| {
         bar.set_message(format!("seed {seed}"));
-        let done = duration * number;
-        let run = || scenario.run(seed, |passed| bar.set_position((done + passed).as_secs()));
-        // The panic itself has told what is wrong.
-        let Ok(outcome) = catch_unwind(AssertUnwindSafe(run)) else {
-            bar.finish_and_clear();
-            eprintln!("to see it again: {}", command(file, seed, &options(args)));
-            return None;
-        };
-        outcomes.push(outcome);
-    }
+        let outcome = scenario.run(seed, |passed| bar.set_position((done + passed).as_secs()));
+        done += duration;
+        outcome
+    });
     bar.finish_and_clear();
-    Some(outcomes)
+    if let Some(seed) = report.broken {
+        eprintln!("to see it again: {}", report.command(seed));
+    }
+    report
 }
 
 /// A bar on a terminal, and nothing elsewhere.

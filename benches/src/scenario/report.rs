@@ -1,5 +1,8 @@
 //! Outcomes as tables for people and as JSON for programs.
 
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
@@ -17,8 +20,10 @@ pub struct Report {
     pub scenario: Scenario,
     /// Options of the command besides file and seed.
     pub options: String,
-    /// One for each seed.
+    /// One for each seed, up to the one that broke a promise.
     pub outcomes: Vec<Outcome>,
+    /// With this seed a node broke a promise of the core, and the run ended.
+    pub broken: Option<u64>,
 }
 
 /// How a figure is written.
@@ -77,41 +82,58 @@ const ROWS: &[Row] = &[
 ];
 
 impl Report {
-    /// A report on the outcomes of a file.
-    #[must_use]
-    pub const fn new(
+    /// A report on the outcomes of a file: what `run` gives for each seed, up to the first for which it
+    /// panics.
+    pub fn gather(
         file: String,
         scenario: Scenario,
         options: String,
-        outcomes: Vec<Outcome>,
+        seeds: RangeInclusive<u64>,
+        mut run: impl FnMut(&Scenario, u64) -> Outcome,
     ) -> Self {
-        Self { file, scenario, options, outcomes }
+        let mut report = Self { file, scenario, options, outcomes: Vec::new(), broken: None };
+        for seed in seeds {
+            // The panic itself tells what is wrong. What was measured before it still counts.
+            match catch_unwind(AssertUnwindSafe(|| run(&report.scenario, seed))) {
+                Ok(outcome) => report.outcomes.push(outcome),
+                Err(_) => {
+                    report.broken = Some(seed);
+                    break;
+                }
+            }
+        }
+        report
     }
 
-    /// Whether every seed keeps every budget.
+    /// Whether every seed keeps every promise and every budget.
     #[must_use]
     pub fn is_met(&self) -> bool {
-        self.outcomes.iter().all(Outcome::is_met)
+        self.broken.is_none() && self.outcomes.iter().all(Outcome::is_met)
     }
 
     /// A command that repeats the run of one seed.
     #[must_use]
     pub fn command(&self, seed: u64) -> String {
-        command(&self.file, seed, &self.options)
+        format!(
+            "cargo run --release -p brickwork-bench --bin simulate -- {} --seed {seed}{}",
+            self.file, self.options
+        )
     }
 
     /// For people: a table, and a line for each seed.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = format!(
-            "{}: {} ({} nodes, {}{})\n{}\n",
+            "{}: {} ({} nodes, {}{})\n",
             self.file,
             self.scenario.description,
             self.scenario.nodes.get_ref(),
             humantime::format_duration(self.scenario.duration.get_ref().0),
             self.options,
-            self.table()
         );
+        if !self.outcomes.is_empty() {
+            text += &format!("{}\n", self.table());
+        }
         for outcome in &self.outcomes {
             text += &format!(
                 "seed {}, trace {:#018x}: {:.1} virtual seconds per second, {:.1} per second of CPU; \
@@ -125,6 +147,10 @@ impl Report {
             if !outcome.is_met() {
                 text += &format!("  MISSED; to see it again: {}\n", self.command(outcome.seed));
             }
+        }
+        if let Some(seed) = self.broken {
+            text +=
+                &format!("seed {seed}: BROKEN PROMISE; to see it again: {}\n", self.command(seed));
         }
         text
     }
@@ -173,6 +199,7 @@ impl Report {
     #[must_use]
     pub fn json(&self) -> Value {
         let runs: Vec<Value> = self.outcomes.iter().map(|outcome| self.run(outcome)).collect();
+        let broken = self.broken.map(|seed| json!({ "seed": seed, "repeat": self.command(seed) }));
         json!({
             "file": self.file,
             "description": self.scenario.description,
@@ -180,6 +207,7 @@ impl Report {
             "nodes": self.scenario.nodes.get_ref(),
             "virtual_seconds": self.scenario.duration.get_ref().0.as_secs_f64(),
             "met": self.is_met(),
+            "broken": broken,
             "runs": runs,
         })
     }
@@ -201,14 +229,6 @@ impl Report {
             "repeat": self.command(outcome.seed),
         })
     }
-}
-
-/// The command that repeats the run of a file with one seed and these options.
-#[must_use]
-pub fn command(file: &str, seed: u64, options: &str) -> String {
-    format!(
-        "cargo run --release -p brickwork-bench --bin simulate -- {file} --seed {seed}{options}"
-    )
 }
 
 fn write(unit: Unit, value: f64) -> String {
