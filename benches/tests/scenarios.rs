@@ -307,6 +307,7 @@ fn what_cannot_be_run_is_refused_before_anything_runs() {
         &[good.arg(), "--seeds", "0"],
         &[good.arg(), "--seed", "1", "--seeds", "2"],
         &[good.arg(), "--nodes", "1"],
+        &[good.arg(), "--quick"],
         // A file is no folder.
         &[good.arg(), "--plots", good.arg()],
     ] {
@@ -314,6 +315,8 @@ fn what_cannot_be_run_is_refused_before_anything_runs() {
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{args:?}");
     }
+    let output = simulate(&[good.arg(), "--quick"]);
+    assert!(text(&output.stderr).contains("no [quick]"), "{}", text(&output.stderr));
     let output = simulate(&["no-such-file.toml"]);
     assert!(text(&output.stderr).contains("no-such-file.toml"), "{}", text(&output.stderr));
 }
