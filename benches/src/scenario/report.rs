@@ -1,5 +1,6 @@
 //! Outcomes as tables for people and as JSON for programs.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -116,7 +117,8 @@ impl Report {
     pub fn command(&self, seed: u64) -> String {
         format!(
             "cargo run --release -p brickwork-bench --bin simulate -- {} --seed {seed}{}",
-            self.file, self.options
+            quoted(&self.file),
+            self.options
         )
     }
 
@@ -231,6 +233,15 @@ impl Report {
     }
 }
 
+/// The word as a shell takes it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./+,:=@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', "'\\''")).into()
+}
+
 fn write(unit: Unit, value: f64) -> String {
     if value.is_infinite() {
         return "never".into();
@@ -243,5 +254,23 @@ fn write(unit: Unit, value: f64) -> String {
         Unit::Plain if value.fract() == 0.0 => format!("{value:.0}"),
         Unit::Plain if value < 1.0 => format!("{value:.4}"),
         Unit::Plain => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_needs_it() {
+        for (word, expected) in [
+            ("a/b-1.toml", "a/b-1.toml"),
+            ("my file.toml", "'my file.toml'"),
+            ("it's.toml", r"'it'\''s.toml'"),
+            ("$HOME.toml", "'$HOME.toml'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
     }
 }
