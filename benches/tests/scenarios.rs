@@ -140,6 +140,27 @@ fn the_truth_is_what_detection_and_healing_are_measured_against() {
 }
 
 #[test]
+fn a_node_is_back_when_no_crash_keeps_it_down() {
+    let back = "[[crash]]\nnodes = [3]\nbegin = \"2s\"\nback_after = \"4s\"\n";
+    let later = "[[crash]]\nnodes = [3]\nbegin = \"4s\"\nback_after = \"10s\"\n";
+    let for_good = "[[crash]]\nnodes = [3]\nbegin = \"4s\"\n";
+    let at_once = for_good.replace('4', "2");
+    // How many seconds of the run it is down for.
+    for (crashes, down) in [
+        (back.to_owned(), 4.0),
+        (format!("{back}{later}"), 12.0),
+        (format!("{back}{for_good}"), 18.0),
+        (format!("{at_once}{back}"), 18.0),
+    ] {
+        let scenario = Scenario::parse(Path::new("down"), &small(&crashes)).unwrap();
+        let figures = scenario.run(1, |_| ()).figures;
+        let up = figures.member_hours * 3_600.0;
+        assert!((up - (100.0 - down)).abs() < 0.01, "{up} s up with\n{crashes}");
+        assert_eq!(figures.crashes, 1);
+    }
+}
+
+#[test]
 fn who_is_never_detected_counts_as_endless() {
     let more =
         "[[crash]]\nnodes = 1\nbegin = \"19900ms\"\n[budget]\ndetection_all_p99 = \"1min\"\n";

@@ -85,6 +85,8 @@ struct Run<'s> {
     keys: Option<Keys<'s>>,
     /// The simulator's number of each fault.
     faults: Vec<Option<usize>>,
+    /// How many crashes each place is down for.
+    down: Vec<u32>,
     /// Faults that hold, and nodes that are to come back.
     open: usize,
     calm: Option<Calm>,
@@ -146,6 +148,7 @@ impl<'s> Run<'s> {
             truth: Truth::new(*scenario.nodes.get_ref(), scenario.grace.0),
             keys,
             faults: Vec::new(),
+            down: vec![0; *scenario.nodes.get_ref()],
             open: 0,
             calm: None,
             heals: Vec::new(),
@@ -302,6 +305,7 @@ impl<'s> Run<'s> {
             Act::Crash(place, comes_back) => {
                 self.trouble();
                 self.open += usize::from(comes_back);
+                self.down[place] += 1;
                 if self.truth.is_up(place) {
                     self.sim.crash(place);
                     self.truth.crashed(now, place);
@@ -312,7 +316,9 @@ impl<'s> Run<'s> {
             }
             Act::Return(place) => {
                 self.open -= 1;
-                if !self.truth.is_up(place) {
+                self.down[place] -= 1;
+                // Another crash may keep it down, for longer or for good.
+                if self.down[place] == 0 && !self.truth.is_up(place) {
                     self.sim.restart(place);
                     self.truth.started(&self.sim, place);
                 }
