@@ -233,6 +233,9 @@ fn plots_are_drawn_of_what_there_is() {
         let svg = std::fs::read_to_string(folder.join(format!("{stem}-{name}.svg"))).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("polyline"), "{name}");
     }
+    let output = simulate(&[file.arg(), "--nodes", "4", "--plots", folder.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(folder.join(format!("{stem}-nodes-4-bytes.svg")).exists());
     std::fs::remove_dir_all(folder).unwrap();
 }
 

@@ -78,13 +78,14 @@ fn main() -> ExitCode {
     }
     let mut undrawn = false;
     let mut reports = Vec::new();
-    for (file, scenario) in args.files.iter().zip(scenarios) {
+    let names = plot::names(&args.files, &options(&args));
+    for ((file, scenario), name) in args.files.iter().zip(scenarios).zip(names) {
         let report = run(&args, file.display().to_string(), scenario);
         if !args.json {
             println!("{}", report.render());
         }
         if let Some(folder) = &args.plots {
-            match plot::draw(&report, folder) {
+            match plot::draw(&report, folder, &name) {
                 Ok(files) => eprintln!("drawn: {}", files.join(", ")),
                 // The figures are worth more than the plots, so it goes on.
                 Err(error) => {

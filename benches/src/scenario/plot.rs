@@ -1,7 +1,7 @@
 //! Outcomes as SVG files.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use plotters::prelude::*;
 
@@ -21,14 +21,28 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(90, 90, 90),
 ];
 
-/// Draws what there is to draw into `folder`: how long detection takes, convergence and bytes over
-/// time. Returns the names of the files.
+/// What the plots of each of these files are called, if they are run with these options: no two alike,
+/// though files in two folders may be.
+#[must_use]
+pub fn names(files: &[PathBuf], options: &str) -> Vec<String> {
+    let options = options.replace(" --", "-").replace(' ', "-");
+    let mut names: Vec<String> = Vec::new();
+    for file in files {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+        let numbers = (2..).map(|number| format!("{stem}-{number}{options}"));
+        let mut all = std::iter::once(format!("{stem}{options}")).chain(numbers);
+        names.extend(all.find(|name| !names.contains(name)));
+    }
+    names
+}
+
+/// Draws what there is to draw into `folder`, under names that begin with `stem`: how long detection
+/// takes, convergence and bytes over time. Returns the names of the files.
 ///
 /// # Errors
 ///
 /// If a file cannot be written.
-pub fn draw(report: &Report, folder: &Path) -> Result<Vec<String>> {
-    let stem = Path::new(&report.file).file_stem().unwrap_or_default().to_string_lossy();
+pub fn draw(report: &Report, folder: &Path, stem: &str) -> Result<Vec<String>> {
     let over_time = |value: fn(&super::Sample) -> f64| -> Vec<Line> {
         let line = |outcome: &super::Outcome| {
             let points = outcome.samples.iter().map(|sample| (sample.at, value(sample)));
@@ -61,7 +75,7 @@ pub fn draw(report: &Report, folder: &Path) -> Result<Vec<String>> {
             continue;
         }
         let file = folder.join(format!("{stem}-{name}.svg"));
-        chart(&file, &format!("{stem}: {title}"), axes, &lines, scale)?;
+        chart(&file, &format!("{}{}: {title}", report.file, report.options), axes, &lines, scale)?;
         files.push(file.display().to_string());
     }
     Ok(files)
@@ -93,4 +107,19 @@ fn chart(file: &Path, title: &str, axes: [&str; 2], lines: &[Line], scale: f64) 
     }
     root.present()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_files_have_plots_of_one_name() {
+        let files = ["a/crash.toml", "b/crash.toml", "b/crash-2.toml", "c/crash.toml", "loss.toml"];
+        let files = files.map(PathBuf::from);
+        let expected = ["crash", "crash-2", "crash-2-2", "crash-3", "loss"];
+        assert_eq!(names(&files, ""), expected);
+        let expected = expected.map(|name| format!("{name}-nodes-9-quick"));
+        assert_eq!(names(&files, " --nodes 9 --quick"), expected);
+    }
 }
