@@ -149,7 +149,7 @@ pub enum Condition {
     /// Each datagram is lost with this chance.
     Loss(u32),
     /// Losses come in bursts (Gilbert and Elliott): `mean` datagrams long on average, and in all this
-    /// share is lost.
+    /// share is lost. Where so short bursts cannot make up the share, they are longer.
     Bursts {
         /// Share lost.
         permille: u32,

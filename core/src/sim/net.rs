@@ -1,6 +1,7 @@
 //! Links: what becomes of a datagram between two places.
 
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::time::Instant;
 pub(super) const FIRST_TAG: usize = 24;
 /// What the luck of a delay is forked by.
 const DELAY: u64 = 0xde1a;
+/// A chance of 1, in the unit of [`Luck::chance`].
+const CERTAIN: u64 = 1 << 32;
 /// Where Pareto delays are cut off, in multiples of the least.
 const PARETO_CUT: u32 = 10_000;
 
@@ -44,6 +47,11 @@ impl Luck {
 
     pub(super) fn permille(&mut self, chance: u32) -> bool {
         self.below(1_000) < u64::from(chance)
+    }
+
+    /// With a chance in units of 2^-32, for those that thousandths are too coarse for.
+    fn chance(&mut self, chance: u64) -> bool {
+        self.below(CERTAIN) < chance
     }
 
     /// An exponential number of mean 1, in units of 2^-32, from comparisons alone (von Neumann 1951): no
@@ -109,13 +117,29 @@ fn scaled(time: Duration, factor: u64) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
+/// A fault and a link: from where and to where.
+type Of = (usize, usize, usize);
+
 /// Whether the next datagram is in a burst, of `mean` on average and this share of all (Gilbert and
-/// Elliott).
-fn burst(on: &mut bool, luck: &mut Luck, permille: u32, mean: u32) -> bool {
-    let leave = 1_000 / mean.max(1);
-    let enter = leave * permille / 1_000_u32.saturating_sub(permille).max(1);
-    *on = if *on { !luck.permille(leave) } else { luck.permille(enter) };
-    *on
+/// Elliott). Bursts that are too short to make up the share are longer.
+fn burst(of: Entry<'_, Of, bool>, luck: &mut Luck, permille: u32, mean: u32) -> bool {
+    let bad = u64::from(permille.min(1_000));
+    let good = 1_000 - bad;
+    let leave = CERTAIN / u64::from(mean.max(1));
+    let (enter, leave) = if leave * bad > CERTAIN * good {
+        (CERTAIN, CERTAIN * good / bad)
+    } else {
+        ((leave * bad).div_ceil(good), leave)
+    };
+    match of {
+        // As often as later on: most links carry fewer datagrams than lie between two bursts.
+        Entry::Vacant(link) => *link.insert(luck.permille(permille)),
+        Entry::Occupied(mut link) => {
+            let on = if *link.get() { !luck.chance(leave) } else { luck.chance(enter) };
+            link.insert(on);
+            on
+        }
+    }
 }
 
 /// What was done to datagrams, by kind.
@@ -180,9 +204,9 @@ pub(super) struct Net {
     /// What holds now, by the number of the fault, with what its luck is forked by.
     conditions: BTreeMap<usize, (Links, Condition, u64)>,
     /// Whether a burst is on, by fault and link.
-    bursts: BTreeMap<(usize, usize, usize), bool>,
+    bursts: BTreeMap<Of, bool>,
     /// Datagrams so far, by fault and link.
-    counts: BTreeMap<(usize, usize, usize), u32>,
+    counts: BTreeMap<Of, u32>,
     /// An earlier datagram, to splice with.
     earlier: Vec<u8>,
     pub(super) traffic: Traffic,
@@ -250,8 +274,8 @@ impl Net {
                 }
                 Condition::Loss(permille) => luck.permille(permille),
                 Condition::Bursts { permille, mean } => {
-                    let bad = self.bursts.entry((fault, from, to)).or_default();
-                    burst(bad, &mut luck, permille, mean)
+                    let link = self.bursts.entry((fault, from, to));
+                    burst(link, &mut luck, permille, mean)
                 }
                 Condition::First(most) => {
                     let gone = self.counts.entry((fault, from, to)).or_default();
@@ -287,8 +311,8 @@ impl Net {
                     false
                 }
                 Condition::DamageBursts { permille, mean, how } => {
-                    let bad = self.bursts.entry((fault, from, to)).or_default();
-                    if burst(bad, &mut luck, permille, mean) {
+                    let link = self.bursts.entry((fault, from, to));
+                    if burst(link, &mut luck, permille, mean) {
                         damage = Some((how.of(bytes), luck));
                     }
                     false
@@ -359,6 +383,45 @@ mod tests {
         assert_eq!(arrivals(Condition::Mtu(100), 10).0, 10);
         assert_eq!(arrivals(Condition::Kind { tag: 5, permille: 1_000 }, 10).0, 0);
         assert_eq!(arrivals(Condition::Kind { tag: 6, permille: 1_000 }, 10).0, 10);
+    }
+
+    /// Goal: bursts have their share and length, however rare and long they are.
+    /// Method: so many datagrams that there are 400 bursts, of which shares spread by some 7 %.
+    #[test]
+    fn rare_and_long_bursts_are_not_rounded_away() {
+        for (permille, mean) in
+            [10, 50, 250].into_iter().flat_map(|share| [(share, 50), (share, 500)])
+        {
+            let (mut links, mut luck) = (BTreeMap::new(), Luck::new(7, 0, 0));
+            let datagrams = 400 * u64::from(mean) * 1_000 / u64::from(permille);
+            let (mut lost, mut bursts, mut before) = (0_u64, 0_u64, false);
+            for _ in 0..datagrams {
+                let on = burst(links.entry((0, 1, 2)), &mut luck, permille, mean);
+                lost += u64::from(on);
+                bursts += u64::from(on && !before);
+                before = on;
+            }
+            let near = |value: u64, wanted: u64| value.abs_diff(wanted) * 5 < wanted;
+            let wanted = datagrams * u64::from(permille) / 1_000;
+            assert!(near(lost, wanted), "{permille}, {mean}: {lost}, not {wanted}");
+            assert!(near(lost / bursts, mean.into()), "{permille}, {mean}: {}", lost / bursts);
+        }
+    }
+
+    #[test]
+    fn links_of_few_datagrams_lose_their_share_and_all_is_all() {
+        let lost = |permille, mean| {
+            let mut net = Net::new(7, Delay::Constant(Duration::from_millis(1)));
+            net.begin(0, 3, Links::all(), Condition::Bursts { permille, mean });
+            for number in 0..60_000 {
+                net.carry(Instant::ZERO, 1, 2 + number as usize / 3, number, &[5; 100]);
+            }
+            net.traffic.lost
+        };
+        assert!((2_550..3_450).contains(&lost(50, 200)), "{}", lost(50, 200));
+        // No two bursts of one datagram each follow each other at once: longer ones must do.
+        assert!((35_000..37_000).contains(&lost(600, 1)), "{}", lost(600, 1));
+        assert_eq!((lost(0, 9), lost(1_000, 9)), (0, 60_000));
     }
 
     #[test]
