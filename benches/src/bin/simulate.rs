@@ -46,29 +46,13 @@ const BROKEN: u8 = 3;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let mut scenarios = Vec::new();
-    for file in &args.files {
-        match Scenario::read(file) {
-            // It would take hours where seconds are expected, and judge by another budget.
-            Ok(scenario) if args.quick && scenario.quick.is_none() => {
-                eprintln!("error: --quick: {} has no [quick], its small form", file.display());
-                return REFUSED.into();
-            }
-            Ok(scenario) => scenarios.push(if args.quick { scenario.quick() } else { scenario }),
-            Err(error) => {
-                eprintln!("error: {error}");
-                return REFUSED.into();
-            }
+    let scenarios = match read(&args) {
+        Ok(scenarios) => scenarios,
+        Err(text) => {
+            eprintln!("error: {text}");
+            return REFUSED.into();
         }
-    }
-    if let Some(nodes) = args.nodes {
-        for scenario in &mut scenarios {
-            if let Err(text) = scenario.resize(nodes) {
-                eprintln!("error: --nodes: {text}");
-                return REFUSED.into();
-            }
-        }
-    }
+    };
     // Before anything runs: a run may take long.
     if let Some(folder) = &args.plots
         && let Err(error) = std::fs::create_dir_all(folder)
@@ -113,6 +97,26 @@ fn main() -> ExitCode {
     }
     let missed = reports.iter().any(|report| !report.is_met());
     if args.strict && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// All files in the form that is asked for, or what is wrong with one.
+fn read(args: &Args) -> Result<Vec<Scenario>, String> {
+    let mut scenarios = Vec::new();
+    for file in &args.files {
+        let mut scenario = Scenario::read(file).map_err(|error| error.to_string())?;
+        if args.quick {
+            // The full form would take hours where seconds are expected, and has another budget.
+            if scenario.quick.is_none() {
+                return Err(format!("--quick: {} has no [quick], its small form", file.display()));
+            }
+            scenario = scenario.quick();
+        }
+        if let Some(nodes) = args.nodes {
+            scenario.resize(nodes).map_err(|text| format!("--nodes: {text}"))?;
+        }
+        scenarios.push(scenario);
+    }
+    Ok(scenarios)
 }
 
 /// What, besides file and seed, decides what a run does.
