@@ -1,8 +1,8 @@
 //! Random plans of faults and writes on whole clusters, with every oracle.
 //!
 //! `BRICKWORK_SIM_SEEDS` and `BRICKWORK_SIM_FROM` choose the seeds; `BRICKWORK_SIM_SEED`, with or without
-//! `BRICKWORK_SIM_STEPS`, runs one plan, or some steps of it, again. `BRICKWORK_SIM_NODES` makes clusters as
-//! large as campaigns want them, 64 or 512 say.
+//! `BRICKWORK_SIM_STEPS`, runs one plan, or some steps of it (none, if it is empty), again, and fails if it does.
+//! `BRICKWORK_SIM_NODES` makes clusters as large as campaigns want them, 64 or 512 say.
 
 #![allow(clippy::unwrap_used)]
 
@@ -82,11 +82,37 @@ fn replay() {
     let Some(seed) = number("BRICKWORK_SIM_SEED") else { return };
     let mut plan = swarm(seed);
     if let Ok(steps) = std::env::var("BRICKWORK_SIM_STEPS") {
-        let steps: Vec<usize> = steps.split(',').map(|step| step.parse().unwrap()).collect();
-        plan = plan.only(&steps);
+        plan = plan.only(&numbers(&steps));
     }
     for step in &plan.steps {
         println!("{step:?}");
     }
-    println!("{} nodes, {:?}", plan.nodes, plan.run());
+    let run = plan.run();
+    println!("{} nodes, {run:?}", plan.nodes);
+    assert!(run.is_ok(), "seed {seed} breaks a rule: {:?}", run.err());
+}
+
+/// The steps that `BRICKWORK_SIM_STEPS` names. Empty, as what fails by itself is told, it means none.
+fn numbers(steps: &str) -> Vec<usize> {
+    steps.split(',').filter(|step| !step.is_empty()).map(|step| step.parse().unwrap()).collect()
+}
+
+#[test]
+fn steps_are_read_as_they_are_told() {
+    assert_eq!(numbers(""), []);
+    assert_eq!(numbers("7"), [7]);
+    assert_eq!(numbers("3,8,10"), [3, 8, 10]);
+}
+
+/// Goal: a plan that fails whatever happens in it is not blamed on one of its steps.
+/// Method: settings that the core refuses.
+#[test]
+fn what_fails_by_itself_is_told_without_steps() {
+    let mut plan = Plan::swarm(0);
+    plan.configs = Vec::new();
+    plan.config.max_datagram = 0;
+    assert!(plan.steps.len() > 1);
+    let shrunk = plan.shrink(10).unwrap();
+    assert_eq!((&shrunk.steps[..], shrunk.of, shrunk.runs), (&[][..], plan.steps.len(), 2));
+    assert!(shrunk.command(0).contains(" BRICKWORK_SIM_STEPS= cargo "), "{}", shrunk.command(0));
 }

@@ -35,8 +35,8 @@ impl Shrunk {
 }
 
 impl Plan {
-    /// Leaves out steps while the same oracle still objects, halves first (Zeller and Hildebrandt
-    /// 2002, delta debugging), with at most `runs` runs. `None` if the plan does not fail.
+    /// Leaves out steps while the same oracle still objects, first all of them, then halves (Zeller and
+    /// Hildebrandt 2002, delta debugging), with at most `runs` runs. `None` if the plan does not fail.
     ///
     /// The luck of a datagram belongs to it alone, so a step that is left out does not change what
     /// happens elsewhere by chance.
@@ -45,6 +45,14 @@ impl Plan {
         let violation = self.run().err()?;
         let all = (0..self.steps.len()).collect();
         let mut shrunk = Shrunk { steps: all, of: self.steps.len(), violation, runs: 1 };
+        // What fails by itself, by its settings or in the calm, needs none of its steps.
+        if !shrunk.steps.is_empty() && shrunk.runs < runs {
+            shrunk.runs += 1;
+            let bare = self.only(&[]).run().err();
+            if let Some(violation) = bare.filter(|bare| bare.oracle == shrunk.violation.oracle) {
+                return Some(Shrunk { steps: Vec::new(), violation, ..shrunk });
+            }
+        }
         let mut parts = 2;
         while shrunk.steps.len() > 1 && shrunk.runs < runs {
             let size = shrunk.steps.len().div_ceil(parts);
