@@ -127,7 +127,7 @@ impl Sim {
 
 /// A boot epoch that no life before had.
 pub(super) fn fresh(spot: &Place, mut epoch: u64) -> u64 {
-    while spot.lives.iter().any(|life| life.epochs.contains(&epoch)) {
+    while spot.lives.iter().any(|life| life.epochs.contains_key(&epoch)) {
         epoch += 1;
     }
     epoch

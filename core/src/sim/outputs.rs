@@ -76,13 +76,9 @@ impl Sim {
         let spot = &mut self.places[place];
         let (Some(node), Some(life)) = (&spot.node, spot.lives.last_mut()) else { return };
         let me = node.node().swim().me();
-        let epoch = me.identity().boot_epoch;
-        if !life.epochs.contains(&epoch) {
-            // A new boot epoch begins with incarnations of its own.
-            life.epochs.push(epoch);
-            life.incarnation = 0;
-        }
-        life.incarnation = life.incarnation.max(me.incarnation());
+        // A new boot epoch begins with incarnations of its own.
+        let issued = life.epochs.entry(me.identity().boot_epoch).or_default();
+        *issued = me.incarnation().max(*issued);
     }
 
     pub(super) fn arm(&mut self, place: usize) {

@@ -28,10 +28,8 @@ const EPOCH: u64 = 1_000_000;
 pub struct Life {
     /// Its boot epoch when it started; the node may adopt a higher one in the join handshake.
     pub started_as: u64,
-    /// All boot epochs that it ever claimed.
-    pub epochs: Vec<u64>,
-    /// The highest incarnation that it ever issued.
-    pub incarnation: u32,
+    /// All boot epochs that it ever claimed, each with the highest incarnation that it issued under it.
+    pub epochs: BTreeMap<u64, u32>,
     /// When it began.
     pub from: Instant,
     /// When and how it ended.
@@ -224,8 +222,7 @@ impl Sim {
         }
         spot.lives.push(Life {
             started_as: epoch,
-            epochs: vec![epoch],
-            incarnation: 0,
+            epochs: BTreeMap::from([(epoch, 0)]),
             from: self.net.now,
             ended: None,
         });

@@ -140,17 +140,12 @@ fn judge_truth(
         return fail("OM4", sim, format!("{}, who does not exist", about()));
     };
     // Two lives can have adopted the same boot epoch, if the later one met nobody who knew of that.
-    let of_boot = sim.lives(place).iter().filter(|life| life.epochs.contains(&now.boot));
-    let life = of_boot.max_by_key(|life| {
-        let last = life.epochs.last() == Some(&now.boot);
-        if last { life.incarnation } else { u32::MAX }
-    });
-    let Some(life) = life else {
+    let issued = sim.lives(place).iter().filter_map(|life| life.epochs.get(&now.boot)).max();
+    let Some(issued) = issued else {
         return fail("OM4", sim, format!("{}, a boot that never was", about()));
     };
-    let last = life.epochs.last() == Some(&now.boot);
-    if last && now.incarnation > life.incarnation {
-        return fail("OM4", sim, format!("{}, and {} was the last", about(), life.incarnation));
+    if now.incarnation > *issued {
+        return fail("OM4", sim, format!("{}, and {issued} was the last", about()));
     }
     Ok(())
 }
