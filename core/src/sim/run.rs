@@ -143,6 +143,7 @@ impl<'p> Run<'p> {
         let well: Vec<usize> = self.sim.up().filter(|&place| place != sick).collect();
         let Some(&writer) = well.first() else { return Ok(()) };
         let leaps = (self.plan.seed / SICK_ONE_IN).is_multiple_of(2);
+        let key = self.key(writer, 0);
         for _ in 0..FITS {
             for _ in 0..if leaps { LEAPS } else { 0 } {
                 let leap = Fault::Node(Nodes::one(sick), Trouble::ClockLeap(LEAP));
@@ -159,7 +160,7 @@ impl<'p> Run<'p> {
                 nodes()
                     .all(|other| node.member(other.id()).is_some_and(crate::swim::Member::is_live))
             };
-            let contents: Vec<_> = nodes().map(|node| node.siblings(b"k\0").last()).collect();
+            let contents: Vec<_> = nodes().map(|node| node.siblings(&key).last()).collect();
             if !nodes().all(lists) || contents.iter().any(|of| *of != contents[0]) {
                 let text =
                     format!("node-{sick} is sick, and the others do not agree: {contents:?}");
@@ -328,10 +329,15 @@ impl<'p> Run<'p> {
         self.look_at_all()
     }
 
+    /// The key of that number as the node at `place` writes it: two clusters write other keys.
+    fn key(&self, place: usize, number: u8) -> Vec<u8> {
+        let side = if self.plan.two_clusters && place % 2 == 1 { b'l' } else { b'k' };
+        vec![side, number]
+    }
+
     /// Writes or removes, over what is there or over what was there when last read.
     fn write(&mut self, place: usize, key: u8, put: bool, stale: bool) -> Result<(), Violation> {
-        let side = if self.plan.two_clusters && place % 2 == 1 { b'l' } else { b'k' };
-        let name = vec![side, key];
+        let name = self.key(place, key);
         let life = self.sim.lives(place).len();
         let Some(node) = self.sim.node(place) else { return Ok(()) };
         let dots = node.siblings(&name).map(|sibling| sibling.dot).collect();
