@@ -37,7 +37,8 @@ enum Search {
 
 use Search::{Phantoms, Plans, Twice};
 
-/// The oracles that must each be the first to catch a bug: those of the simulator's judge.
+/// The oracles that must each be the first to catch a bug: those of the simulator's judge, but OX10, which
+/// speaks where none of the others can say what is wrong.
 const ORACLES: &[&str] = &[
     "OM1", "OM2", "OM3", "OM4", "OM5", "OM6", "OM7", "OM8", "OM9", "OM10", "OM11", "OM12", "OM13",
     "OR1", "OR2", "OR4", "OR5", "OR6", "OC2", "OC3", "OC4", "OC5", "OC6", "OC7", "OC9", "OC10",

@@ -75,7 +75,7 @@ impl Judge {
                 format!("maps stay unequal: {maps:?}, {lost:?} is unheard of"),
             );
         }
-        fail("OX2", sim, format!("they do not come to agree: {differences:?}"))
+        fail("OX10", sim, format!("they do not come to agree: {differences:?}"))
     }
 
     /// The two sets of nodes that list just each other, if there are two and all are in one of them.

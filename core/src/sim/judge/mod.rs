@@ -37,6 +37,7 @@
 //! | OX7 | the same plan ends the same | [`Plan`](super::Plan) |
 //! | OX8 | nothing panics | [`Plan`](super::Plan) |
 //! | OX9 | who has not proved its address is sent at most three times what it sent | here |
+//! | OX10 | once all faults are over they agree, where no other rule says why they do not | [`calm`] |
 //!
 //! What is asked once trouble is over waits for as long as that may take: how long it does take is a figure,
 //! with a budget in a scenario of the benchmarks (OM1, OM2: crash, mass-crash, split-and-heal; OM6, OM8: loss;
