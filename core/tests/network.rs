@@ -236,6 +236,36 @@ fn clocks_deviate_and_timers_follow_them() {
     assert_eq!(net.clock(0) - Instant::ZERO, 3_600_500 * MS);
 }
 
+/// Goal: a clock goes wrong for as long as anything says so.
+/// Method: two rates that overlap at one place, ended in either order, and how far it went in each second.
+#[test]
+fn the_end_of_one_rate_leaves_the_other() {
+    let seconds = |first_ends_first: bool| {
+        let mut net = network();
+        let mut passed = Vec::new();
+        let mut second = |net: &mut Network| {
+            let before = net.clock(0);
+            let end = net.now() + 1_000 * MS;
+            assert!(net.next(end).is_none());
+            passed.push((net.clock(0) - before).as_millis());
+        };
+        let mut begin = |net: &mut Network, ppm| {
+            let number = net.begin(Fault::Node(Nodes::one(0), Trouble::ClockRate(ppm)));
+            second(net);
+            number
+        };
+        let (slow, fast) = (begin(&mut net, -100_000), begin(&mut net, 50_000));
+        let ends = if first_ends_first { [slow, fast] } else { [fast, slow] };
+        for number in ends {
+            net.end(number);
+            second(&mut net);
+        }
+        passed
+    };
+    assert_eq!(seconds(true), [900, 1_050, 1_050, 1_000]);
+    assert_eq!(seconds(false), [900, 1_050, 900, 1_000]);
+}
+
 #[test]
 fn a_program_that_is_gone_is_given_nothing() {
     let mut net = network();

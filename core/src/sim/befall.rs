@@ -194,8 +194,13 @@ impl Network {
                 self.push(now, What::Resume { place });
             }
             Trouble::ClockRate(_) => {
+                // Of those that are still on, the latest decides, as when it began.
+                let rate = |trouble: &Trouble| {
+                    if let Trouble::ClockRate(ppm) = trouble { Some(*ppm) } else { None }
+                };
+                let other = spot.troubles.values().rev().find_map(rate);
                 spot.clock.rebase(now);
-                spot.clock.ppm = 0;
+                spot.clock.ppm = other.unwrap_or(0);
                 self.wake_when_due(place);
             }
             Trouble::Blocked => self.push(now, What::Drained { place }),
