@@ -107,9 +107,9 @@
 //!
 //! # What goes wrong
 //!
-//! [`Fault::CLASSES`] are what plans draw from, [`Plan::CLASSES`] what they have besides, and
-//! [`Plan::EFFECTS`] what faults must have led to in a campaign. It must also have met the steps between the
-//! states of members of [`Plan::STEPS`], moved [`Plan::COUNTERS`], and come through [`Plan::BRANCHES`].
+//! [`Fault::CLASSES`] are what plans draw from, [`Plan::SCALES`] and [`Plan::CLASSES`] what they have besides,
+//! and [`Plan::EFFECTS`] what faults must have led to in a campaign. It must also have met the steps between
+//! the states of members of [`Plan::STEPS`], moved [`Plan::COUNTERS`], and come through [`Plan::BRANCHES`].
 //!
 //! - *Loss*: even, in bursts, one way, by size, by kind of frame, of the first packets of a link.
 //! - *Copies*: duplicates up to ten minutes late, and recorded datagrams that arrive again, in later lives of

@@ -34,9 +34,8 @@ const ORIGINS: &str = "clocks with other origins";
 const CLUSTERS: &str = "two clusters";
 
 impl Plan {
-    /// What a campaign must have met besides [`Fault::CLASSES`](super::Fault::CLASSES): numbers of nodes,
-    /// settings, clocks and clusters.
-    pub const CLASSES: &'static [&'static str] = &[
+    /// Numbers of nodes that a campaign must have met, unless it is one of [`Plan::swarm_of`] a number.
+    pub const SCALES: &'static [&'static str] = &[
         SCALES[0].1,
         SCALES[1].1,
         SCALES[2].1,
@@ -44,11 +43,11 @@ impl Plan {
         SCALES[4].1,
         SCALES[5].1,
         SCALES[6].1,
-        SKEW,
-        SMALL,
-        ORIGINS,
-        CLUSTERS,
     ];
+
+    /// What a campaign must have met besides [`Fault::CLASSES`](super::Fault::CLASSES): settings, clocks and
+    /// clusters.
+    pub const CLASSES: &'static [&'static str] = &[SKEW, SMALL, ORIGINS, CLUSTERS];
 
     /// What faults must have led to in a campaign: that they began alone says little.
     pub const EFFECTS: &'static [&'static str] = &[
@@ -99,7 +98,7 @@ impl Plan {
     /// Branches of the map that a campaign must have come through.
     pub const BRANCHES: &'static [&'static str] = crate::reached::BRANCHES;
 
-    /// Which of [`Plan::CLASSES`] this plan has.
+    /// Which of [`Plan::SCALES`] and [`Plan::CLASSES`] this plan has.
     #[must_use]
     pub fn classes(&self) -> Vec<&'static str> {
         let scale = SCALES.iter().filter(|(nodes, _)| *nodes == self.nodes).map(|(_, name)| *name);
