@@ -6,10 +6,11 @@
 //! the core: [`Worker::turn`] is all that a real loop would call between its socket and its clock.
 //!
 //! The test runs workers and a client on a [`Network`]: virtual time, loss, a partition, a clock that is
-//! fast, a socket that holds little and a worker that stands still, all from a seed. Its invariant is the program's own: whatever was acknowledged is done
-//! when the faults are over, and all workers tell the same results. In your program this file would be
-//! `tests/`, with `brickwork-core = { features = ["sim"] }` among the `dev-dependencies`, and `Worker`
-//! would name its node `Node` and be generic, or have the alias below under `cfg(test)`.
+//! fast, a socket that holds little and a worker that stands still, all from a seed. Its invariant is the
+//! program's own: whatever was acknowledged is done when the faults are over, and all workers tell the same
+//! results. In your program this file would be in `tests/`, with `brickwork-core = { features = ["sim"] }`
+//! among the `dev-dependencies`, and `Worker` would name its node `Node` and be generic, or have the alias
+//! below under `cfg(test)`.
 //!
 //! `cargo run -p brickwork-core --example own_embedding -- 7` runs one seed.
 

@@ -136,8 +136,8 @@ impl<'p> Run<'p> {
         if self.agrees() { Ok(()) } else { self.judge.why_apart(&self.sim) }
     }
 
-    /// One node stands still again and again, its clock too or not. The others must agree among themselves, about what is
-    /// written now too.
+    /// One node stands still again and again, its clock too or not. The others must agree among themselves,
+    /// about what is written now too.
     fn bear_a_sick_node(&mut self) -> Verdict {
         let sick = (self.plan.seed / SICK_ONE_IN) as usize % self.plan.nodes;
         let well: Vec<usize> = self.sim.up().filter(|&place| place != sick).collect();
