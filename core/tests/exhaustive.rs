@@ -301,7 +301,8 @@ impl Explorer {
     }
 }
 
-/// I1, I2 and I3 of the proof, for one key of one replica, and the value that is read.
+/// I1 and I2 of the proof, for one key of one replica, and the value that is read. What is reflected is the
+/// union of what the operations taken in gave, so it is closed (I3) because each of them is.
 fn check_key(history: &History, map: &Map, key: &[u8], reflected: &Events) {
     let value = history.value(reflected);
     let shown: Events = map.siblings(key).map(|sibling| sibling.dot).collect();
@@ -317,7 +318,6 @@ fn check_key(history: &History, map: &Map, key: &[u8], reflected: &Events) {
         history.add_closed(&mut claimed, dot);
     }
     assert_eq!(&claimed, reflected, "everything reflected follows from what is claimed");
-    assert!(history.is_closed(reflected), "I3: {reflected:?} is not closed");
 }
 
 fn id(place: usize) -> u64 {

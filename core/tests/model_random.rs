@@ -4,10 +4,15 @@
 //! `BRICKWORK_MAP_SEEDS` and `BRICKWORK_MAP_FROM` choose how many seeds are run, and from which on.
 //! A failing seed is shrunk and printed with the command that runs it again.
 //!
-//! Of the invariants of the proof, I1 (siblings = value(R)), I2, I3, I8 and I9 are asserted on the way,
-//! I6 in the calm at the end. R is what a replica claims through `Map::reflects`, closed under what
-//! the writers had seen: a claim without its effect breaks I1. I4, I5 and I7 speak of logs that are
-//! cut and of metadata that is dropped; they wait for garbage collection.
+//! R, what a replica reflects of a key, is *defined* here as what it claims through `Map::reflects`, closed
+//! under what the writers had seen. So I2 of the proof (what is claimed is reflected) and I3 (R is closed)
+//! hold by definition, and are asked of an R that is built from what was delivered in `exhaustive.rs`.
+//!
+//! *Asserted* on the way are I1 (siblings = value(R)), which a claim without its effect breaks; that R grows
+//! by nothing but writes of one's own and what the sender of a datagram reflected when it sent it; that what
+//! is claimed stays claimed; and I9. From the first and the third follows I8, that nothing superseded comes
+//! back. I6 is asserted in the calm at the end. I4, I5 and I7 speak of logs that are cut and of metadata
+//! that is dropped; they wait for garbage collection.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 

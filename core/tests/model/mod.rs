@@ -9,7 +9,7 @@
 //! | `seen(e)`            | [`Event::seen`]: all events of the key that the writer of e reflected  |
 //! | `over(e) ⊆ seen(e)`  | [`Event::over`]: what e supersedes                                     |
 //! | `value(R)`           | [`History::value`]: puts in R that no event in R supersedes            |
-//! | R is closed          | [`History::is_closed`]: e in R implies seen(e) ⊆ R                     |
+//! | R is closed          | [`History::add_closed`]: with e comes seen(e)                          |
 //! | A ∪ B                | the union of the sets: a merge of replicas is nothing more             |
 //!
 //! That unions suffice is what the proof shows, for closed sets; that real replicas behave like such
@@ -79,11 +79,6 @@ impl History {
             }
         }
         value
-    }
-
-    /// Whether each event comes with all that its writer had seen.
-    pub fn is_closed(&self, reflected: &Events) -> bool {
-        reflected.iter().all(|dot| self[*dot].seen.is_subset(reflected))
     }
 
     /// Adds an event with all that its writer had seen.

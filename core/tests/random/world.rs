@@ -1,6 +1,7 @@
 //! Real replicas beside the model, and the comparison after every step.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use brickwork_core::map::{Config, Context, Dot, InsertError, Map, ReplicaId};
@@ -31,12 +32,17 @@ macro_rules! ensure {
     };
 }
 
+/// What is reflected of each key.
+type Reflected = Vec<Rc<Events>>;
+
 #[derive(Clone)]
 struct Flight {
     from: usize,
     to: usize,
     /// The lives of both when it was sent.
     lives: (u64, u64),
+    /// What the sender reflected then: no datagram can bring more.
+    knew: Reflected,
     bytes: Vec<u8>,
 }
 
@@ -44,10 +50,10 @@ struct Flight {
 struct Replica {
     map: Map,
     claims: Vec<Events>,
-    reflects: Vec<Events>,
+    reflects: Reflected,
     value: Vec<Events>,
-    /// Dots that were superseded here.
-    gone: Vec<Events>,
+    /// What the sender knew of what was taken since the last look.
+    told: Option<Reflected>,
 }
 
 struct Reading {
@@ -124,8 +130,8 @@ impl<'p> World<'p> {
         let map =
             Map::new(self.now, life, "test", config, self.plan.max_datagram, entropy).unwrap();
         let none = vec![Events::new(); self.keys.len()];
-        let (claims, reflects, value, gone) = (none.clone(), none.clone(), none.clone(), none);
-        Replica { map, claims, reflects, value, gone }
+        let reflects = vec![Rc::default(); self.keys.len()];
+        Replica { map, claims: none.clone(), reflects, value: none, told: None }
     }
 
     /// Nodes that are gone wrote one key each, and told the first replica.
@@ -146,6 +152,8 @@ impl<'p> World<'p> {
             }
             map.peer_down(NodeId(id));
         }
+        let past = self.keys.iter().map(|key| self.history.of_key(key).iter().copied().collect());
+        self.replicas[0].told = Some(past.map(Rc::new).collect());
         self.check(0)
     }
 
@@ -315,6 +323,7 @@ impl<'p> World<'p> {
         let stale = chunk && flight.lives.1 != current.1;
         ensure!(skipped || !stale, "a chunk for an older life of {} is taken", flight.to);
         if !skipped {
+            self.replicas[flight.to].told = Some(flight.knew.clone());
             self.taken.push(flight);
         }
         Ok(())
@@ -382,7 +391,14 @@ impl<'p> World<'p> {
             sent.push((to, datagram.payload.to_vec()));
         }
         let living = sent.into_iter().filter(|(to, _)| *to < self.replicas.len());
-        let flight = |(to, bytes)| Flight { from: at, to, lives: self.lives(at, to), bytes };
+        let knew = &self.replicas[at].reflects;
+        let flight = |(to, bytes)| Flight {
+            from: at,
+            to,
+            lives: self.lives(at, to),
+            knew: knew.clone(),
+            bytes,
+        };
         living.map(flight).collect()
     }
 
@@ -391,6 +407,7 @@ impl<'p> World<'p> {
         for key in 0..self.keys.len() {
             self.check_key(at, key)?;
         }
+        self.replicas[at].told = None;
         let map = &mut self.replicas[at].map;
         while let Some(event) = map.poll_event() {
             ensure!(matches!(event, Event::Changed { .. }), "{event:?}");
@@ -409,11 +426,10 @@ impl<'p> World<'p> {
         let arrived = self.arrivals(at, key)?;
         let (name, replica) = (&self.keys[key], &self.replicas[at]);
         let map = &replica.map;
-        let (value, gone) = (&replica.value[key], &replica.gone[key]);
+        let value = &replica.value[key];
         let mut shown = Events::new();
         for sibling in map.siblings(name) {
             let dot = sibling.dot;
-            ensure!(!gone.contains(&dot), "I8: {dot:?} of key {key} is back at {at}");
             ensure!(value.contains(&dot), "I1: {dot:?} of key {key} is shown at {at}");
             let right = self.history[dot].value.as_deref() == Some(sibling.value);
             ensure!(right, "{dot:?} has another value");
@@ -433,10 +449,10 @@ impl<'p> World<'p> {
     /// Takes into the model what the replica newly claims of a key. Returns whether there is anything.
     fn arrivals(&mut self, at: usize, key: usize) -> Outcome<bool> {
         let replica = &mut self.replicas[at];
-        let (map, claims, reflected) =
-            (&replica.map, &mut replica.claims[key], &mut replica.reflects[key]);
+        let (map, claims) = (&replica.map, &mut replica.claims[key]);
+        let (before, reflected) = (replica.reflects[key].clone(), &mut replica.reflects[key]);
         let (mut removal, mut put_late, mut foreign) = (false, false, false);
-        let before = (claims.len(), reflected.len());
+        let claims_before = claims.len();
         for &dot in self.history.of_key(&self.keys[key]) {
             let claimed = map.reflects(dot);
             if claimed && claims.insert(dot) {
@@ -444,17 +460,21 @@ impl<'p> World<'p> {
                 put_late |= put && reflected.contains(&dot);
                 removal |= !put;
                 foreign |= dot.replica != map.replica();
-                self.history.add_closed(reflected, dot);
+                self.history.add_closed(Rc::make_mut(reflected), dot);
             }
             ensure!(claimed || !claims.contains(&dot), "OC5: {dot:?} is no longer claimed at {at}");
         }
-        let arrived = claims.len() > before.0;
+        let arrived = claims.len() > claims_before;
         let mut superseded = false;
-        if reflected.len() > before.1 {
+        if reflected.len() > before.len() {
+            let told = replica.told.as_ref().map(|told| &told[key]);
+            for dot in reflected.difference(&before) {
+                let own = dot.replica == map.replica();
+                let heard = told.is_some_and(|told| told.contains(dot));
+                ensure!(own || heard, "{dot:?} of key {key} is reflected at {at}, by whose word?");
+            }
             let value = self.history.value(reflected);
             superseded = !replica.value[key].is_subset(&value);
-            let over = reflected.iter().flat_map(|dot| &self.history[*dot].over);
-            replica.gone[key].extend(over);
             replica.value[key] = value;
         }
         let survivor = removal && !replica.value[key].is_empty();
@@ -476,7 +496,6 @@ impl<'p> World<'p> {
             for key in 0..self.keys.len() {
                 let (a, b) = (&self.replicas[0], &self.replicas[at]);
                 ensure!(a.value[key] == b.value[key], "I6: 0 and {at} differ in key {key}");
-                ensure!(self.history.is_closed(&b.reflects[key]), "I3: key {key} at {at}");
                 // A superseded write may have died with its writer: nobody is left who could name it.
                 let lives = self.replicas.iter().map(|replica| replica.map.replica());
                 let named = |dot: &&Dot| lives.clone().any(|life| life == dot.replica);
