@@ -99,12 +99,11 @@ impl Network {
 
     /// Whether there is a node, or a link between two, that the fault is about.
     fn hits(&self, fault: &Fault) -> bool {
-        let places = 0..self.spots.len();
+        let places = || 0..self.spots.len();
+        let joins = |links: &Links, from| places().any(|to| from != to && links.has(from, to));
         match fault {
-            Fault::Node(nodes, _) => places.clone().any(|place| nodes.has(place)),
-            Fault::Link(links, _) => places
-                .clone()
-                .any(|from| places.clone().any(|to| from != to && links.has(from, to))),
+            Fault::Node(nodes, _) => places().any(|place| nodes.has(place)),
+            Fault::Link(links, _) => places().any(|from| joins(links, from)),
         }
     }
 
