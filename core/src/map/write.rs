@@ -1,0 +1,127 @@
+//! Writes of this replica's own: each is checked against all limits, and then cannot fail.
+
+use super::dot::{Dot, MAX_COUNTER, Packed};
+use super::error::InsertError;
+use super::{Context, Map, chunk};
+use crate::reached::reached;
+use crate::sabotage::sabotaged;
+use crate::time::Instant;
+
+/// Writes.
+impl Map {
+    /// Writes `value` under `key`; it supersedes every value of the key that this replica has seen.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`] names the limit that the write would break.
+    pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
+        self.check_write(key, Some(value), |_| true)?;
+        let slot = self.store.slot_or_insert(key);
+        Ok(self.write(now, slot, Some(value), |_| true))
+    }
+
+    /// Removes what this replica has seen of `key`; a concurrent write elsewhere survives. Returns
+    /// whether there was a value.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`]: a removal is a write, and needs room for its mark.
+    pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
+        let slot = self.store.slot(key);
+        let Some(slot) = slot.filter(|&slot| !self.store.entry(slot).siblings.is_empty()) else {
+            return Ok(false);
+        };
+        self.check_write(key, None, |_| true)?;
+        self.write(now, slot, None, |_| true);
+        Ok(true)
+    }
+
+    /// Writes `value`, or removes for `None`, superseding exactly the siblings in `context`: those
+    /// that came since it was read survive. This is how an application merges siblings (DeCandia et
+    /// al. 2007, section 4.4). Returns `None` if there was nothing to remove.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`] names the limit that the write would break.
+    pub fn resolve(
+        &mut self,
+        now: Instant,
+        key: &[u8],
+        context: &Context,
+        value: Option<&[u8]>,
+    ) -> Result<Option<Dot>, InsertError> {
+        self.check_write(key, value, |dot| context.0.contains(&dot))?;
+        let slot = match (self.store.slot(key), value) {
+            (Some(slot), _) => slot,
+            (None, Some(_)) => self.store.slot_or_insert(key),
+            (None, None) => return Ok(None),
+        };
+        if value.is_none() && self.store.entry(slot).siblings.is_empty() {
+            reached!("map: removal of nothing");
+            return Ok(None);
+        }
+        Ok(Some(self.write(now, slot, value, |dot| context.0.contains(&dot))))
+    }
+
+    /// Checks all limits for a write that supersedes the siblings that `reads` accepts.
+    fn check_write(
+        &self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        reads: impl Fn(Packed) -> bool,
+    ) -> Result<(), InsertError> {
+        let config = &self.config;
+        if key.len() > config.max_key {
+            return Err(InsertError::KeyTooLong { len: key.len(), max: config.max_key });
+        }
+        if self.replicas.base(0) >= MAX_COUNTER {
+            return Err(InsertError::Exhausted);
+        }
+        let known = self.store.slot(key).map(|slot| self.store.entry(slot));
+        if let Some(entry) = known {
+            let len = chunk::encoded_len(entry, value, &reads);
+            if len > self.max_datagram {
+                return Err(InsertError::EntryTooLarge { len, max: self.max_datagram });
+            }
+        }
+        let Some(value) = value else { return Ok(()) };
+        if value.len() > config.max_value {
+            return Err(InsertError::ValueTooLong { len: value.len(), max: config.max_value });
+        }
+        if known.is_none() && self.store.entries().len() >= config.max_keys {
+            return Err(InsertError::TooManyKeys { max: config.max_keys });
+        }
+        let replaced = known.map_or(0, |entry| {
+            let read = entry.siblings.iter().filter(|sibling| reads(sibling.dot));
+            read.map(|sibling| sibling.value.len()).sum()
+        });
+        let key_bytes = if known.is_none() { key.len() } else { 0 };
+        let bytes = self.store.bytes() + key_bytes + value.len();
+        if bytes.saturating_sub(replaced) > config.max_bytes {
+            return Err(InsertError::TooManyBytes { max: config.max_bytes });
+        }
+        Ok(())
+    }
+
+    /// Writes after all checks: the next own dot supersedes the siblings that `reads` accepts.
+    fn write(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        value: Option<&[u8]>,
+        reads: impl Fn(Packed) -> bool,
+    ) -> Dot {
+        let before = self.winner_dot(slot);
+        let last = self.replicas.base(0);
+        let again = last > 0 && value.is_none() && sabotaged!("dot-named-twice");
+        let dot = Packed::new(0, if again { last } else { last + 1 });
+        let several = self.store.entry(slot).siblings.len() > 1;
+        let value = value.filter(|_| !several || !sabotaged!("merge-loses-value"));
+        self.store.write(&self.replicas, slot, dot, value, reads);
+        self.replicas.claim(dot, slot);
+        self.stats.writes += 1;
+        self.note_change(slot, before);
+        self.schedule_push(now);
+        self.replicas.dot(dot)
+    }
+}
