@@ -314,3 +314,25 @@ impl Introduced {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that goes, or asks again, while it is answered gives the place of the answer up.
+    #[test]
+    fn answers_that_are_broken_off_leave_nothing_behind() {
+        let mut peers = Peers::new(Secret::new(&mut Rng::fork(&[7; 32], 1)));
+        let answer =
+            |nonce| Serve { nonce, number: 0, cursor: Cursor::over(None, None), budget: 1 };
+        for boot in 0..10 {
+            let slot = peers.insert(NodeId(1), boot, ([10, 0, 0, 1], 1).into(), 0);
+            peers.serve(slot, answer(1));
+            peers.serve(slot, answer(2));
+            assert_eq!(peers.ready.len(), 1);
+        }
+        peers.remove(NodeId(1));
+        assert_eq!(peers.serves.insert(answer(3)), 0, "the first place is free, and the only one");
+        assert_eq!(peers.serves.insert(answer(4)), 1);
+    }
+}
