@@ -228,6 +228,25 @@ fn a_push_reaches_a_peer_that_never_spoke() {
     assert_eq!(b.get(b"k"), Some(&b"v"[..]));
 }
 
+/// A push asks for nothing unless it shows that one before it is missing.
+#[test]
+fn a_push_after_a_lost_one_is_followed_by_a_pull() {
+    let mut a = replica(1, &[2]);
+    let mut b = replica(2, &[1]);
+    drain(&mut a);
+    drain(&mut b);
+    let (mut now, mut pushes) = (NOW, Vec::new());
+    for key in [b"j", b"k", b"l"] {
+        a.insert(now, key, b"v").unwrap();
+        pushes.push(drain(&mut a).remove(0).1);
+        now += config().push_interval;
+    }
+    deliver(&mut b, now, 1, &pushes[0]);
+    assert_eq!(b.stats().pulls_sent, 0);
+    deliver(&mut b, now, 1, &pushes[2]);
+    assert_eq!(b.stats().pulls_sent, 1);
+}
+
 #[test]
 fn changes_are_told_once_each() {
     let mut maps = vec![replica(1, &[2]), replica(2, &[1])];
@@ -250,6 +269,7 @@ fn changes_are_told_once_each() {
 /// Every life of a node that writes a key leaves a mark on it. Without room for one more the write is
 /// an error; it must not succeed here and reach nobody.
 #[test]
+#[cfg_attr(miri, ignore = "forty lives of a node take an interpreter minutes")]
 fn an_entry_that_would_fit_no_datagram_is_refused_at_the_writer() {
     let mut refused = None;
     let mut maps = vec![replica(1, &[])];

@@ -6,6 +6,7 @@ mod common;
 
 use std::time::Duration;
 
+use brickwork_core::swim::Member;
 use brickwork_core::{Config, Event, Instant, NodeId};
 use common::{Net, addr, name};
 
@@ -312,6 +313,8 @@ fn the_tombstone_of_a_second_death_has_its_own_end() {
         for place in 0..3 {
             let member = net.node(place).member(victim).expect("it is remembered");
             assert_eq!(member.state(), brickwork_core::swim::State::Dead, "{how:?}, at {place}");
+            let former: Vec<_> = net.node(place).former_members().map(Member::id).collect();
+            assert_eq!(former, [victim]);
         }
         net.run(second_end - net.now);
         for place in 0..3 {
