@@ -51,6 +51,19 @@ fn a_conflict_told_to_an_earlier_boot_is_void() {
     assert_eq!(net.node(0).member(net.node(3).id()).unwrap().addr(), addr(3));
 }
 
+/// Goal: a node that is told of another cluster while it has members of its own asks there at once, and does not
+/// ask those whom it has. Method: what it sends in the moment that it is told.
+#[test]
+fn a_node_with_members_asks_new_seeds_at_once() {
+    let mut net = Net::cluster(8, Config::local(), 3);
+    net.tap = Some(Vec::new());
+    net.with(0, |node, now| node.join(now, &[addr(0), addr(1), addr(7)])).unwrap();
+    let sent = net.tap.take().unwrap();
+    let asked =
+        |place| sent.iter().filter(|(from, to, _)| *from == 0 && *to == addr(place)).count();
+    assert_eq!((asked(0), asked(7)), (0, 1), "{sent:?}");
+}
+
 /// Goal: a BOOT_TOO_OLD that was meant for an earlier boot does not give the next one that boot's epoch.
 /// Method: two starts with the clock set back; the second hears the answer to the first.
 #[test]

@@ -268,6 +268,30 @@ fn changes_are_told_once_each() {
 
 /// Every life of a node that writes a key leaves a mark on it. Without room for one more the write is
 /// an error; it must not succeed here and reach nobody.
+/// Goal: no write is refused for its entry's size that a datagram had room for. Method: the longest value that
+/// is accepted beside two others.
+#[test]
+fn an_entry_that_is_as_long_as_may_be_nearly_fills_a_datagram() {
+    let mut maps = vec![replica(1, &[]), replica(2, &[])];
+    for map in &mut maps {
+        map.insert(NOW, b"k", &[7; 400]).unwrap();
+        drain(map);
+    }
+    maps[0].peer_up(NOW, NodeId(2), 1, addr(2));
+    maps[1].peer_up(NOW, NodeId(1), 1, addr(1));
+    let now = settle(&mut maps, NOW);
+    let nothing = Map::context(&maps[0], b"another");
+    let longest = (0..=config().max_value).rev().find(|&len| {
+        let value = vec![7; len];
+        maps[0].resolve(now, b"k", &nothing, Some(&value)).is_ok()
+    });
+    assert!(longest.is_some_and(|len| len < config().max_value), "{longest:?}");
+    let sent = drain(&mut maps[0]);
+    let chunk = sent.iter().map(|(_, bytes)| bytes).find(|bytes| frame_of(bytes, 0xa3).is_some());
+    let chunk = chunk.expect("it is pushed");
+    assert!((1_240..=1_400).contains(&chunk.len()), "{}", chunk.len());
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "forty lives of a node take an interpreter minutes")]
 fn an_entry_that_would_fit_no_datagram_is_refused_at_the_writer() {
