@@ -57,11 +57,12 @@ fn a_conflict_told_to_an_earlier_boot_is_void() {
 fn a_node_with_members_asks_new_seeds_at_once() {
     let mut net = Net::cluster(8, Config::local(), 3);
     net.tap = Some(Vec::new());
-    net.with(0, |node, now| node.join(now, &[addr(0), addr(1), addr(7)])).unwrap();
+    let seeds = [0, 1, 7, 8, 9].map(addr);
+    net.with(0, |node, now| node.join(now, &seeds)).unwrap();
     let sent = net.tap.take().unwrap();
     let asked =
         |place| sent.iter().filter(|(from, to, _)| *from == 0 && *to == addr(place)).count();
-    assert_eq!((asked(0), asked(7)), (0, 1), "{sent:?}");
+    assert_eq!([0, 7, 8, 9].map(asked), [0, 1, 1, 1], "{sent:?}");
 }
 
 /// Goal: a BOOT_TOO_OLD that was meant for an earlier boot does not give the next one that boot's epoch.

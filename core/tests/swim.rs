@@ -4,11 +4,12 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use brickwork_core::swim::Member;
 use brickwork_core::{Config, Event, Instant, NodeId};
-use common::{Net, addr, name};
+use common::{Net, addr, frame_of, name};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -221,6 +222,26 @@ fn a_node_that_restarts_without_seeds_is_found_again() {
         let agreed = net.run_until(3 * SECOND, |net| net.differences(&[]).is_empty());
         assert!(agreed, "after a pause of {pause:?}: {:?}", net.differences(&[]));
     }
+}
+
+/// Goal: who is asked to look at a member does so next, not when its turn comes. Method: all of eight are asked, on
+/// links so slow that some are in the middle of another probe.
+#[test]
+fn who_is_asked_to_verify_a_member_probes_it_next() {
+    const PING: u8 = 0x01;
+    let mut net = Net::cluster(17, Config::lan(), 8);
+    net.weather.delay = Duration::from_millis(400);
+    net.run(10 * SECOND);
+    let mut verify = vec![0x06, 8];
+    verify.extend(net.node(2).id().0.to_le_bytes());
+    net.tap = Some(Vec::new());
+    spread(&mut net, 1, &verify);
+    net.run(Config::lan().swim.probe_interval);
+    let sent = net.tap.take().unwrap();
+    let pings =
+        sent.iter().filter(|(_, to, bytes)| *to == addr(2) && frame_of(bytes, PING).is_some());
+    let askers: BTreeSet<_> = pings.map(|(from, ..)| *from).filter(|from| *from != 1).collect();
+    assert_eq!(askers, BTreeSet::from([0, 3, 4, 5, 6, 7]));
 }
 
 /// A probe for somebody else must end with the tombstone that it is for.

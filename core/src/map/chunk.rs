@@ -575,3 +575,29 @@ impl Map {
         self.events.push(Event::Changed { key, writer });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeId;
+    use crate::hash::Secret;
+    use crate::map::ReplicaId;
+    use crate::rng::Rng;
+
+    /// 87 bytes for what every datagram of the map has, 26 for each dot, 12 for the lengths of a written value and
+    /// its counter, 3 for the length of a value that is kept.
+    #[test]
+    fn the_room_of_an_entry_is_the_sum_of_its_parts() {
+        let replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 10);
+        let mut store = Store::new(Secret::new(&mut Rng::fork(&[7; 32], 1)));
+        let slot = store.slot_or_insert(b"key-1");
+        let len = |store: &Store, keeps: bool| {
+            encoded_len(store.entry(slot), Some(&[7; 100]), |_| !keeps)
+        };
+        assert_eq!(len(&store, true), 87 + 5 + 112 + 26);
+        store.write(&replicas, slot, Packed::new(0, 1), Some(&[7; 30]), |_| true);
+        assert_eq!(len(&store, false), 87 + 5 + 112 + 2 * 26);
+        assert_eq!(len(&store, true), 87 + 5 + 112 + 2 * 26 + (26 + 3 + 30));
+        assert_eq!(encoded_len(store.entry(slot), None, |_| true), 87 + 5 + 2 * 26);
+    }
+}

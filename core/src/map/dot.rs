@@ -161,6 +161,8 @@ mod tests {
                 }
                 let gaps: Vec<_> = runs.runs.windows(2).map(|w| w[1].0 > w[0].1 + 1).collect();
                 prop_assert!(gaps.iter().all(|gap| *gap), "runs stay apart: {:?}", runs);
+                let first = runs.runs.first();
+                prop_assert!(first.is_none_or(|run| run.0 > runs.base + 1), "the base is the greatest: {:?}", runs);
             }
         }
     }
