@@ -482,7 +482,7 @@ impl Node {
                     if !sabotaged!("view-keeps-the-failed") {
                         self.view.remove(*id);
                     }
-                    self.map.peer_down(*id);
+                    self.map.peer_down(now, *id);
                 }
                 Event::Missed { .. } => self.rebuild(now),
                 Event::Suspected { .. }
@@ -506,7 +506,7 @@ impl Node {
         for id in before {
             let live = self.swim.member(id).is_some_and(Member::is_live);
             if !live {
-                self.map.peer_down(id);
+                self.map.peer_down(now, id);
             }
         }
         for member in self.swim.members().filter(|member| member.id() != me) {

@@ -149,7 +149,7 @@ fn a_peer_whose_chunk_was_lost_is_asked_again() {
     c.insert(NOW, b"c", &[7; 512]).unwrap();
     let pushed = drain(&mut c);
     to(1, pushed.clone()).iter().for_each(|bytes| deliver(&mut a, NOW, 3, bytes));
-    a.peer_down(NodeId(3));
+    a.peer_down(NOW, NodeId(3));
     drain(&mut a);
 
     a.peer_up(NOW, NodeId(2), 1, addr(2));
@@ -159,7 +159,7 @@ fn a_peer_whose_chunk_was_lost_is_asked_again() {
         to(2, drain(&mut a)).into_iter().filter(|bytes| frame_of(bytes, CHUNK).is_some()).collect();
     assert_eq!(answer.len(), 2, "a's own entries, and c's");
     to(2, pushed).iter().for_each(|bytes| deliver(&mut b, NOW, 3, bytes));
-    b.peer_down(NodeId(3));
+    b.peer_down(NOW, NodeId(3));
     deliver(&mut b, NOW, 1, &answer[1]);
     assert_eq!(
         (b.len(), b.stats().pulls_timed_out),
@@ -226,6 +226,28 @@ fn a_push_reaches_a_peer_that_never_spoke() {
         deliver(&mut b, NOW, 1, &bytes);
     }
     assert_eq!(b.get(b"k"), Some(&b"v"[..]));
+}
+
+/// Any number of lives may write a key, if all that know it are heard to have their writes.
+#[test]
+#[cfg_attr(miri, ignore = "a hundred lives of a node take an interpreter minutes")]
+fn a_key_that_many_lives_write_keeps_no_mark_of_them() {
+    let mut maps = vec![replica(1, &[2]), replica(2, &[1])];
+    let mut now = settle(&mut maps, NOW);
+    for life in 2..100 {
+        maps[1].insert(now, b"k", &[7; 100]).unwrap();
+        now = settle(&mut maps, now);
+        maps[1] = Map::new(now, ReplicaId::new(NodeId(2), life), "test", config(), 1400, [7; 32])
+            .unwrap();
+        maps[1].peer_up(now, NodeId(1), 1, addr(1));
+        maps[0].peer_up(now, NodeId(2), life, addr(2));
+        now = settle(&mut maps, now);
+        assert_eq!(maps[0].digest(), maps[1].digest(), "life {life}");
+    }
+    now = settle(&mut maps, now + config().keep_for);
+    settle(&mut maps, now);
+    assert_eq!((maps[0].metadata(), maps[1].metadata()), ((0, 0), (0, 0)));
+    assert_eq!(maps[1].get(b"k"), Some(&[7; 100][..]));
 }
 
 /// A push asks for nothing unless it shows that one before it is missing.
@@ -297,10 +319,14 @@ fn an_entry_that_is_as_long_as_may_be_nearly_fills_a_datagram() {
 fn an_entry_that_would_fit_no_datagram_is_refused_at_the_writer() {
     let mut refused = None;
     let mut maps = vec![replica(1, &[])];
+    // One peer is never heard, so that nothing is collected.
+    const SILENT: u64 = 1_000;
+    maps[0].peer_up(NOW, NodeId(SILENT), 1, addr(SILENT));
     for life in 2..100 {
         let mut next = replica(life, &[1]);
         maps[0].peer_up(NOW, NodeId(life), 1, addr(life));
         std::mem::swap(&mut maps[0], &mut next);
+        maps[0].peer_up(NOW, NodeId(SILENT), 1, addr(SILENT));
         maps[0].peer_up(NOW, NodeId(life - 1), 1, addr(life - 1));
         next.peer_up(NOW, NodeId(life), 1, addr(life));
         maps.insert(1, next);

@@ -9,6 +9,11 @@
 #![cfg(sabotage)]
 #![allow(clippy::unwrap_used)]
 
+mod amid;
+mod common;
+mod model;
+mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic;
 use std::path::Path;
@@ -31,18 +36,22 @@ enum Search {
     Plans,
     /// In random plans that are run twice.
     Twice,
+    /// In random histories of bare maps, beside the reference model.
+    Histories,
+    /// In full syncs between bare maps, while what is synced changes.
+    Syncs,
     /// In clusters with small tables and one member that makes others up.
     Phantoms,
 }
 
-use Search::{Phantoms, Plans, Twice};
+use Search::{Histories, Phantoms, Plans, Syncs, Twice};
 
 /// The oracles that must each be the first to catch a bug: those of the simulator's judge, but OX10, which
 /// speaks where none of the others can say what is wrong.
 const ORACLES: &[&str] = &[
     "OM1", "OM2", "OM3", "OM4", "OM5", "OM6", "OM7", "OM8", "OM9", "OM10", "OM11", "OM12", "OM13",
-    "OR1", "OR2", "OR4", "OR5", "OR6", "OC2", "OC3", "OC4", "OC5", "OC6", "OC7", "OC9", "OC10",
-    "OC11", "OX1", "OX2", "OX3", "OX4", "OX6", "OX7", "OX8", "OX9",
+    "OR1", "OR2", "OR4", "OR5", "OR6", "OC2", "OC3", "OC4", "OC5", "OC6", "OC7", "OC8", "OC9",
+    "OC10", "OC11", "OX1", "OX2", "OX3", "OX4", "OX6", "OX7", "OX8", "OX9",
 ];
 
 /// A planted bug: its name, where it is looked for, and the oracles one of which must be the first to catch
@@ -52,7 +61,9 @@ type Bug = (&'static str, Search, &'static [&'static str]);
 
 /// All of them.
 const BUGS: &[Bug] = &[
+    ("absence-ignored", Histories, &["OC9"]),
     ("accuser-raises-incarnation", Plans, &["OM4"]),
+    ("adopts-while-serving", Syncs, &["OC9"]),
     ("ahead-forgotten", Plans, &["OC4", "OC5", "OC10"]),
     ("all-must-answer", Plans, &["OX2"]),
     ("checksum-ignored", Plans, &["OM4"]),
@@ -64,8 +75,10 @@ const BUGS: &[Bug] = &[
     ("digests-for-strangers", Plans, &["OX9"]),
     ("dot-named-twice", Plans, &["OC6"]),
     ("failure-told-twice", Plans, &["OM10"]),
+    ("floor-unconfirmed", Histories, &["OC9"]),
     ("gap-claimed", Plans, &["OC5", "OC10"]),
     ("gaps-unheard", Plans, &["OC10", "OC11"]),
+    ("garbage-kept", Histories, &["OC8"]),
     ("gossip-for-ever", Plans, &["OM8"]),
     ("hasty-verdict", Plans, &["OM7"]),
     ("health-sticks", Plans, &["OX4"]),
@@ -79,22 +92,30 @@ const BUGS: &[Bug] = &[
     ("length-unchecked", Plans, &["OX8"]),
     ("life-reused", Plans, &["OC6", "OC10"]),
     ("luck-from-outside", Twice, &["OX7"]),
+    ("mark-ignored", Histories, &["OC9"]),
+    ("marks-dropped-one-by-one", Histories, &["OC9"]),
     ("marks-kept", Plans, &["OX8"]),
+    ("marks-not-compared", Histories, &["OC9"]),
     ("members-uncapped", Phantoms, &["OM13"]),
     ("merge-loses-value", Plans, &["OC3"]),
     ("nack-is-ack", Plans, &["OM1"]),
+    ("object-omitted", Histories, &["OC9", "OC10"]),
     ("older-boot-believed", Plans, &["OM3"]),
     ("own-death-believed", Plans, &["OM7"]),
     ("owner-by-own-scores", Plans, &["OR5"]),
     ("owner-lowest", Plans, &["OR1"]),
     ("owner-modulo", Plans, &["OR1", "OR2"]),
     ("page-never-turns", Plans, &["OC11"]),
+    ("pin-ignored", Syncs, &["OC9"]),
     ("probe-anyone", Plans, &["OM9"]),
+    ("pushed-below-the-floor", Histories, &["OC9"]),
     ("push-counts-as-heard", Plans, &["OC10"]),
     ("refutation-ignored", Plans, &["OM2"]),
     ("refutes-too-low", Plans, &["OM6"]),
     ("removal-unmarked", Plans, &["OC4"]),
+    ("removed-key-dropped-early", Histories, &["OC9", "OC10"]),
     ("restart-ignored", Plans, &["OX1"]),
+    ("served-below-the-floor", Histories, &["OC9", "OC10"]),
     ("stale-alive", Plans, &["OM5"]),
     ("stall-blames-others", Plans, &["OM12"]),
     ("suspicion-for-ever", Plans, &["OM1"]),
@@ -105,6 +126,7 @@ const BUGS: &[Bug] = &[
     ("value-torn", Plans, &["OC3"]),
     ("verdict-timer-early", Plans, &["OM11"]),
     ("view-keeps-the-failed", Plans, &["OR6"]),
+    ("winner-kept-alone", Histories, &["OC9"]),
 ];
 
 /// Bugs that a few runs each are enough for, one of every search and of every kind of oracle.
@@ -127,6 +149,8 @@ fn look(search: Search, seed: u64) -> Option<Violation> {
         Plans => Plan::swarm(seed).run().err(),
         Twice => twice(&Plan::swarm(seed)),
         Phantoms => phantoms(seed),
+        Histories => told(|| random::world::run(&random::Plan::new(seed)).err()),
+        Syncs => told(|| amid::removals(seed).and_then(|()| amid::another_full_sync(seed)).err()),
     }
 }
 
@@ -156,6 +180,22 @@ fn healthy(search: Search, seed: u64) -> Option<Violation> {
 fn twice(plan: &Plan) -> Option<Violation> {
     let (first, second) = (plan.run().ok()?.trace, plan.run().ok()?.trace);
     (first != second).then(|| Violation::new("OX7", "the same plan ended in another way"))
+}
+
+/// What a run of bare maps shows; invariants by the names of the oracles that they are.
+fn told(run: impl FnOnce() -> Option<String> + panic::UnwindSafe) -> Option<Violation> {
+    let said = panic::catch_unwind(run).unwrap_or_else(|_| Some("OX8".into()))?;
+    let names = [
+        ("I7", "OC8"),
+        ("I6", "OC10"),
+        ("I1:", "OC9"),
+        ("OC2", "OC2"),
+        ("OC5", "OC5"),
+        ("OX8", "OX8"),
+    ];
+    let oracle =
+        names.iter().find(|(part, _)| said.contains(part)).map_or("OC3", |(_, name)| *name);
+    Some(Violation::new(oracle, &said))
 }
 
 fn phantoms(seed: u64) -> Option<Violation> {

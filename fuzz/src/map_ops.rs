@@ -86,7 +86,7 @@ impl World {
             11 => self.repeat(usize::from(choice)),
             12 => self.restart(at),
             13 => self.introduce(at, usize::from(choice >> 2) % REPLICAS),
-            14 => self.maps[at].peer_down(id(usize::from(choice >> 2) % REPLICAS)),
+            14 => self.maps[at].peer_down(self.now, id(usize::from(choice >> 2) % REPLICAS)),
             _ => self.pass(Duration::from_millis(2) * u32::from(choice)),
         }
         self.collect(at);

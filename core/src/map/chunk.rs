@@ -65,7 +65,11 @@ pub(super) fn encoded_len(
     let kept = entry.siblings.iter().filter(|sibling| !reads(sibling.dot));
     let kept: usize = kept.map(|sibling| DOT + 3 + sibling.value.len()).sum();
     let own = value.map_or(0, |value| 9 + 3 + value.len());
-    FIXED + entry.key.len() + kept + own + DOT * (entry.superseded.len() + 1)
+    // Values that have no mark yet get one.
+    let marked = |dot: Packed| entry.superseded.iter().any(|mark| mark.replica() == dot.replica());
+    let unmarked = entry.siblings.iter().filter(|sibling| !marked(sibling.dot)).count();
+    let marks = entry.superseded.len() + unmarked + 1;
+    FIXED + entry.key.len() + kept + own + DOT * marks
 }
 
 /// How a chunk ended.
@@ -182,7 +186,7 @@ impl<'m> ChunkWriter<'m> {
                     Some((of, counter, at, count + 1))
                 }
                 _ => {
-                    self.replica(w, replica)?;
+                    self.introduced.write(w, self.replicas, replica)?;
                     w.varint(counter)?;
                     w.u8(1)?;
                     Some((replica, counter, w.len() - 1, 1))
@@ -201,7 +205,7 @@ impl<'m> ChunkWriter<'m> {
     }
 
     fn body(&mut self, w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {
-        // Every known dot has a slot.
+        // Every dot that is answered from the log has a slot.
         let slot = self.replicas.slot(dot).ok_or(NoRoom)?;
         if let Some(number) = self.marks.get(slot) {
             w.u8(ITEM_REF)?;
@@ -216,8 +220,11 @@ impl<'m> ChunkWriter<'m> {
 
     fn object(&mut self, w: &mut Writer<'_>, dot: Packed, entry: &Entry) -> Result<(), NoRoom> {
         let siblings = entry.siblings.iter().map(|sibling| sibling.dot);
-        let mut dots = siblings.chain(entry.superseded.iter().copied());
-        if dots.all(|dot| self.peer.known.contains(dot)) {
+        let marks = entry.superseded.iter().copied().filter(|_| !sabotaged!("marks-not-compared"));
+        let mut dots = siblings.chain(marks);
+        let dead = entry.siblings.iter().all(|sibling| sibling.dot != dot);
+        let omitted = dead && sabotaged!("object-omitted");
+        if omitted || dots.all(|dot| self.peer.known.contains(dot)) {
             w.u8(ITEM_KEY)?;
             return w.bytes(&entry.key);
         }
@@ -238,28 +245,7 @@ impl<'m> ChunkWriter<'m> {
     fn full(&mut self, w: &mut Writer<'_>, entry: &Entry) -> Result<(), NoRoom> {
         w.u8(ITEM_FULL)?;
         w.bytes(&entry.key)?;
-        w.varint(entry.siblings.len() as u64)?;
-        for sibling in &entry.siblings {
-            self.replica(w, sibling.dot.replica())?;
-            w.varint(sibling.dot.counter())?;
-            w.bytes(&sibling.value)?;
-        }
-        w.varint(entry.superseded.len() as u64)?;
-        for dot in &entry.superseded {
-            self.replica(w, dot.replica())?;
-            w.varint(dot.counter())?;
-        }
-        Ok(())
-    }
-
-    fn replica(&mut self, w: &mut Writer<'_>, replica: u16) -> Result<(), NoRoom> {
-        if let Some(number) = self.introduced.number(replica) {
-            return w.varint(number as u64 + 1);
-        }
-        w.varint(0)?;
-        wire::write_replica(w, self.replicas.id(replica))?;
-        self.introduced.push(replica);
-        Ok(())
+        self.introduced.write_dots(w, self.replicas, entry)
     }
 }
 
@@ -295,9 +281,9 @@ impl Survey {
 
 /// Siblings and superseded dots of one received object, with replicas interned.
 #[derive(Debug, Default)]
-struct Object<'p> {
-    siblings: SmallVec<[(Packed, &'p [u8]); 2]>,
-    superseded: SmallVec<[Packed; 4]>,
+pub(super) struct Object<'p> {
+    pub(super) siblings: SmallVec<[(Packed, &'p [u8]); 2]>,
+    pub(super) superseded: SmallVec<[Packed; 4]>,
 }
 
 /// Interned numbers of the replicas that a chunk introduced, as far as they are known here.
@@ -396,22 +382,22 @@ impl Map {
                 Body::Own { key, value } => {
                     reached!("map: item of a lone value over its own");
                     let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
-                    Some(self.merge(key, told, &mut objects, &mut news))
+                    self.merge(key, told, &mut objects, &mut news)
                 }
                 Body::Bare { key, value } => {
                     let told = Told { siblings: &[(dot, value)], superseded: &[] };
-                    Some(self.merge(key, told, &mut objects, &mut news))
+                    self.merge(key, told, &mut objects, &mut news)
                 }
                 Body::Full { key, entry } => {
                     reached!("map: item of an entry");
                     let object = self.intern(entry, &mut introduced)?;
                     let (siblings, superseded) = (&object.siblings, &object.superseded);
                     let told = Told { siblings, superseded };
-                    Some(self.merge(key, told, &mut objects, &mut news))
+                    self.merge(key, told, &mut objects, &mut news)
                 }
             };
             // A key that the sender only names but that is not here: not claimed, so asked for again.
-            whole &= about.is_some();
+            whole &= about.is_some() || self.replicas.contains(dot);
             if let Some(about) = about {
                 news += u64::from(self.claim(dot, about));
                 if let Some(peer) = self.peers.get_mut(slot) {
@@ -449,7 +435,7 @@ impl Map {
         survey
     }
 
-    fn intern<'p>(
+    pub(super) fn intern<'p>(
         &mut self,
         mut entry: FullEntry<'p>,
         introduced: &mut Introduced,
@@ -466,33 +452,46 @@ impl Map {
         Some(object)
     }
 
-    /// Joins one object and claims every dot that it names.
+    /// Joins one object and claims every dot that it names. Returns its slot, unless it is about a key that
+    /// was removed, and dropped with all that is told of it here.
     fn merge(
         &mut self,
         key: &[u8],
         told: Told<'_>,
         objects: &mut SmallVec<[Option<u32>; 32]>,
         news: &mut u64,
-    ) -> u32 {
-        let slot = self.store.slot_or_insert(key);
+    ) -> Option<u32> {
+        let dots =
+            || told.siblings.iter().map(|(dot, _)| *dot).chain(told.superseded.iter().copied());
+        let known = self.store.slot(key);
+        if known.is_none() && dots().all(|dot| self.replicas.is_settled(dot)) {
+            reached!("map: old news of a dropped key");
+            objects.push(None);
+            return None;
+        }
+        let slot = known.unwrap_or_else(|| self.store.slot_or_insert(key));
         objects.push(Some(slot));
         let before = self.winner_dot(slot);
-        self.store.join(&self.replicas, slot, told);
-        let siblings = told.siblings.iter().map(|(dot, _)| *dot);
-        for dot in siblings.chain(told.superseded.iter().copied()) {
+        self.store.join(&self.replicas, slot, told, |dot| told.reflects(dot));
+        for dot in dots() {
             *news += u64::from(self.claim(dot, slot));
         }
         self.note_change(slot, before);
-        slot
+        self.tidy(slot);
+        Some(slot)
     }
 
     /// Adds a dot to the context if there is room for it; without room it is asked for again later.
-    fn claim(&mut self, dot: Packed, slot: u32) -> bool {
+    pub(super) fn claim(&mut self, dot: Packed, slot: u32) -> bool {
         if !self.replicas.has_room(dot) {
             self.stats.dots_refused += 1;
             return false;
         }
-        self.replicas.claim(dot, slot)
+        let new = self.replicas.claim(dot, slot);
+        if new && self.replicas.slot(dot).is_none() {
+            self.note_unlogged(slot);
+        }
+        new
     }
 
     /// Whether the limits hold after the chunk, judged before anything of it is applied.
@@ -500,7 +499,7 @@ impl Map {
         if self.replicas.len() + new_replicas > self.config.max_replicas {
             return false;
         }
-        if self.store.entries().len() + chunk.objects <= self.config.max_keys
+        if self.store.keys() + chunk.objects <= self.config.max_keys
             && self.store.bytes() + chunk.items.bytes() <= self.config.max_bytes
         {
             return true;
@@ -547,12 +546,12 @@ impl Map {
             bytes += added.saturating_sub(if again { 0 } else { freed });
             named.push(slot);
         }
-        self.store.entries().len() + keys <= self.config.max_keys
+        self.store.keys() + keys <= self.config.max_keys
             && self.store.bytes() + bytes <= self.config.max_bytes
     }
 
     /// A chunk of the peer in `slot` was refused for its size: say so once, and do not ask again soon.
-    fn refuse(&mut self, now: Instant, slot: u32) {
+    pub(super) fn refuse(&mut self, now: Instant, slot: u32) {
         self.stats.chunks_refused += 1;
         self.pull_after = now + self.config.pull_interval * 32;
         self.pulling = None;
@@ -589,7 +588,7 @@ mod tests {
     #[test]
     fn the_room_of_an_entry_is_the_sum_of_its_parts() {
         let replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 10);
-        let mut store = Store::new(Secret::new(&mut Rng::fork(&[7; 32], 1)));
+        let mut store = Store::new(Secret::new(&mut Rng::fork(&[7; 32], 1)), 1_400);
         let slot = store.slot_or_insert(b"key-1");
         let len = |store: &Store, keeps: bool| {
             encoded_len(store.entry(slot), Some(&[7; 100]), |_| !keeps)

@@ -38,6 +38,12 @@ pub struct Config {
     /// How often a random peer is told the state digest, besides those on pings and acks. While the
     /// map changes it is told every `pull_interval` instead.
     pub sync_interval: Duration,
+    /// How often marks of superseded writes, removed keys and logs that every peer is beyond are
+    /// dropped, at most. It takes until all peers were heard to be.
+    pub collect_interval: Duration,
+    /// How long nothing is dropped for the sake of a peer that went down. If it comes back later it is
+    /// sent the whole map.
+    pub keep_for: Duration,
     /// Most peers.
     pub max_peers: usize,
     /// Most events that wait for [`poll_event`](super::Map::poll_event).
@@ -61,6 +67,8 @@ impl Config {
             pull_timeout: Duration::from_millis(300),
             pull_budget: 64 * 1024,
             sync_interval: Duration::from_secs(2),
+            collect_interval: Duration::from_secs(5),
+            keep_for: Duration::from_secs(60),
             max_peers: 16_384,
             max_events: 65_536,
         }
@@ -75,6 +83,8 @@ impl Config {
             pull_timeout_min: Duration::from_millis(5),
             pull_timeout: Duration::from_millis(80),
             sync_interval: Duration::from_millis(400),
+            collect_interval: Duration::from_secs(1),
+            keep_for: Duration::from_secs(12),
             ..Self::lan()
         }
     }
@@ -101,7 +111,17 @@ impl Config {
             return refuse("map.pull_timeout_min must be above zero and at most map.pull_timeout");
         }
         let day = Duration::from_secs(24 * 3600);
-        let long = [self.push_interval, self.pull_interval, self.pull_timeout, self.sync_interval];
+        if self.collect_interval.is_zero() {
+            return refuse("map.collect_interval must be above zero");
+        }
+        let long = [
+            self.push_interval,
+            self.pull_interval,
+            self.pull_timeout,
+            self.sync_interval,
+            self.collect_interval,
+            self.keep_for,
+        ];
         if long.iter().any(|d| *d > day) {
             return refuse("map's intervals and timeouts are at most a day");
         }

@@ -110,7 +110,13 @@ impl Runs {
     }
 
     /// Adds the run `from..=to`; may drop the last runs if there are too many.
-    pub(super) fn add(&mut self, mut from: u64, mut to: u64) {
+    pub(super) fn add(&mut self, from: u64, to: u64) {
+        self.add_uncut(from, to);
+        self.runs.truncate(MAX_RUNS);
+    }
+
+    /// Adds the run `from..=to`, however many there are.
+    pub(super) fn add_uncut(&mut self, mut from: u64, mut to: u64) {
         if to <= self.base {
             return;
         }
@@ -127,7 +133,6 @@ impl Runs {
                 (from, to) = (from.min(run.0), to.max(run.1));
             }
             self.runs.insert(at, (from, to));
-            self.runs.truncate(MAX_RUNS);
         }
         while let Some(&(from, to)) = self.runs.first() {
             if from > self.base + 1 {

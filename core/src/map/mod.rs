@@ -10,8 +10,13 @@
 //! so any chunk may be lost, repeated or late. Each replica keeps the exact set of dots that it
 //! reflects; telling it to a peer is all it takes to be sent what is missing.
 //!
-//! Not built yet: collecting the supersession vectors and logs of settled keys (they take some bytes
-//! per write and per removed key), values larger than a datagram, and leases.
+//! Once every peer has a write, what was kept to tell of it is dropped, and removed keys leave nothing
+//! behind; a peer that lacks such a write, because it is new or was gone for longer than
+//! [`Config::keep_for`], is given the whole map.
+//!
+//! Not built yet: forgetting the lives of nodes (each keeps some bytes of context, and a write that died
+//! with its writer keeps the marks and logs of that writer's later ones), values larger than a datagram,
+//! snapshots, and leases.
 //!
 //! ```
 //! use brickwork_core::map::{self, Map, ReplicaId};
@@ -45,8 +50,12 @@ mod chunk;
 mod config;
 mod dot;
 mod error;
+mod full;
+mod full_wire;
+mod garbage;
 mod peer;
 mod replica;
+mod stage;
 mod store;
 mod sync;
 mod wire;
@@ -72,8 +81,11 @@ use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
 use chunk::Marks;
 use dot::{MAX_COUNTER, Packed};
+use full::Sessions;
+use garbage::Garbage;
 use peer::Peers;
 use replica::Replicas;
+use stage::Staging;
 use store::Store;
 use sync::Pulling;
 
@@ -99,6 +111,8 @@ pub struct Stats {
     pub oversize: u64,
     /// Frames from unknown peers, or meant for another boot: skipped.
     pub misaddressed: u64,
+    /// Full syncs taken: what was missing here could not be told write by write.
+    pub full_syncs: u64,
     /// Peers with an equal context and unequal content, which is corruption or a bug.
     pub diverged: u64,
 }
@@ -146,8 +160,18 @@ pub struct Map {
     push_at: Option<Instant>,
     pushed_at: Option<Instant>,
     sync_at: Option<Instant>,
+    /// Whether the map changed since a peer was told the digest last.
+    news: bool,
     /// The peer whose chunk was refused last for its size, until nothing of it is missing here.
     full: Option<u32>,
+    garbage: Garbage,
+    sessions: Sessions,
+    staging: Option<Staging>,
+    /// Who gave the full sync that was taken last, until the rest of what it has is here too: others may
+    /// have dropped already what came to it meanwhile.
+    catching: Option<u32>,
+    /// Who is to be told that a full sync from it is over, and which.
+    over: Option<(u32, u64)>,
     events: Queue,
     stats: Stats,
 }
@@ -176,7 +200,7 @@ impl Map {
             cluster: packet::cluster_tag(cluster),
             boot: replica.epoch,
             replicas: Replicas::new(replica, config.max_replicas, config.max_gap_dots),
-            store: Store::new(secret),
+            store: Store::new(secret, max_datagram),
             peers: Peers::new(secret),
             marks: Marks::default(),
             pulling: None,
@@ -189,7 +213,13 @@ impl Map {
             push_at: None,
             pushed_at: None,
             sync_at: None,
+            news: false,
             full: None,
+            garbage: Garbage::default(),
+            sessions: Sessions::default(),
+            staging: None,
+            catching: None,
+            over: None,
             events: Queue::new(config.max_events),
             stats: Stats::default(),
             rng,
@@ -225,17 +255,21 @@ impl Map {
         self.fire_push(now);
         self.fire_pull(now);
         self.fire_sync(now);
+        self.fire_staging(now);
+        self.fire_sessions(now);
+        self.fire_garbage(now);
     }
 
     /// Says that the boot `boot_epoch` of node `id` is a peer, living at `addr`. Replaces a peer of
     /// that id; beyond `max_peers` it is ignored and counted as misaddressed when it speaks.
     pub fn peer_up(&mut self, now: Instant, id: NodeId, boot_epoch: u64, addr: SocketAddr) {
-        self.forget(id);
+        self.forget(now, id);
         if id == self.replicas.id(0).node || self.peers.len() >= self.config.max_peers {
             return;
         }
         // What was written before it came is left to its pulls.
         let slot = self.peers.insert(id, boot_epoch, addr, self.replicas.base(0));
+        self.meet_member(now, slot);
         self.owe_state(slot);
         self.arm_sync(now, self.config.sync_interval);
     }
@@ -248,8 +282,8 @@ impl Map {
     }
 
     /// Says that node `id` is no peer any more.
-    pub fn peer_down(&mut self, id: NodeId) {
-        self.forget(id);
+    pub fn peer_down(&mut self, now: Instant, id: NodeId) {
+        self.forget(now, id);
         if self.peers.len() == 0 {
             self.sync_at = None;
         }
@@ -287,9 +321,12 @@ impl Map {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let pull = match &self.pulling {
             Some(pulling) => Some(pulling.deadline()),
+            None if self.staging.is_some() => None,
             None => self.wanted.map(|_| self.pull_after),
         };
-        [self.push_at, pull, self.sync_at].into_iter().flatten().min()
+        let staging = self.staging.as_ref().map(Staging::deadline);
+        let (full, garbage) = (self.sessions.timeout(), self.garbage.timeout());
+        [self.push_at, pull, self.sync_at, staging, full, garbage].into_iter().flatten().min()
     }
 }
 
@@ -382,6 +419,14 @@ impl Map {
     #[must_use]
     pub const fn digest(&self) -> (u64, u64) {
         (self.replicas.digest(), self.store.digest())
+    }
+
+    /// How much it keeps beside keys and values for peers that may lack writes: marks of superseded
+    /// writes, and log records of which key a write is about. Both are none once every peer was heard to
+    /// have every write, and [`Config::collect_interval`] has passed. Looks at every key.
+    #[must_use]
+    pub fn metadata(&self) -> (usize, usize) {
+        (self.store.marks(), self.replicas.logged())
     }
 
     /// This replica.
@@ -478,11 +523,18 @@ impl Map {
         Sender { id: self.replicas.id(0).node, boot_epoch: self.boot }
     }
 
-    fn forget(&mut self, id: NodeId) {
-        let Some(slot) = self.peers.remove(id) else { return };
+    fn forget(&mut self, now: Instant, id: NodeId) {
+        let Some(slot) = self.peers.slot(id) else { return };
+        self.lose_member(Some(now), slot);
+        self.peers.remove(id);
+        self.forget_staging(slot);
+        self.over.take_if(|(peer, _)| *peer == slot);
+        self.sessions.forget(slot);
+        self.unpinned(now);
         self.pulling.take_if(|pulling| pulling.peer() == slot);
         self.late.take_if(|late| late.peer() == slot);
         self.wanted.take_if(|wanted| *wanted == slot);
+        self.catching.take_if(|giver| *giver == slot);
         self.full.take_if(|full| *full == slot);
     }
 }

@@ -8,12 +8,15 @@ use smallvec::SmallVec;
 
 use super::dot::{Packed, ReplicaId, Runs};
 use super::replica::Replicas;
-use super::wire::ReplicaRef;
+use super::store::Entry;
+use super::wire::{self, ReplicaRef};
 use crate::hash::{Index, Secret};
 use crate::id::NodeId;
 use crate::pool::Pool;
 use crate::rng::Rng;
 use crate::room;
+use crate::sabotage::sabotaged;
+use crate::wire::{NoRoom, Writer};
 
 /// A set of dots that a peer has for certain; it may have more.
 #[derive(Debug, Default)]
@@ -68,7 +71,9 @@ impl Cursor {
         loop {
             if let Some(replica) = self.current {
                 let runs = theirs.runs(replica);
-                if let Some(counter) = replicas.next_missing(replica, runs, self.counter) {
+                // What is not logged any more the peer has, or it would not be answered so.
+                let from = self.counter.max(replicas.served_from(replica) + 1);
+                if let Some(counter) = replicas.next_missing(replica, runs, from) {
                     return Some(Packed::new(replica, counter));
                 }
                 self.after = Some(replicas.id(replica));
@@ -109,6 +114,12 @@ pub(super) struct Peer {
     pub(super) pushed: u64,
     /// The context digest that it told last.
     pub(super) state: u64,
+    /// Whether it has all dots below the floor; see [`garbage`](super::garbage).
+    pub(super) member: bool,
+    /// The last round of collecting garbage whose cut it confirmed.
+    pub(super) confirmed: u64,
+    /// The last context digest that it had in common with this replica, if it is a member.
+    pub(super) equal: u64,
     /// A context digest of its with which it had nothing new for this replica.
     pub(super) exhausted: Option<u64>,
     pub(super) owes_push: bool,
@@ -139,6 +150,7 @@ pub(super) struct Peers {
     active: Vec<u32>,
     index: Index<NodeId>,
     ready: VecDeque<u32>,
+    turn: Option<usize>,
     serves: Pool<Serve>,
 }
 
@@ -150,6 +162,7 @@ impl Peers {
             active: Vec::new(),
             index: Index::new(secret),
             ready: VecDeque::new(),
+            turn: None,
             serves: Pool::default(),
         }
     }
@@ -170,8 +183,21 @@ impl Peers {
         self.active.len()
     }
 
+    /// All peers, in no order that matters.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u32> {
+        self.active.iter().copied()
+    }
+
     pub(super) fn random(&self, rng: &mut Rng) -> Option<u32> {
         self.active.get(rng.below(self.active.len())).copied()
+    }
+
+    /// Each peer in its turn, from a random one on.
+    pub(super) fn in_turn(&mut self, rng: &mut Rng) -> Option<u32> {
+        let turn = self.turn.get_or_insert_with(|| rng.below(usize::MAX / 2));
+        *turn += 1;
+        let at = turn.checked_rem(self.active.len())?;
+        self.active.get(at).copied()
     }
 
     /// Adds a peer, or replaces what was known of the boot before.
@@ -186,6 +212,9 @@ impl Peers {
             known: Context::default(),
             pushed,
             state: 0,
+            member: false,
+            confirmed: 0,
+            equal: 0,
             exhausted: None,
             owes_push: false,
             owes_state: false,
@@ -246,6 +275,22 @@ impl Peers {
         self.serves.remove(serve)
     }
 
+    /// Forgets what the members have in particular.
+    pub(super) fn forget_contexts(&mut self) {
+        for at in 0..self.active.len() {
+            if let Some(peer) = self.get_mut(self.active[at]).filter(|peer| peer.member) {
+                peer.known = Context::default();
+            }
+        }
+    }
+
+    /// Breaks all answers to pulls off.
+    pub(super) fn stop_serving_all(&mut self) {
+        for at in 0..self.active.len() {
+            self.stop_serving(self.active[at]);
+        }
+    }
+
     /// Puts a peer into the ready ring.
     pub(super) fn wake(&mut self, slot: u32) {
         if let Some(Some(peer)) = self.slots.get_mut(slot as usize)
@@ -256,14 +301,16 @@ impl Peers {
         }
     }
 
-    /// Owes every active peer a push.
+    /// Owes every member a push.
     pub(super) fn wake_all_for_push(&mut self) {
         for at in 0..self.active.len() {
             let slot = self.active[at];
-            if let Some(Some(peer)) = self.slots.get_mut(slot as usize) {
+            if let Some(Some(peer)) = self.slots.get_mut(slot as usize)
+                && (peer.member || sabotaged!("pushed-below-the-floor"))
+            {
                 peer.owes_push = true;
+                self.wake(slot);
             }
-            self.wake(slot);
         }
     }
 
@@ -282,6 +329,43 @@ impl Peers {
 pub(super) struct Introduced(SmallVec<[u16; 16]>);
 
 impl Introduced {
+    /// Writes a reference to a replica, introducing it if need be.
+    pub(super) fn write(
+        &mut self,
+        w: &mut Writer<'_>,
+        replicas: &Replicas,
+        replica: u16,
+    ) -> Result<(), NoRoom> {
+        if let Some(number) = self.number(replica) {
+            return w.varint(number as u64 + 1);
+        }
+        w.varint(0)?;
+        wire::write_replica(w, replicas.id(replica))?;
+        self.push(replica);
+        Ok(())
+    }
+
+    /// Writes the siblings and marks of an entry.
+    pub(super) fn write_dots(
+        &mut self,
+        w: &mut Writer<'_>,
+        replicas: &Replicas,
+        entry: &Entry,
+    ) -> Result<(), NoRoom> {
+        w.varint(entry.siblings.len() as u64)?;
+        for sibling in &entry.siblings {
+            self.write(w, replicas, sibling.dot.replica())?;
+            w.varint(sibling.dot.counter())?;
+            w.bytes(&sibling.value)?;
+        }
+        w.varint(entry.superseded.len() as u64)?;
+        for dot in &entry.superseded {
+            self.write(w, replicas, dot.replica())?;
+            w.varint(dot.counter())?;
+        }
+        Ok(())
+    }
+
     pub(super) fn number(&self, replica: u16) -> Option<usize> {
         self.0.iter().position(|other| *other == replica)
     }

@@ -1,6 +1,10 @@
 //! Which dots this replica reflects, and which key each of them is about.
+//!
+//! Per replica three numbers rise: `floor <= base`, and `logged`. All dots up to `base` are known, without a
+//! gap. Entries may no longer explain those up to `floor`, for every peer that counts has them; see
+//! [`garbage`](super::garbage). Which key a dot is about is known after `logged` alone.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::dot::{Dot, Packed, ReplicaId, Runs};
@@ -8,15 +12,40 @@ use crate::hash;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 
-/// The dots known of one replica: all up to the log's length, and some ahead of gaps.
+/// Dots that a log keeps room for once it had as many.
+const ROOM: usize = 256;
+/// The slot of a dot whose key is not known.
+const UNLOGGED: u32 = u32::MAX;
+
+/// The dots known of one replica: all up to `base`, and some ahead of gaps.
 #[derive(Debug)]
 struct Known {
     id: ReplicaId,
     hash: u64,
-    /// The slot of the key that dot n is about, at n - 1. Its length is the context's base.
-    log: Vec<u32>,
+    base: u64,
+    /// The truncation vector.
+    floor: u64,
+    /// The log floor. It may be ahead of the base after a full sync.
+    logged: u64,
+    /// The slots of the keys that the last dots up to `base` are about: of all after `logged`.
+    log: VecDeque<u32>,
     /// The same for dots ahead of a gap.
     ahead: BTreeMap<u64, u32>,
+}
+
+impl Known {
+    /// Its share of the digest of the context.
+    fn digest(&self) -> u64 {
+        if self.base == 0 { 0 } else { hash::mix2(!self.hash, self.base) }
+    }
+
+    /// The next dot in order is about `slot`.
+    fn push(&mut self, slot: u32) {
+        self.base += 1;
+        if self.base > self.logged {
+            self.log.push_back(slot);
+        }
+    }
 }
 
 /// The causal context with the dot logs: exact sets of dots, grouped by replica. `d` in the context
@@ -26,7 +55,7 @@ pub(super) struct Replicas {
     known: Vec<Known>,
     /// Interned number of each replica, in the order that all nodes share.
     order: BTreeMap<ReplicaId, u16>,
-    /// Sum of a hash of every dot: equal contexts have equal sums.
+    /// Sum of a hash of every base and of every dot ahead of one: equal contexts have equal sums.
     digest: u64,
     max: usize,
     max_ahead: usize,
@@ -52,7 +81,8 @@ impl Replicas {
         }
         let number = self.known.len() as u16;
         let hash = hash::mix2(id.node.0, id.epoch);
-        self.known.push(Known { id, hash, log: Vec::new(), ahead: BTreeMap::new() });
+        let (log, ahead) = (VecDeque::new(), BTreeMap::new());
+        self.known.push(Known { id, hash, base: 0, floor: 0, logged: 0, log, ahead });
         self.order.insert(id, number);
         Some(number)
     }
@@ -79,7 +109,7 @@ impl Replicas {
     }
 
     pub(super) fn base(&self, replica: u16) -> u64 {
-        self.known[usize::from(replica)].log.len() as u64
+        self.known[usize::from(replica)].base
     }
 
     /// Whether dots of the replica are known ahead of a gap.
@@ -89,20 +119,25 @@ impl Replicas {
 
     pub(super) fn contains(&self, dot: Packed) -> bool {
         let known = &self.known[usize::from(dot.replica())];
-        dot.counter() <= known.log.len() as u64 || known.ahead.contains_key(&dot.counter())
+        dot.counter() <= known.base || known.ahead.contains_key(&dot.counter())
     }
 
-    /// The slot of the key that a known dot is about.
+    /// The slot of the key that a known dot is about, unless the log says no more.
     pub(super) fn slot(&self, dot: Packed) -> Option<u32> {
         let known = &self.known[usize::from(dot.replica())];
-        let at = usize::try_from(dot.counter().checked_sub(1)?).ok()?;
-        known.log.get(at).or_else(|| known.ahead.get(&dot.counter())).copied()
+        let slot = if dot.counter() > known.base {
+            known.ahead.get(&dot.counter())
+        } else {
+            let back = usize::try_from(known.base - dot.counter()).ok()?;
+            known.log.get(known.log.len().checked_sub(back + 1)?)
+        };
+        slot.copied().filter(|slot| *slot != UNLOGGED)
     }
 
     /// Whether there is room to claim the dot.
     pub(super) fn has_room(&self, dot: Packed) -> bool {
         let known = &self.known[usize::from(dot.replica())];
-        dot.counter() <= known.log.len() as u64 + 1 || known.ahead.len() < self.max_ahead
+        dot.counter() <= known.base + 1 || known.ahead.len() < self.max_ahead
     }
 
     /// Adds a dot about the key in `slot`. Returns whether it is new.
@@ -111,30 +146,119 @@ impl Replicas {
             reached!("map: dot known");
             return false;
         }
-        self.digest = self.digest.wrapping_add(self.hash(dot));
         let known = &mut self.known[usize::from(dot.replica())];
-        while sabotaged!("gap-claimed") && known.log.len() as u64 + 1 < dot.counter() {
-            known.log.push(slot);
+        let before = known.digest();
+        while sabotaged!("gap-claimed") && known.base + 1 < dot.counter() {
+            known.push(slot);
         }
-        if dot.counter() != known.log.len() as u64 + 1 {
+        if dot.counter() != known.base + 1 {
             reached!("map: dot ahead of a gap");
+            let slot = if dot.counter() > known.logged { slot } else { UNLOGGED };
             known.ahead.insert(dot.counter(), slot);
+            self.digest = self.digest.wrapping_add(self.hash(dot));
             return true;
         }
         reached!("map: dot next in order");
-        known.log.push(slot);
+        known.push(slot);
+        self.close_gap(dot.replica(), before);
+        true
+    }
+
+    /// The base rose, and the replica's share of the digest was `before`: takes in what lay ahead.
+    fn close_gap(&mut self, replica: u16, before: u64) {
+        let known = &mut self.known[usize::from(replica)];
+        let mut digest = self.digest.wrapping_sub(before);
         while let Some(entry) = known.ahead.first_entry() {
-            if *entry.key() != known.log.len() as u64 + 1 {
+            if *entry.key() > known.base + 1 {
                 break;
             }
             reached!("map: dot closes a gap");
-            let slot = entry.remove();
+            let (counter, slot) = entry.remove_entry();
+            digest = digest.wrapping_sub(hash::mix2(known.hash, counter));
             if sabotaged!("ahead-forgotten") {
                 break;
             }
-            known.log.push(slot);
+            if counter > known.base {
+                known.push(slot);
+            }
         }
-        true
+        self.digest = digest.wrapping_add(known.digest());
+    }
+
+    /// Up to where entries may no longer explain the replica's dots.
+    pub(super) fn floor(&self, replica: u16) -> u64 {
+        self.known[usize::from(replica)].floor
+    }
+
+    /// Up to where dots of the replica can only be told by a full sync.
+    pub(super) fn served_from(&self, replica: u16) -> u64 {
+        let known = &self.known[usize::from(replica)];
+        known.floor.max(known.logged)
+    }
+
+    /// Whether entries may no longer explain the dot.
+    pub(super) fn is_settled(&self, dot: Packed) -> bool {
+        dot.counter() <= self.floor(dot.replica())
+    }
+
+    /// Raises the truncation vector, to the base at most.
+    pub(super) fn raise_floor(&mut self, replica: u16, floor: u64) {
+        let known = &mut self.known[usize::from(replica)];
+        known.floor = known.floor.max(floor.min(known.base));
+    }
+
+    /// Takes the oldest dot of the replica off the log, if the floor has passed it. Returns its slot.
+    pub(super) fn unlog(&mut self, replica: u16) -> Option<u32> {
+        let known = &mut self.known[usize::from(replica)];
+        let first = known.base + 1 - known.log.len() as u64;
+        if first > known.floor {
+            return None;
+        }
+        let slot = known.log.pop_front()?;
+        known.logged = known.logged.max(first);
+        // Room for what a burst left is given back, but not what is filled again and again.
+        if known.log.capacity() > ROOM && known.log.len() * 8 < known.log.capacity() {
+            known.log.shrink_to(known.log.len() * 2);
+        }
+        Some(slot)
+    }
+
+    /// Gives the room of empty logs back.
+    pub(super) fn shrink(&mut self) {
+        for known in self.known.iter_mut().filter(|known| known.log.capacity() > ROOM) {
+            known.log.shrink_to_fit();
+        }
+    }
+
+    /// Takes in what another replica knew, all of whose effect is here: a base, or a run after one.
+    /// Which keys its dots are about is not known.
+    pub(super) fn adopt(&mut self, replica: u16, from: u64, to: u64) {
+        let known = &mut self.known[usize::from(replica)];
+        let before = known.digest();
+        // What is logged must be so without a gap from some counter on, and is cut at the last adopted.
+        known.logged = known.logged.max(to);
+        if from <= known.base + 1 {
+            known.base = known.base.max(to);
+        } else {
+            for counter in from..=to {
+                if known.ahead.insert(counter, UNLOGGED).is_none() {
+                    self.digest = self.digest.wrapping_add(hash::mix2(known.hash, counter));
+                }
+            }
+        }
+        let kept = usize::try_from(known.base.saturating_sub(known.logged)).unwrap_or(usize::MAX);
+        let cut = known.log.len().saturating_sub(kept);
+        known.log.drain(..cut);
+        for slot in known.ahead.range_mut(..=known.logged).map(|(_, slot)| slot) {
+            *slot = UNLOGGED;
+        }
+        self.close_gap(replica, before);
+    }
+
+    /// How many dots the logs tell the keys of.
+    pub(super) fn logged(&self) -> usize {
+        let logged = |known: &Known| known.log.len() + known.ahead.len();
+        self.known.iter().map(logged).sum()
     }
 
     /// The first dot of `replica` from `counter` on that is known here and not in `theirs`.
@@ -142,7 +266,7 @@ impl Replicas {
         let known = &self.known[usize::from(replica)];
         let mut next = theirs.next_absent(counter);
         loop {
-            if next <= known.log.len() as u64 {
+            if next <= known.base {
                 return Some(next);
             }
             let (&ahead, _) = known.ahead.range(next..).next()?;
@@ -164,6 +288,11 @@ impl Replicas {
             }
             Some((from, to))
         })
+    }
+
+    /// The last replica in the shared order.
+    pub(super) fn last(&self) -> Option<ReplicaId> {
+        self.order.last_key_value().map(|(id, _)| *id)
     }
 
     /// The replicas after `after` and up to `upto`, in the shared order.
@@ -195,20 +324,87 @@ mod tests {
     use alloc::collections::BTreeSet;
     use proptest::prelude::*;
 
+    /// What may happen to what is known of a replica.
+    #[derive(Debug, Clone)]
+    enum Act {
+        Claim(u64),
+        Adopt(u64, u64),
+        Floor(u64),
+        Unlog,
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            6 => (1..40_u64).prop_map(Act::Claim),
+            1 => (1..40_u64, 0..6_u64).prop_map(|(from, len)| Act::Adopt(from, from + len)),
+            1 => (1..40_u64).prop_map(Act::Floor),
+            2 => Just(Act::Unlog),
+        ]
+    }
+
     proptest! {
+        /// I4 and I5: the log names the keys of exactly the dots beyond it, and the floor stays below the base.
+        #[test]
+        fn logs_that_are_cut_name_the_rest(acts in proptest::collection::vec(act(), 0..80)) {
+            let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+            let (mut set, mut logged, mut cut) = (BTreeSet::new(), BTreeMap::new(), 0);
+            for act in acts {
+                match act {
+                    Act::Claim(n) => {
+                        let slot = 1_000 + u32::try_from(n).unwrap();
+                        prop_assert_eq!(replicas.claim(Packed::new(0, n), slot), set.insert(n));
+                        if n > cut {
+                            logged.entry(n).or_insert(slot);
+                        }
+                    }
+                    Act::Adopt(from, to) => {
+                        replicas.adopt(0, from, to);
+                        set.extend(from..=to);
+                        cut = cut.max(to);
+                    }
+                    Act::Floor(n) => replicas.raise_floor(0, n),
+                    Act::Unlog => {
+                        let oldest = logged.first_key_value().map(|(n, slot)| (*n, *slot));
+                        let oldest = oldest.filter(|(n, _)| *n <= replicas.floor(0));
+                        prop_assert_eq!(replicas.unlog(0), oldest.map(|(_, slot)| slot));
+                        cut = cut.max(oldest.map_or(0, |(n, _)| n));
+                    }
+                }
+                logged.retain(|n, _| *n > cut);
+                let base = (1..).find(|n| !set.contains(n)).unwrap() - 1;
+                prop_assert_eq!(replicas.base(0), base);
+                prop_assert!(replicas.floor(0) <= base);
+                let mut plain = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+                for &n in &set {
+                    plain.claim(Packed::new(0, n), 0);
+                }
+                prop_assert_eq!(replicas.digest(), plain.digest());
+                for n in 1..50 {
+                    let dot = Packed::new(0, n);
+                    prop_assert_eq!(replicas.contains(dot), set.contains(&n));
+                    prop_assert_eq!(replicas.slot(dot), logged.get(&n).copied(), "{}", n);
+                    let told = n > replicas.served_from(0) && set.contains(&n);
+                    prop_assert!(!told || replicas.slot(dot).is_some(), "{} can be told", n);
+                }
+            }
+        }
+
         #[test]
         fn claims_in_any_order_make_the_same_context(mut order in Just((1..40_u64).collect::<Vec<_>>()).prop_shuffle(), keep in 1..40_usize, theirs in proptest::collection::vec((1..40_u64, 0..4_u64), 0..5)) {
             order.truncate(keep);
             let id = ReplicaId::new(NodeId(1), 1);
             let mut replicas = Replicas::new(id, 10, 100);
-            let mut sum = 0_u64;
             for &n in &order {
                 let dot = Packed::new(0, n);
-                sum = sum.wrapping_add(replicas.hash(dot));
                 prop_assert!(replicas.claim(dot, u32::try_from(n).unwrap()));
                 prop_assert!(!replicas.claim(dot, 0));
             }
-            prop_assert_eq!(replicas.digest(), sum);
+            let mut sorted = Replicas::new(id, 10, 100);
+            order.sort_unstable();
+            for &n in &order {
+                prop_assert!(sorted.claim(Packed::new(0, n), 0));
+            }
+            prop_assert_eq!(replicas.digest(), sorted.digest());
             let set: BTreeSet<u64> = order.iter().copied().collect();
             let mut runs = Runs::default();
             for (from, len) in theirs { runs.add(from, from + len); }

@@ -12,12 +12,16 @@ use alloc::vec::Vec;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use super::chunk;
 use super::dot::Packed;
 use super::replica::Replicas;
 use crate::hash::{self, Secret};
 use crate::hrw;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
+
+/// Free slots that are worth keeping.
+const SPARE: usize = 32;
 
 /// One of the concurrent values of a key.
 #[derive(Debug)]
@@ -42,6 +46,11 @@ impl Entry {
     pub(super) fn supersedes(&self, dot: Packed) -> bool {
         let of_replica = |other: &&Packed| other.replica() == dot.replica();
         self.superseded.iter().find(of_replica).is_some_and(|other| *other >= dot)
+    }
+
+    /// Whether it has neither values nor marks: a key that was never written, or its free slot.
+    pub(super) fn is_empty(&self) -> bool {
+        self.siblings.is_empty() && self.superseded.is_empty()
     }
 
     fn raise(&mut self, dot: Packed) {
@@ -80,24 +89,37 @@ pub(super) struct Told<'a> {
     pub(super) superseded: &'a [Packed],
 }
 
+impl Told<'_> {
+    /// Whether it says by itself that the dot is reflected.
+    pub(super) fn reflects(&self, dot: Packed) -> bool {
+        let covers = |other: &Packed| other.replica() == dot.replica() && *other >= dot;
+        self.superseded.iter().any(covers)
+    }
+}
+
 /// All entries in slots, with an index by key.
 #[derive(Debug)]
 pub(super) struct Store {
     secret: Secret,
     entries: Vec<Entry>,
     index: HashTable<u32>,
+    /// Slots of entries that were dropped.
+    free: Vec<u32>,
     /// Bytes of keys and values.
     bytes: usize,
     /// Keys with a value.
     live: usize,
+    /// Bytes of a datagram, and keys whose concurrent values together may exceed it.
+    limit: usize,
+    large: usize,
     /// Sum of a hash of (key, dot) over all siblings: equal contents have equal sums.
     digest: u64,
 }
 
 impl Store {
-    pub(super) fn new(secret: Secret) -> Self {
-        let (entries, index) = (Vec::new(), HashTable::new());
-        Self { secret, entries, index, bytes: 0, live: 0, digest: 0 }
+    pub(super) fn new(secret: Secret, limit: usize) -> Self {
+        let (entries, index, free) = (Vec::new(), HashTable::new(), Vec::new());
+        Self { secret, entries, index, free, bytes: 0, live: 0, limit, large: 0, digest: 0 }
     }
 
     pub(super) fn slot(&self, key: &[u8]) -> Option<u32> {
@@ -111,13 +133,19 @@ impl Store {
         if let Some(slot) = self.slot(key) {
             return slot;
         }
-        let slot = self.entries.len() as u32;
-        self.entries.push(Entry {
+        let entry = Entry {
             key: key.into(),
             hash: hrw::key_hash(key),
             siblings: SmallVec::new(),
             superseded: SmallVec::new(),
-        });
+        };
+        let slot = if let Some(slot) = self.free.pop() {
+            self.entries[slot as usize] = entry;
+            slot
+        } else {
+            self.entries.push(entry);
+            self.entries.len() as u32 - 1
+        };
         self.bytes += key.len();
         let (secret, entries) = (self.secret, &self.entries);
         let rehash = |slot: &u32| secret.hash(&entries[*slot as usize].key);
@@ -129,8 +157,14 @@ impl Store {
         &self.entries[slot as usize]
     }
 
+    /// All slots; those without siblings and marks are removed keys, or free.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+
+    /// How many keys there are, removed ones included.
+    pub(super) const fn keys(&self) -> usize {
+        self.entries.len() - self.free.len()
     }
 
     pub(super) const fn bytes(&self) -> usize {
@@ -139,6 +173,11 @@ impl Store {
 
     pub(super) const fn live(&self) -> usize {
         self.live
+    }
+
+    /// How many keys have concurrent values that together may fit no datagram.
+    pub(super) const fn large(&self) -> usize {
+        self.large
     }
 
     pub(super) const fn digest(&self) -> u64 {
@@ -189,14 +228,16 @@ impl Store {
     }
 
     /// Merges what another replica says of an entry: a sibling survives if both have it, or if the
-    /// side that lacks it does not reflect its dot.
-    pub(super) fn join(&mut self, replicas: &Replicas, slot: u32, told: Told<'_>) {
+    /// side that lacks it does not reflect its dot. Of the other side `reflects` says whether it does.
+    pub(super) fn join(
+        &mut self,
+        replicas: &Replicas,
+        slot: u32,
+        told: Told<'_>,
+        reflects: impl Fn(Packed) -> bool,
+    ) {
         self.uncount(replicas, slot);
         let entry = &mut self.entries[slot as usize];
-        let reflected_there = |dot: Packed| {
-            let covers = |other: &Packed| other.replica() == dot.replica() && *other >= dot;
-            told.superseded.iter().any(covers)
-        };
         let has_there = |dot: Packed| told.siblings.iter().any(|(other, _)| *other == dot);
         // Judge the incoming by the entry as it was, before anything of it is dropped.
         let accepted: SmallVec<[bool; 4]> = told
@@ -211,12 +252,13 @@ impl Store {
                 } else {
                     reached!("map: join brings a value");
                 }
+                let superseded = superseded && !sabotaged!("mark-ignored");
                 !known && !superseded || sabotaged!("join-revives")
             })
             .collect();
         let mut spare: SmallVec<[Box<[u8]>; 1]> = SmallVec::new();
         entry.siblings.retain(|own| {
-            let gone = reflected_there(own.dot) && !sabotaged!("join-keeps-superseded");
+            let gone = reflects(own.dot) && !sabotaged!("join-keeps-superseded");
             let both = has_there(own.dot);
             let keep = both || !gone && !sabotaged!("join-drops-own");
             if both {
@@ -239,6 +281,11 @@ impl Store {
                 entry.siblings.push(Sibling { dot, value: fill(spare.pop(), value) });
             }
         }
+        if sabotaged!("winner-kept-alone")
+            && let Some(winner) = entry.winner(replicas).map(|sibling| sibling.dot)
+        {
+            entry.siblings.retain(|sibling| sibling.dot == winner);
+        }
         match entry.siblings.len() {
             0 => reached!("map: join leaves none"),
             1 => {}
@@ -255,12 +302,76 @@ impl Store {
         self.count(replicas, slot);
     }
 
+    /// Drops the marks of an entry once all peers that count have the writes that they stand for and those
+    /// of its values: all at once, for an entry that keeps some of its marks explains less than none does.
+    /// An entry without values and marks is nothing; its slot is free for another key.
+    pub(super) fn tidy(&mut self, replicas: &Replicas, slot: u32) {
+        let entry = &mut self.entries[slot as usize];
+        let mut dots = entry.superseded.iter().chain(entry.siblings.iter().map(|own| &own.dot));
+        let nothing = entry.superseded.is_empty() && !entry.siblings.is_empty();
+        let hasty = entry.siblings.is_empty() && sabotaged!("removed-key-dropped-early");
+        if nothing || !hasty && !dots.all(|dot| replicas.is_settled(*dot)) {
+            if sabotaged!("marks-dropped-one-by-one") {
+                entry.superseded.retain(|mark| !replicas.is_settled(*mark));
+            }
+            return;
+        }
+        let large = usize::from(self.is_large(slot));
+        let entry = &mut self.entries[slot as usize];
+        entry.superseded = SmallVec::new();
+        self.large = self.large - large + usize::from(self.is_large(slot));
+        let entry = &mut self.entries[slot as usize];
+        if !entry.siblings.is_empty() {
+            reached!("map: marks dropped");
+            return;
+        }
+        reached!("map: removed key dropped");
+        let key = core::mem::take(&mut entry.key);
+        self.bytes -= key.len();
+        if let Ok(place) = self.index.find_entry(self.secret.hash(&key), |other| *other == slot) {
+            place.remove();
+            self.free.push(slot);
+        }
+    }
+
+    /// Gives room back and numbers the slots anew, if most of them are free. Nobody may know their numbers.
+    #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
+    pub(super) fn shrink(&mut self) {
+        if self.free.len() < SPARE || self.free.len() < self.keys() {
+            return;
+        }
+        let mut free = alloc::vec![false; self.entries.len()];
+        core::mem::take(&mut self.free).into_iter().for_each(|slot| free[slot as usize] = true);
+        let mut free = free.into_iter();
+        self.entries.retain(|_| !free.next().unwrap_or(false));
+        self.entries.shrink_to_fit();
+        let (secret, entries) = (self.secret, &self.entries);
+        let hash = |slot: &u32| secret.hash(&entries[*slot as usize].key);
+        self.index = HashTable::with_capacity(entries.len());
+        for slot in 0..entries.len() as u32 {
+            self.index.insert_unique(hash(&slot), slot, hash);
+        }
+    }
+
+    /// Whether there is nothing to tidy about an entry, as far as its marks tell.
+    pub(super) fn is_tidy(&self, replicas: &Replicas, slot: u32) -> bool {
+        let entry = self.entry(slot);
+        let settled = entry.superseded.iter().all(|dot| replicas.is_settled(*dot));
+        !settled || entry.superseded.is_empty() && !entry.siblings.is_empty()
+    }
+
+    /// How many marks the entries have. Looks at all of them.
+    pub(super) fn marks(&self) -> usize {
+        self.entries.iter().map(|entry| entry.superseded.len()).sum()
+    }
+
     /// Takes an entry out of the sums, before it changes.
     fn uncount(&mut self, replicas: &Replicas, slot: u32) {
         let sums = self.sums(replicas, slot);
         self.digest = self.digest.wrapping_sub(sums.0);
         self.bytes -= sums.1;
         self.live -= usize::from(sums.2);
+        self.large -= usize::from(self.is_large(slot));
     }
 
     fn count(&mut self, replicas: &Replicas, slot: u32) {
@@ -268,6 +379,13 @@ impl Store {
         self.digest = self.digest.wrapping_add(sums.0);
         self.bytes += sums.1;
         self.live += usize::from(sums.2);
+        self.large += usize::from(self.is_large(slot));
+    }
+
+    /// Whether an entry may fit no datagram. Writers see to it that theirs do.
+    fn is_large(&self, slot: u32) -> bool {
+        let entry = self.entry(slot);
+        entry.siblings.len() > 1 && chunk::encoded_len(entry, None, |_| false) > self.limit
     }
 
     fn sums(&self, replicas: &Replicas, slot: u32) -> (u64, usize, bool) {
@@ -307,5 +425,55 @@ fn fill(spare: Option<Box<[u8]>>, value: &[u8]) -> Box<[u8]> {
             old
         }
         _ => value.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NodeId;
+    use crate::map::ReplicaId;
+    use crate::rng::Rng;
+    use alloc::string::String;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Keys that are removed and settled leave nothing; the others are found under their new numbers.
+        #[test]
+        fn slots_are_numbered_anew_when_most_are_free(kept in proptest::collection::btree_set(0..150_u64, 0..60)) {
+            let me = ReplicaId::new(NodeId(1), 1);
+            let mut replicas = Replicas::new(me, 10, 10);
+            let mut store = Store::new(Secret::new(&mut Rng::fork(&[7; 32], 1)), 1_400);
+            let name = |key: u64| -> String { alloc::format!("key {key}") };
+            let mut counter = 0;
+            let mut write = |store: &mut Store, replicas: &mut Replicas, key: u64, value| {
+                counter += 1;
+                let slot = store.slot_or_insert(name(key).as_bytes());
+                let dot = Packed::new(0, counter);
+                store.write(replicas, slot, dot, value, |_| true);
+                replicas.claim(dot, slot);
+            };
+            (0..150).for_each(|key| write(&mut store, &mut replicas, key, Some(b"v")));
+            let gone = (0..150).filter(|key| !kept.contains(key));
+            gone.for_each(|key| write(&mut store, &mut replicas, key, None));
+            replicas.raise_floor(0, replicas.base(0));
+            while let Some(slot) = replicas.unlog(0) {
+                store.tidy(&replicas, slot);
+            }
+            prop_assert_eq!((store.keys(), store.marks()), (kept.len(), 0));
+            let (bytes, digest) = (store.bytes(), store.digest());
+            store.shrink();
+            prop_assert_eq!((store.bytes(), store.digest(), store.live()), (bytes, digest, kept.len()));
+            prop_assert_eq!(store.entries().len(), kept.len());
+            for key in 0..150 {
+                let found = store.slot(name(key).as_bytes());
+                prop_assert_eq!(found.is_some(), kept.contains(&key));
+                if let Some(slot) = found {
+                    prop_assert!(*store.entry(slot).key == *name(key).as_bytes());
+                }
+            }
+            write(&mut store, &mut replicas, 200, Some(b"v"));
+            prop_assert!(store.slot(name(200).as_bytes()).is_some());
+        }
     }
 }

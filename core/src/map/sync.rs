@@ -22,6 +22,10 @@ use crate::wire::{NoRoom, Writer};
 const MAX_QUICK_RETRIES: u32 = 4;
 /// How often the patience doubles while nobody answers.
 const MAX_DOUBLINGS: u32 = 5;
+/// The same of pulls from who gave a full sync, after which others are asked too.
+const MAX_CATCHING_RETRIES: u32 = 2;
+/// How much more often the digest is told while garbage waits.
+const HASTE: u32 = 4;
 /// Peers that are looked at for one to pull from.
 const MAX_CANDIDATES: usize = 8;
 
@@ -52,6 +56,11 @@ impl Pulling {
     pub(super) const fn peer(&self) -> u32 {
         self.peer
     }
+
+    /// Whether it is the one that a datagram of the peer in `slot` answers.
+    pub(super) const fn is(&self, slot: u32, nonce: u64) -> bool {
+        self.peer == slot && self.nonce == nonce
+    }
 }
 
 impl Map {
@@ -62,6 +71,9 @@ impl Map {
                 self.on_state(now, slot, context, content, epoch);
             }
             Frame::Chunk(chunk) => self.on_chunk(now, slot, &chunk),
+            Frame::Fetch(fetch) => self.on_fetch(now, slot, fetch),
+            Frame::Stage(stage) => self.on_stage(now, slot, &stage),
+            Frame::Gone { addressee, number } => self.on_gone(now, slot, addressee, number),
             Frame::Unknown => {}
         }
     }
@@ -74,6 +86,7 @@ impl Map {
         }
         self.fire_push(now);
         self.sync_soon(now);
+        self.expect_garbage(now);
     }
 
     pub(super) fn fire_push(&mut self, now: Instant) {
@@ -91,7 +104,10 @@ impl Map {
             self.unanswered += 1;
             // Whoever it was may be gone; another one has the data too. A lost datagram is made good
             // at once, an unreachable world is asked at the usual pace.
-            self.wanted = self.candidate();
+            if self.unanswered > MAX_CATCHING_RETRIES {
+                self.catching = None;
+            }
+            self.wanted = self.catching.or_else(|| self.candidate());
             if self.wanted.is_none() {
                 reached!("map: pull from nobody else");
             } else if self.unanswered <= MAX_QUICK_RETRIES {
@@ -103,7 +119,7 @@ impl Map {
                 self.pull_after = now;
             }
         }
-        if self.pulling.is_none() && self.wanted.is_some() && self.pull_after <= now {
+        if self.may_pull(now) && self.wanted.is_some() {
             let wanted = self.wanted.take();
             if let Some(slot) = wanted {
                 self.start_pull(now, slot);
@@ -116,10 +132,17 @@ impl Map {
             return;
         }
         self.sync_at = None;
-        if let Some(slot) = self.peers.random(&mut self.rng) {
+        // News spread best to anybody. In quiet times everybody is told in turn, and more often while
+        // garbage waits for that.
+        let (peer, pace) = if core::mem::take(&mut self.news) {
+            (self.peers.random(&mut self.rng), 1)
+        } else {
+            (self.peers.in_turn(&mut self.rng), if self.awaits_members() { HASTE } else { 1 })
+        };
+        if let Some(slot) = peer {
             self.owe_state(slot);
             if !sabotaged!("sync-not-rearmed") {
-                self.arm_sync(now, self.config.sync_interval);
+                self.arm_sync(now, self.config.sync_interval / pace);
             }
         }
     }
@@ -133,6 +156,7 @@ impl Map {
 
     /// The map changed: whoever misses the change should find out soon.
     pub(super) fn sync_soon(&mut self, now: Instant) {
+        self.news = true;
         self.arm_sync(now, self.config.pull_interval);
     }
 
@@ -145,10 +169,12 @@ impl Map {
 
     /// A peer may have what is missing here: ask it now, or when the pull interval is over.
     fn want_pull(&mut self, now: Instant, slot: u32) {
-        if self.pulling.is_none() && self.pull_after <= now {
+        let slot = self.catching.unwrap_or(slot);
+        if self.may_pull(now) {
             reached!("map: pull at once");
             self.start_pull(now, slot);
-        } else if self.wanted.is_none() {
+        } else if self.wanted.is_none() || self.wanted == self.full {
+            // One whose data was refused comes after the others.
             reached!("map: pull later");
             self.wanted = Some(slot);
         } else {
@@ -156,7 +182,11 @@ impl Map {
         }
     }
 
-    fn start_pull(&mut self, now: Instant, slot: u32) {
+    fn may_pull(&self, now: Instant) -> bool {
+        self.pulling.is_none() && self.staging.is_none() && self.pull_after <= now
+    }
+
+    pub(super) fn start_pull(&mut self, now: Instant, slot: u32) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let state = peer.state;
         peer.owes_pull = true;
@@ -181,7 +211,7 @@ impl Map {
     }
 
     /// A peer that may have what is missing here, by what it told last.
-    fn candidate(&mut self) -> Option<u32> {
+    pub(super) fn candidate(&mut self) -> Option<u32> {
         let paging = self.page.is_some();
         let mine = self.replicas.digest();
         for _ in 0..MAX_CANDIDATES {
@@ -196,7 +226,7 @@ impl Map {
 
     /// How long an answer to a pull may take. Some losses in a row are ordinary; after more of them
     /// answers must have become slow, so they are waited for longer, and measured again.
-    fn pull_patience(&self) -> Duration {
+    pub(super) fn pull_patience(&self) -> Duration {
         let (min, max) = (self.config.pull_timeout_min, self.config.pull_timeout);
         let usual = self.pull_time.map_or(max, |usual| (usual * 4).clamp(min, max));
         usual * (1 << self.unanswered.saturating_sub(MAX_QUICK_RETRIES).min(MAX_DOUBLINGS))
@@ -222,11 +252,13 @@ impl Map {
         content: u64,
         epoch: Option<u64>,
     ) {
+        self.meet_life(slot, epoch);
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        peer.meet(epoch.unwrap_or(peer.boot));
         peer.state = context;
         if context == self.replicas.digest() {
             reached!("map: digests equal");
+            self.heard_equal(now, slot);
+            self.catching = None;
             // Equal sets of events make equal contents; anything else is corruption.
             self.stats.diverged += u64::from(content != self.store.digest());
             self.full.take_if(|full| *full == slot);
@@ -238,14 +270,29 @@ impl Map {
         }
     }
 
+    /// The peer in `slot` lives with this replica epoch.
+    fn meet_life(&mut self, slot: u32, epoch: Option<u64>) {
+        let Some(peer) = self.peers.get(slot) else { return };
+        let epoch = epoch.unwrap_or(peer.boot);
+        if peer.epoch != epoch {
+            self.lose_member(None, slot);
+            self.peers.stop_serving(slot);
+            if let Some(peer) = self.peers.get_mut(slot) {
+                peer.meet(epoch);
+            }
+            self.admit_if_nothing_is_gone(slot);
+        }
+    }
+
     fn on_pull(&mut self, now: Instant, slot: u32, mut pull: Pull<'_>) {
+        self.meet_life(slot, Some(pull.epoch));
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        peer.meet(pull.epoch);
         if pull.after.is_some() || pull.upto.is_some() {
             reached!("map: asked for a page");
         }
         let mut behind = false;
-        let cursor = Cursor::over(pull.after, pull.upto);
+        let mut cursor = Cursor::over(pull.after, pull.upto);
+        let asked = pull;
         while let Ok(Some((id, runs))) = pull.next() {
             let Some(number) = self.replicas.number(id) else {
                 reached!("map: asked about a replica unknown here");
@@ -264,8 +311,30 @@ impl Map {
                 known.add(if sabotaged!("gaps-unheard") { 1 } else { from }, to);
             }
         }
-        let budget = pull.budget.min(self.config.pull_budget as u64);
-        self.peers.serve(slot, Serve { nonce: pull.nonce, number: 0, cursor, budget });
+        self.heard_context(now, slot);
+        let Some(peer) = self.peers.get(slot) else { return };
+        if !peer.member {
+            // Whether it lacks dots below the floor is not known of the replicas on other pages; until it
+            // is, it is told nothing.
+            let all = self.replicas.last();
+            cursor = Cursor::over(all, all);
+        }
+        let logged = self.replicas.range(pull.after, pull.upto).all(|(_, number)| {
+            // A member has all below the floor, even if what it told was forgotten just now.
+            let from = if peer.member { self.replicas.floor(number) + 1 } else { 1 };
+            let next = self.replicas.next_missing(number, peer.known.runs(number), from);
+            next.is_none_or(|next| next > self.replicas.served_from(number))
+        });
+        if logged || sabotaged!("served-below-the-floor") {
+            if !peer.member {
+                reached!("map: page of one who may lack what is gone");
+            }
+            let budget = pull.budget.min(self.config.pull_budget as u64);
+            self.peers.serve(slot, Serve { nonce: pull.nonce, number: 0, cursor, budget });
+        } else {
+            self.peers.stop_serving(slot);
+            self.offer_full(now, slot, &asked);
+        }
         if behind {
             reached!("map: asked by one who is ahead");
             self.want_pull(now, slot);
@@ -275,8 +344,7 @@ impl Map {
     }
 
     fn on_chunk(&mut self, now: Instant, slot: u32, chunk: &Chunk<'_>) {
-        let me = self.replicas.id(0);
-        if chunk.addressee != wire::addressee(me.node, self.boot, me.epoch) {
+        if !self.is_mine(chunk.addressee) {
             reached!("map: chunk to an earlier life");
             self.stats.misaddressed += 1;
             return;
@@ -284,6 +352,7 @@ impl Map {
         let Some(applied) = self.apply_chunk(now, slot, chunk) else { return };
         if applied.news > 0 {
             self.sync_soon(now);
+            self.expect_garbage(now);
         }
         let answers = |pulling: &&mut Pulling| pulling.peer == slot && pulling.nonce == chunk.nonce;
         let patience = self.pull_patience();
@@ -334,10 +403,13 @@ impl Map {
         } else {
             reached!("map: answered to its end");
         }
-        if pulling.upto.is_some() || (more && pulling.news > 0) {
+        // Pushes may have been faster.
+        let worth = pulling.news > 0 || self.catching == Some(pulling.peer);
+        if pulling.upto.is_some() || (more && worth) {
             self.start_pull(now, pulling.peer);
             return;
         }
+        self.catching.take_if(|giver| *giver == pulling.peer);
         // All of the answer to all of the digest came, and nothing in it was new: that state of the
         // peer has nothing for this replica.
         let whole = pulling.after.is_none() && pulling.next.is_some();
@@ -379,8 +451,10 @@ impl Map {
                 peer.owes_state = false;
             }
         }
+        self.write_fetch(slot, w);
         self.write_push(slot, w);
         self.write_serve(slot, w);
+        self.write_full(slot, w);
     }
 
     /// Writes the digests of context and content, for pings and acks.

@@ -12,6 +12,18 @@
 //!              bit 1: there is more), then runs of claimed dots to the end:
 //!                replica ref, first counter varint, dots u8 (1..=127), an item per dot
 //!
+//! a4   FETCH   session u64, byte budget varint, then the units that are missing, to the end (none: it is over):
+//!              gap varint, length varint, at most 16 times
+//! a5   STAGE   addressee u64, session u64, nonce varint (0: answers a FETCH), contexts varint, total varint,
+//!              first varint, covered u32, flags u8 (bit 0: last of this answer), then units to the end:
+//!              units skipped varint, the unit
+//! a6   GONE    addressee u64, nonce or session u64: no full sync is given, or none any more
+//!
+//! unit  below `contexts`: replica, base varint, floor varint, after varint, runs u8 (<= 16), per run: gap
+//!                varint, length varint
+//!       from there on, a slot of the sender: 0, replica ref, counter varint, key, value: a lone value
+//!                without marks; 1, key, and the rest of a full item. Slots that are skipped are empty.
+//!
 //! item  0 ref    object number varint: a dot about a key that is in this chunk already
 //!       1 own    key, value: the dot is the only sibling and supersedes all before it
 //!       2 bare   key, value: the dot is the only sibling, and nothing is superseded
@@ -32,6 +44,7 @@
 use smallvec::SmallVec;
 
 use super::dot::{MAX_COUNTER, MAX_RUNS, ReplicaId, Runs};
+use super::full_wire::{self, Fetch, Stage};
 use crate::hash;
 use crate::id::NodeId;
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
@@ -39,6 +52,9 @@ use crate::wire::{NoRoom, PacketError, Reader, Writer};
 pub(super) const PULL: u8 = 0xa1;
 pub(super) const STATE: u8 = 0xa2;
 pub(super) const CHUNK: u8 = 0xa3;
+pub(super) const FETCH: u8 = 0xa4;
+pub(super) const STAGE: u8 = 0xa5;
+pub(super) const GONE: u8 = 0xa6;
 
 pub(super) const ITEM_REF: u8 = 0;
 pub(super) const ITEM_OWN: u8 = 1;
@@ -50,7 +66,7 @@ pub(super) const FLAG_LAST: u8 = 1;
 pub(super) const FLAG_MORE: u8 = 2;
 
 /// Longest key or value that any configuration allows, far above what a datagram holds.
-const MAX_BYTES: usize = 65_536;
+pub(super) const MAX_BYTES: usize = 65_536;
 
 /// Whether the map owns frames of this tag.
 pub(crate) const fn owns(tag: u8) -> bool {
@@ -72,6 +88,12 @@ pub(super) enum Frame<'p> {
         epoch: Option<u64>,
     },
     Chunk(Chunk<'p>),
+    Fetch(Fetch<'p>),
+    Stage(Stage<'p>),
+    Gone {
+        addressee: u64,
+        number: u64,
+    },
     /// An optional frame of a later version.
     Unknown,
 }
@@ -164,23 +186,30 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             let objects = check.objects;
             Ok(Frame::Chunk(Chunk { addressee, nonce, number, last, more, objects, items }))
         }
+        FETCH => full_wire::parse_fetch(r).map(Frame::Fetch),
+        STAGE => full_wire::parse_stage(r).map(Frame::Stage),
+        GONE => {
+            let (addressee, number) = (r.u64()?, r.u64()?);
+            r.finish()?;
+            Ok(Frame::Gone { addressee, number })
+        }
         tag => crate::wire::unknown(tag).map(|()| Frame::Unknown),
     }
 }
 
-fn replica(r: &mut Reader<'_>) -> Result<ReplicaId, PacketError> {
+pub(super) fn replica(r: &mut Reader<'_>) -> Result<ReplicaId, PacketError> {
     Ok(ReplicaId::new(r.node()?, r.u64()?))
 }
 
 /// A counter from `min` on.
-fn counter(r: &mut Reader<'_>, min: u64) -> Result<u64, PacketError> {
+pub(super) fn counter(r: &mut Reader<'_>, min: u64) -> Result<u64, PacketError> {
     match r.varint()? {
         counter if (min..=MAX_COUNTER).contains(&counter) => Ok(counter),
         _ => Err(PacketError::LimitExceeded),
     }
 }
 
-fn add(a: u64, b: u64, c: u64) -> Result<u64, PacketError> {
+pub(super) fn add(a: u64, b: u64, c: u64) -> Result<u64, PacketError> {
     let sum = a.checked_add(b).and_then(|sum| sum.checked_add(c));
     sum.filter(|sum| *sum <= MAX_COUNTER).ok_or(PacketError::LimitExceeded)
 }
@@ -227,6 +256,25 @@ pub(super) struct FullEntry<'p> {
 }
 
 impl<'p> FullEntry<'p> {
+    /// Reads and checks one, after `replicas` replicas were introduced.
+    pub(super) fn read(r: &mut Reader<'p>, replicas: &mut usize) -> Result<Self, PacketError> {
+        // Each sibling takes three bytes at least, each superseded dot two.
+        let count = r.count(r.remaining() / 3)?;
+        let siblings = (count, *r);
+        for _ in 0..count {
+            checked_ref(r, replicas)?;
+            counter(r, 1)?;
+            r.bytes(MAX_BYTES)?;
+        }
+        let count = r.count(r.remaining() / 2)?;
+        let superseded = (count, *r);
+        for _ in 0..count {
+            checked_ref(r, replicas)?;
+            counter(r, 1)?;
+        }
+        Ok(Self { siblings, superseded })
+    }
+
     pub(super) fn next_sibling(&mut self) -> Result<Option<ToldSibling<'p>>, PacketError> {
         let (left, r) = &mut self.siblings;
         if *left == 0 {
@@ -246,13 +294,27 @@ impl<'p> FullEntry<'p> {
     }
 }
 
-fn replica_ref(r: &mut Reader<'_>) -> Result<ReplicaRef, PacketError> {
+pub(super) fn replica_ref(r: &mut Reader<'_>) -> Result<ReplicaRef, PacketError> {
     match r.varint()? {
         0 => replica(r).map(ReplicaRef::New),
         number => usize::try_from(number - 1)
             .map(ReplicaRef::Known)
             .map_err(|_| PacketError::LimitExceeded),
     }
+}
+
+/// A reference, after `replicas` replicas were introduced.
+pub(super) fn checked_ref(
+    r: &mut Reader<'_>,
+    replicas: &mut usize,
+) -> Result<ReplicaRef, PacketError> {
+    let reference = replica_ref(r)?;
+    match reference {
+        ReplicaRef::New(_) => *replicas += 1,
+        ReplicaRef::Known(number) if number < *replicas => {}
+        ReplicaRef::Known(_) => return Err(PacketError::Malformed),
+    }
+    Ok(reference)
 }
 
 /// Walks the runs and items of a chunk, checking every reference.
@@ -285,7 +347,7 @@ impl<'p> Items<'p> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let replica = self.replica_ref()?;
+        let replica = checked_ref(&mut self.rest, &mut self.replicas)?;
         let first = counter(&mut self.rest, 1)?;
         let dots = self.rest.u8()?;
         if dots == 0 || dots > 127 {
@@ -294,21 +356,6 @@ impl<'p> Items<'p> {
         add(first, u64::from(dots), 0)?;
         (self.left_in_run, self.counter) = (dots, first - 1);
         Ok(Some(Step::Run(replica)))
-    }
-
-    fn replica_ref(&mut self) -> Result<ReplicaRef, PacketError> {
-        let replica = replica_ref(&mut self.rest)?;
-        self.check_ref(replica)?;
-        Ok(replica)
-    }
-
-    fn check_ref(&mut self, replica: ReplicaRef) -> Result<(), PacketError> {
-        match replica {
-            ReplicaRef::New(_) => self.replicas += 1,
-            ReplicaRef::Known(number) if number < self.replicas => {}
-            ReplicaRef::Known(_) => return Err(PacketError::Malformed),
-        }
-        Ok(())
     }
 
     fn body(&mut self) -> Result<Body<'p>, PacketError> {
@@ -333,21 +380,8 @@ impl<'p> Items<'p> {
     }
 
     fn full(&mut self, key: &'p [u8]) -> Result<Body<'p>, PacketError> {
-        // Each sibling takes three bytes at least, each superseded dot two.
-        let count = self.rest.count(self.rest.remaining() / 3)?;
-        let siblings = (count, self.rest);
-        for _ in 0..count {
-            self.replica_ref()?;
-            counter(&mut self.rest, 1)?;
-            self.rest.bytes(MAX_BYTES)?;
-        }
-        let count = self.rest.count(self.rest.remaining() / 2)?;
-        let superseded = (count, self.rest);
-        for _ in 0..count {
-            self.replica_ref()?;
-            counter(&mut self.rest, 1)?;
-        }
-        Ok(Body::Full { key, entry: FullEntry { siblings, superseded } })
+        let entry = FullEntry::read(&mut self.rest, &mut self.replicas)?;
+        Ok(Body::Full { key, entry })
     }
 }
 

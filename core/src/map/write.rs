@@ -88,7 +88,7 @@ impl Map {
         if value.len() > config.max_value {
             return Err(InsertError::ValueTooLong { len: value.len(), max: config.max_value });
         }
-        if known.is_none() && self.store.entries().len() >= config.max_keys {
+        if known.is_none() && self.store.keys() >= config.max_keys {
             return Err(InsertError::TooManyKeys { max: config.max_keys });
         }
         let replaced = known.map_or(0, |entry| {

@@ -65,6 +65,11 @@ pub struct Plan {
     /// Percent of datagrams.
     pub loss: u32,
     pub duplication: u32,
+    /// Milliseconds between two collections of garbage, and for which it is kept for peers that are down.
+    pub collect: u64,
+    pub keep: u64,
+    /// Whether an answer is one datagram, so that a full sync takes many.
+    pub small_budget: bool,
     /// Lives of the past whose writes are known to the first replica at the start.
     pub crowd: usize,
     /// Each with a number from which it draws all its luck, so that leaving one out does not shift
@@ -73,19 +78,76 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The history of a seed: every fifth is one of full syncs.
     pub fn new(seed: u64) -> Self {
+        if seed % 5 == 4 { Self::forgetful(seed) } else { Self::mixed(seed) }
+    }
+
+    /// A history in which peers are forgotten again and again, so that one full sync follows the other, of
+    /// many datagrams each, while keys are written and removed.
+    fn forgetful(seed: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let replicas = 2 + dice.below(3);
+        let keys = 60;
+        let first = (0..40).map(|key| Step::Insert { at: 0, key, len: 20 });
+        let mut steps: Vec<_> = first.map(|step| (step, 0)).collect();
+        steps.extend((0..400).map(|_| (full_step(&mut dice, replicas, keys), dice.next())));
+        Self {
+            seed,
+            replicas,
+            keys,
+            max_datagram: 512,
+            loss: [0, 10][dice.below(2)],
+            duplication: 0,
+            collect: 1,
+            keep: 0,
+            small_budget: true,
+            crowd: 0,
+            steps,
+        }
+    }
+
+    fn mixed(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let replicas = 2 + dice.below(5);
-        let keys = [1, 1, 2, 5, 9][dice.below(5)];
+        let keys = [1, 1, 2, 5, 9, 30][dice.below(6)];
         let steps = [60, 100, 150, 250, 400][dice.below(5)];
         let max_datagram = [512, 512, 700, 1400][dice.below(4)];
         let loss = [0, 10, 30, 60][dice.below(4)];
         let duplication = [0, 30][dice.below(2)];
         let crowd = if dice.below(16) == 0 { 40 } else { 0 };
         let churn = [1, 1, 8][dice.below(3)];
+        let (collect, keep) = ([1, 30, 300, 10_000][dice.below(4)], [0, 100, 5_000][dice.below(3)]);
+        let small_budget = dice.percent(50);
         let steps =
             (0..steps).map(|_| (step(&mut dice, replicas, keys, churn), dice.next())).collect();
-        Self { seed, replicas, keys, max_datagram, loss, duplication, crowd, steps }
+        Self {
+            seed,
+            replicas,
+            keys,
+            max_datagram,
+            loss,
+            duplication,
+            collect,
+            keep,
+            small_budget,
+            crowd,
+            steps,
+        }
+    }
+}
+
+fn full_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
+    let (at, key, peer) = (dice.below(replicas), dice.below(keys), dice.below(replicas));
+    match dice.below(100) {
+        0..=7 => Step::Insert { at, key, len: dice.below(40) },
+        8..=19 => Step::Remove { at, key },
+        20..=24 => Step::Pass { millis: [1, 2, 100][dice.below(3)] },
+        25..=39 => Step::Fire { at },
+        40 => Step::Down { at, peer },
+        41..=43 => Step::Up { at, peer },
+        44 => Step::Restart { at },
+        _ => Step::Deliver { pick: dice.below(2) },
     }
 }
 

@@ -14,6 +14,8 @@ use crate::model::{Events, History};
 
 const PULL: u8 = 0xa1;
 const CHUNK: u8 = 0xa3;
+const FETCH: u8 = 0xa4;
+const STAGE: u8 = 0xa5;
 /// Every life leaves a mark on the keys that it writes, and entries must fit the smallest datagram.
 const MAX_RESTARTS: u64 = 8;
 /// More datagrams than this are not under way at once.
@@ -54,6 +56,8 @@ struct Replica {
     value: Vec<Events>,
     /// What the sender knew of what was taken since the last look.
     told: Option<Reflected>,
+    /// What those knew who gave full syncs, whose units are put aside.
+    staged: Option<Reflected>,
 }
 
 struct Reading {
@@ -86,6 +90,8 @@ pub fn run(plan: &Plan) -> Outcome<Coverage> {
             .step(step, &mut Dice(luck))
             .map_err(|said| format!("step {number}, {step:?}: {said}"))?;
     }
+    let synced: u64 = world.replicas.iter().map(|replica| replica.map.stats().full_syncs).sum();
+    *world.coverage.entry("full sync amid writes").or_default() += synced;
     world.end().map_err(|said| format!("in the calm at the end: {said}"))?;
     Ok(world.coverage)
 }
@@ -123,6 +129,11 @@ impl<'p> World<'p> {
     fn replica(&self, id: u64, epoch: u64) -> Replica {
         let mut config = Config::lan();
         (config.max_key, config.max_value) = (16, 64);
+        config.collect_interval = Duration::from_millis(self.plan.collect);
+        config.keep_for = Duration::from_millis(self.plan.keep);
+        if self.plan.small_budget {
+            config.pull_budget = self.plan.max_datagram;
+        }
         let mut entropy = [7; 32];
         entropy[..8].copy_from_slice(&self.plan.seed.to_le_bytes());
         entropy[8..16].copy_from_slice(&(id << 8 | epoch).to_le_bytes());
@@ -131,7 +142,7 @@ impl<'p> World<'p> {
             Map::new(self.now, life, "test", config, self.plan.max_datagram, entropy).unwrap();
         let none = vec![Events::new(); self.keys.len()];
         let reflects = vec![Rc::default(); self.keys.len()];
-        Replica { map, claims: none.clone(), reflects, value: none, told: None }
+        Replica { map, claims: none.clone(), reflects, value: none, told: None, staged: None }
     }
 
     /// Nodes that are gone wrote one key each, and told the first replica.
@@ -150,7 +161,7 @@ impl<'p> World<'p> {
                 let mut bytes = sent.payload.to_vec();
                 map.handle_packet(self.now, addr(id), &mut bytes).unwrap();
             }
-            map.peer_down(NodeId(id));
+            map.peer_down(self.now, NodeId(id));
         }
         let past = self.keys.iter().map(|key| self.history.of_key(key).iter().copied().collect());
         self.replicas[0].told = Some(past.map(Rc::new).collect());
@@ -195,7 +206,7 @@ impl<'p> World<'p> {
             }
             Step::Restart { at } => self.restart(at),
             Step::Down { at, peer } => {
-                self.replicas[at].map.peer_down(NodeId(id(peer)));
+                self.replicas[at].map.peer_down(self.now, NodeId(id(peer)));
                 self.met("peer down", at != peer);
                 Some(at)
             }
@@ -316,6 +327,10 @@ impl<'p> World<'p> {
         self.met("push that shows a gap", push && news && after.pulls_sent > before.pulls_sent);
         self.met("answer with news", chunk && !push && news);
         self.met("chunk without news", chunk && !news);
+        let units = frame_of(&flight.bytes, STAGE).is_some();
+        let synced = after.full_syncs > before.full_syncs;
+        self.met("full sync", synced);
+        self.met("full sync of several datagrams", units && !synced);
         self.met("chunk to an older life", chunk && flight.lives.1 != current.1);
         self.met("chunk from an older life", chunk && flight.lives.0 != current.0);
         let skipped = after.misaddressed > before.misaddressed;
@@ -323,10 +338,24 @@ impl<'p> World<'p> {
         let stale = chunk && flight.lives.1 != current.1;
         ensure!(skipped || !stale, "a chunk for an older life of {} is taken", flight.to);
         if !skipped {
-            self.replicas[flight.to].told = Some(flight.knew.clone());
+            self.note_told(&flight);
             self.taken.push(flight);
         }
         Ok(())
+    }
+
+    /// What the sender of a datagram reflected is what it may bring; a full sync, what all of its knew.
+    fn note_told(&mut self, flight: &Flight) {
+        let replica = &mut self.replicas[flight.to];
+        if frame_of(&flight.bytes, STAGE).is_none() {
+            replica.told = Some(flight.knew.clone());
+            return;
+        }
+        let staged = replica.staged.get_or_insert_with(|| vec![Rc::default(); flight.knew.len()]);
+        for (staged, knew) in staged.iter_mut().zip(&flight.knew) {
+            Rc::make_mut(staged).extend(knew.iter().copied());
+        }
+        replica.told = Some(staged.clone());
     }
 
     fn lives(&self, from: usize, to: usize) -> (u64, u64) {
@@ -342,10 +371,12 @@ impl<'p> World<'p> {
             return Ok(None);
         }
         let map = &mut self.replicas[flight.to].map;
-        let before = (map.digest(), map.len(), map.bytes());
+        let (before, bytes) = ((map.digest(), map.len()), map.bytes());
         map.handle_packet(self.now, addr(id(flight.from)), &mut flight.bytes.clone()).unwrap();
-        let after = (map.digest(), map.len(), map.bytes());
+        let after = (map.digest(), map.len());
         ensure!(before == after, "I9: a repeated datagram changed {before:?} to {after:?}");
+        // It may be the last word that garbage waited for.
+        ensure!(map.bytes() <= bytes, "I9: a repeated datagram took room");
         ensure!(map.poll_event().is_none(), "I9: a repeated datagram caused an event");
         self.met("repeated chunk", frame_of(&flight.bytes, CHUNK).is_some());
         Ok(Some(flight.to))
@@ -506,6 +537,25 @@ impl<'p> World<'p> {
         }
         let asked = self.calm(Duration::from_secs(6))?;
         ensure!(asked == 0, "I6: {asked} datagrams are more than digests");
+        // Digests are told at random: it may take as long as collecting all of a kind of coupons.
+        self.calm(Duration::from_secs(180))?;
+        for at in 0..self.replicas.len() {
+            let replica = &self.replicas[at];
+            let left = replica.map.metadata();
+            // A write that died with its writer is waited for by those that came after it.
+            let gap = self.has_gap(at) || self.is_crowded(at);
+            self.met("write that is waited for in vain", gap);
+            self.met("nothing left to collect", left == (0, 0));
+            ensure!(gap || left == (0, 0), "I7: {at} keeps {left:?}");
+            let map = &self.replicas[at].map;
+            let live = self.keys.iter().flat_map(|key| {
+                let values: Vec<_> = map.siblings(key).map(|sibling| sibling.value.len()).collect();
+                let key = if values.is_empty() { 0 } else { key.len() };
+                values.into_iter().chain([key])
+            });
+            let live: usize = live.sum();
+            ensure!(gap || map.bytes() == live, "I7: {at} has {} bytes, not {live}", map.bytes());
+        }
         for flight in late {
             let to = flight.to;
             self.deliver(flight)?;
@@ -513,6 +563,21 @@ impl<'p> World<'p> {
             ensure!(self.replicas[to].map.digest() == digest, "a late datagram changed {to}");
         }
         Ok(())
+    }
+
+    /// Whether the values of a key together may fit no datagram, which keeps everything from being collected.
+    fn is_crowded(&self, at: usize) -> bool {
+        let map = &self.replicas[at].map;
+        self.keys.iter().any(|key| map.siblings(key).count() * 130 > self.plan.max_datagram)
+    }
+
+    /// Whether a replica has a write of some life without one before it.
+    fn has_gap(&self, at: usize) -> bool {
+        let map = &self.replicas[at].map;
+        self.keys.iter().flat_map(|key| self.history.of_key(key)).any(|dot| {
+            let before = Dot::new(dot.replica, dot.counter - 1);
+            map.reflects(*dot) && before.counter > 0 && !map.reflects(before)
+        })
     }
 
     /// Lets time pass without loss. Returns how many datagrams carried a pull or a chunk.
@@ -523,11 +588,12 @@ impl<'p> World<'p> {
             for at in 0..self.replicas.len() {
                 for flight in self.drain(at) {
                     quiet = false;
-                    let more = [PULL, CHUNK].map(|tag| frame_of(&flight.bytes, tag).is_some());
-                    asked += u64::from(more != [false; 2]);
+                    let tags = [PULL, CHUNK, FETCH, STAGE];
+                    let more = tags.iter().any(|tag| frame_of(&flight.bytes, *tag).is_some());
+                    asked += u64::from(more);
                     let to = flight.to;
                     self.deliver(flight)?;
-                    if more != [false; 2] {
+                    if more {
                         self.check(to)?;
                     }
                 }

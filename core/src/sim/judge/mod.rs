@@ -45,8 +45,10 @@
 //! often one piece of news is sent: both belong to the work on membership. That maps become equal at a cost of
 //! what differs (OC10) belongs to the work on the map.
 //!
+//! OC8, that nothing is collected which somebody lacks and that nothing is left in the end, is asked of lone maps
+//! beside the reference model, in `tests/model_random.rs` and `tests/full_sync.rs`.
 //! OC1, the laws of the join, is asked of lone maps, where all orders of the same chunks can be tried:
-//! `tests/exhaustive.rs`. Not asked yet: OR3 until nodes have weights, OC8 until the map collects garbage,
+//! `tests/exhaustive.rs`. Not asked yet: OR3 until nodes have weights,
 //! OX5 until there are two versions of the protocol, and the rest of OX9 until datagrams are sealed.
 //!
 //! [`Checked`]: super::Checked

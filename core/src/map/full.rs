@@ -1,0 +1,288 @@
+//! Full sync, on the side that gives.
+//!
+//! A peer that lacks a dot below the floor, or one whose log is cut, cannot be told what it misses dot by dot:
+//! it is given all entries and the context that they make up together. What is given is numbered: first the
+//! context as it was when the session began, in units of a replica each, then the slots of the store. The peer
+//! asks for the units that it lacks, in any order, as often as datagrams are lost, and takes all of it in at
+//! once; see [`stage`](super::stage). Here nothing is copied but the context.
+//!
+//! Entries go on changing meanwhile, and what is sent of a slot may reflect more than the context of the
+//! session says. That does no harm: an entry carries the marks of what it reflects beyond it, as nothing is
+//! collected while somebody is served (a session *pins* the floor, for [`PIN`] at most after the last sign of
+//! life). Keys that are new are in the log. But a replica that itself takes a full sync in knows suddenly what
+//! no mark tells of: that ends the sessions it gives.
+
+use alloc::vec::Vec;
+
+use smallvec::SmallVec;
+
+use super::Map;
+use super::full_wire::{self, ContextUnit, Fetch, Range, StageHead, UNIT_RUNS};
+use super::peer::Introduced;
+use super::wire::{self, Pull};
+use crate::reached::reached;
+use crate::sabotage::sabotaged;
+use crate::time::Instant;
+use crate::wire::{NoRoom, Writer};
+use core::time::Duration;
+
+/// How long a session lasts without a sign of its peer.
+pub(super) const PIN: Duration = Duration::from_secs(30);
+/// Most sessions at a time. Others are sent away, to one who has been served.
+const MAX_SESSIONS: usize = 8;
+
+/// A full sync being given.
+#[derive(Debug)]
+struct Session {
+    id: u64,
+    peer: u32,
+    deadline: Instant,
+    context: Vec<ContextUnit>,
+    /// Units in all: those of the context, and one for each slot that there was.
+    total: u64,
+    /// The nonce of the pull that it began with.
+    asked: u64,
+    /// The nonce of the pull that is answered, until the peer asks by the session.
+    nonce: u64,
+    todo: SmallVec<[Range; 4]>,
+    budget: u64,
+}
+
+/// Full syncs being given, and who is told that there is none.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    open: Vec<Session>,
+    gone: Vec<(u32, u64)>,
+}
+
+impl Sessions {
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.open.iter().map(|session| session.deadline).min()
+    }
+
+    /// The peer in `slot` is no more.
+    pub(super) fn forget(&mut self, slot: u32) {
+        self.open.retain(|session| session.peer != slot);
+        self.gone.retain(|(peer, _)| *peer != slot);
+    }
+}
+
+impl Map {
+    /// Whether somebody is being served, so that nothing may be collected.
+    pub(super) const fn is_pinned(&self) -> bool {
+        !self.sessions.open.is_empty()
+    }
+
+    /// Answers a pull that the log cannot answer.
+    pub(super) fn offer_full(&mut self, now: Instant, slot: u32, pull: &Pull<'_>) {
+        if self.sessions.open.iter().any(|open| open.peer == slot && open.asked == pull.nonce) {
+            // A second copy of what is being answered.
+            return;
+        }
+        let free = self.sessions.open.len() < MAX_SESSIONS
+            || self.sessions.open.iter().any(|session| session.peer == slot);
+        if !free || self.yields_to(slot) {
+            reached!("map: full sync refused");
+            self.tell_gone(slot, pull.nonce);
+            return;
+        }
+        reached!("map: full sync begins");
+        self.sessions.forget(slot);
+        let context = self.context_units();
+        let total = (context.len() + self.store.entries().len()) as u64;
+        let session = Session {
+            id: self.rng.u64(),
+            peer: slot,
+            deadline: now + PIN,
+            context,
+            total,
+            asked: pull.nonce,
+            nonce: pull.nonce,
+            todo: SmallVec::from_slice(&[(0, total)]),
+            budget: pull.budget.min(self.config.pull_budget as u64),
+        };
+        self.sessions.open.push(session);
+        self.peers.wake(slot);
+    }
+
+    /// The context, in units that fit any datagram.
+    #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
+    fn context_units(&self) -> Vec<ContextUnit> {
+        let mut units = Vec::new();
+        for replica in 0..self.replicas.len() as u16 {
+            let (base, floor) = (self.replicas.base(replica), self.replicas.floor(replica));
+            let mut ahead = self.replicas.runs_ahead(replica).peekable();
+            let mut after = base;
+            loop {
+                let id = self.replicas.id(replica);
+                let runs: SmallVec<[(u64, u64); 2]> = ahead.by_ref().take(UNIT_RUNS).collect();
+                let last = runs.last().map_or(after, |run| run.1);
+                units.push(ContextUnit { id, base, floor, after, runs });
+                after = last;
+                if ahead.peek().is_none() {
+                    break;
+                }
+            }
+        }
+        units
+    }
+
+    pub(super) fn tell_gone(&mut self, slot: u32, number: u64) {
+        self.sessions.gone.retain(|(peer, _)| *peer != slot);
+        self.sessions.gone.push((slot, number));
+        self.peers.wake(slot);
+    }
+
+    /// The peer in `slot` asks for more of what it is given.
+    pub(super) fn on_fetch(&mut self, now: Instant, slot: u32, mut fetch: Fetch<'_>) {
+        let same = |session: &&mut Session| session.peer == slot && session.id == fetch.session;
+        let most = self.config.pull_budget as u64;
+        let Some(session) = self.sessions.open.iter_mut().find(same) else {
+            if matches!(fetch.next(), Ok(Some(_))) {
+                reached!("map: session is over");
+                self.tell_gone(slot, fetch.session);
+            }
+            return;
+        };
+        (session.deadline, session.nonce) = (now + PIN, 0);
+        session.todo.clear();
+        while let Ok(Some((from, to))) = fetch.next() {
+            if from < session.total {
+                session.todo.push((from, to.min(session.total)));
+            }
+        }
+        session.budget = fetch.budget.min(most);
+        if session.todo.is_empty() {
+            reached!("map: full sync given");
+            self.sessions.forget(slot);
+            self.unpinned(now);
+        } else {
+            self.peers.wake(slot);
+        }
+    }
+
+    /// Gives up sessions of peers that fell silent.
+    pub(super) fn fire_sessions(&mut self, now: Instant) {
+        let before = self.sessions.open.len();
+        self.sessions.open.retain(|session| session.deadline > now);
+        if self.sessions.open.len() < before {
+            self.unpinned(now);
+        }
+    }
+
+    /// Ends all sessions.
+    pub(super) fn drop_sessions(&mut self, now: Instant) {
+        if sabotaged!("adopts-while-serving") {
+            return;
+        }
+        while let Some(session) = self.sessions.open.pop() {
+            self.tell_gone(session.peer, session.id);
+        }
+        self.unpinned(now);
+    }
+
+    /// Writes what the peer in `slot` is owed of a full sync. What does not fit stays owed.
+    pub(super) fn write_full(&mut self, slot: u32, w: &mut Writer<'_>) {
+        let Some(peer) = self.peers.get(slot) else { return };
+        let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
+        if let Some(at) = self.sessions.gone.iter().position(|(peer, _)| *peer == slot) {
+            let (_, number) = self.sessions.gone[at];
+            if full_wire::write_gone(w, addressee, number).is_ok() {
+                self.sessions.gone.swap_remove(at);
+            } else {
+                self.peers.wake(slot);
+            }
+        }
+        let mut open = core::mem::take(&mut self.sessions.open);
+        for session in open.iter_mut().filter(|session| session.peer == slot) {
+            if self.write_stage(w, addressee, session) {
+                self.peers.wake(slot);
+            }
+        }
+        self.sessions.open = open;
+    }
+
+    /// Writes one frame of the answer. Returns whether there is more of it.
+    fn write_stage(&mut self, w: &mut Writer<'_>, addressee: u64, session: &mut Session) -> bool {
+        let Some(&(first, end)) = session.todo.first() else { return false };
+        let start = w.len();
+        let fresh = w.is_fresh();
+        let head = StageHead {
+            addressee,
+            session: session.id,
+            nonce: session.nonce,
+            contexts: session.context.len() as u64,
+            total: session.total,
+            first,
+            covered: 0,
+            last: false,
+        };
+        let mut next = first;
+        let mut last = false;
+        let written = w.frame(wire::STAGE, |w| {
+            let place = head.write(w)?;
+            next = self.units(w, &session.context, first, end);
+            if next == first && !fresh {
+                return Err(NoRoom);
+            }
+            let spent = (w.len() - start) as u64;
+            last = spent >= session.budget || (next == end && session.todo.len() == 1);
+            let covered = u32::try_from(next - first).map_err(|_| NoRoom)?;
+            StageHead::finish(w, place, covered, last);
+            Ok(())
+        });
+        if written.is_err() {
+            return true;
+        }
+        session.budget = session.budget.saturating_sub((w.len() - start) as u64);
+        if next == end {
+            session.todo.remove(0);
+        } else if next > first {
+            session.todo[0].0 = next;
+        } else {
+            // It would not fit any datagram; the peer gives up in the end.
+            self.stats.oversize += 1;
+            session.todo.clear();
+        }
+        if last {
+            session.todo.clear();
+        }
+        !session.todo.is_empty()
+    }
+
+    /// Writes units from `first` on, as many as fit. Returns the first that did not.
+    fn units(&self, w: &mut Writer<'_>, context: &[ContextUnit], first: u64, end: u64) -> u64 {
+        let mut introduced = Introduced::default();
+        let mut unwritten = first;
+        for at in first..end {
+            let contexts = context.len() as u64;
+            let index = usize::try_from(at).unwrap_or(usize::MAX);
+            let known = introduced.len();
+            let written = w.attempt(|w| {
+                if let Some(unit) = context.get(index) {
+                    w.varint(at - unwritten)?;
+                    return unit.write(w);
+                }
+                let slot = usize::try_from(at - contexts).unwrap_or(usize::MAX);
+                let entry = self.store.entries().get(slot);
+                let Some(entry) = entry.filter(|entry| !entry.is_empty()) else { return Ok(()) };
+                w.varint(at - unwritten)?;
+                full_wire::write_entry(w, &self.replicas, &mut introduced, entry)?;
+                unwritten = at + 1;
+                Ok(())
+            });
+            if written.is_err() {
+                introduced.truncate(known);
+                return at;
+            }
+            if at < contexts {
+                unwritten = at + 1;
+            }
+            // Empty slots take no room, but time.
+            if at - first >= 65_536 {
+                return at + 1;
+            }
+        }
+        end
+    }
+}

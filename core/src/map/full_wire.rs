@@ -1,0 +1,250 @@
+//! The frames of a full sync; see [`wire`](super::wire) for their layout.
+
+#![warn(clippy::indexing_slicing)]
+
+use smallvec::SmallVec;
+
+use super::dot::{MAX_COUNTER, ReplicaId};
+use super::peer::Introduced;
+use super::replica::Replicas;
+use super::store::Entry;
+use super::wire::{self, FLAG_LAST, FullEntry, MAX_BYTES, ReplicaRef};
+use crate::wire::{NoRoom, PacketError, Reader, Writer};
+
+/// Most ranges of units that one FETCH asks for.
+pub(super) const MAX_RANGES: usize = 16;
+/// Most runs of one context unit, so that the longest fits the shortest datagram.
+pub(super) const UNIT_RUNS: usize = 16;
+
+const LONE: u8 = 0;
+const ENTRY: u8 = 1;
+
+/// First and one past the last of some units.
+pub(super) type Range = (u64, u64);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fetch<'p> {
+    pub(super) session: u64,
+    pub(super) budget: u64,
+    end: u64,
+    rest: Reader<'p>,
+}
+
+impl Fetch<'_> {
+    pub(super) fn next(&mut self) -> Result<Option<Range>, PacketError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let from = self.end.checked_add(self.rest.varint()?);
+        let from = from.ok_or(PacketError::LimitExceeded)?;
+        let end = from.checked_add(self.rest.varint()?).filter(|end| *end > from);
+        self.end = end.ok_or(PacketError::LimitExceeded)?;
+        Ok(Some((from, self.end)))
+    }
+}
+
+pub(super) fn parse_fetch(mut r: Reader<'_>) -> Result<Fetch<'_>, PacketError> {
+    let (session, budget) = (r.u64()?, r.varint()?);
+    let fetch = Fetch { session, budget, end: 0, rest: r };
+    let (mut check, mut ranges) = (fetch, 0);
+    while check.next()?.is_some() {
+        ranges += 1;
+    }
+    if ranges > MAX_RANGES { Err(PacketError::LimitExceeded) } else { Ok(fetch) }
+}
+
+pub(super) fn write_fetch(
+    w: &mut Writer<'_>,
+    session: u64,
+    budget: u64,
+    ranges: impl Iterator<Item = Range>,
+) -> Result<(), NoRoom> {
+    w.frame(wire::FETCH, |w| {
+        w.u64(session)?;
+        w.varint(budget)?;
+        let mut end = 0;
+        for (from, to) in ranges.take(MAX_RANGES) {
+            w.varint(from - end)?;
+            w.varint(to - from)?;
+            end = to;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn write_gone(w: &mut Writer<'_>, addressee: u64, number: u64) -> Result<(), NoRoom> {
+    w.frame(wire::GONE, |w| {
+        w.u64(addressee)?;
+        w.u64(number)
+    })
+}
+
+/// What a STAGE frame says before its units.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StageHead {
+    pub(super) addressee: u64,
+    pub(super) session: u64,
+    pub(super) nonce: u64,
+    /// How many units tell of the context: the first ones.
+    pub(super) contexts: u64,
+    pub(super) total: u64,
+    pub(super) first: u64,
+    pub(super) covered: u32,
+    pub(super) last: bool,
+}
+
+impl StageHead {
+    /// Writes it. Returns where [`StageHead::finish`] has to write what is known only after the units.
+    pub(super) fn write(&self, w: &mut Writer<'_>) -> Result<usize, NoRoom> {
+        w.u64(self.addressee)?;
+        w.u64(self.session)?;
+        w.varint(self.nonce)?;
+        w.varint(self.contexts)?;
+        w.varint(self.total)?;
+        w.varint(self.first)?;
+        let place = w.len();
+        w.u32(self.covered)?;
+        w.u8(0)?;
+        Ok(place)
+    }
+
+    pub(super) fn finish(w: &mut Writer<'_>, place: usize, covered: u32, last: bool) {
+        w.set(place, &covered.to_le_bytes());
+        w.set(place + 4, &[if last { FLAG_LAST } else { 0 }]);
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stage<'p> {
+    pub(super) head: StageHead,
+    pub(super) units: Units<'p>,
+}
+
+/// Walks the units of a STAGE frame, checking every reference.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Units<'p> {
+    rest: Reader<'p>,
+    next: u64,
+    contexts: u64,
+    end: u64,
+    replicas: usize,
+}
+
+/// Some of the dots of a replica: all up to the base, and runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ContextUnit {
+    pub(super) id: ReplicaId,
+    pub(super) base: u64,
+    pub(super) floor: u64,
+    /// The counter that the first run's gap begins after.
+    pub(super) after: u64,
+    pub(super) runs: SmallVec<[(u64, u64); 2]>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Unit<'p> {
+    Context(ContextUnit),
+    Lone { replica: ReplicaRef, counter: u64, key: &'p [u8], value: &'p [u8] },
+    Entry { key: &'p [u8], entry: FullEntry<'p> },
+}
+
+impl<'p> Units<'p> {
+    /// The next unit.
+    pub(super) fn next(&mut self) -> Result<Option<Unit<'p>>, PacketError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let at = self.next.checked_add(self.rest.varint()?).filter(|at| *at < self.end);
+        let at = at.ok_or(PacketError::LimitExceeded)?;
+        self.next = at + 1;
+        let r = &mut self.rest;
+        if at < self.contexts {
+            return context(r).map(Unit::Context).map(Some);
+        }
+        match r.u8()? {
+            LONE => {
+                let replica = wire::checked_ref(r, &mut self.replicas)?;
+                let counter = wire::counter(r, 1)?;
+                let (key, value) = (r.bytes(MAX_BYTES)?, r.bytes(MAX_BYTES)?);
+                Ok(Some(Unit::Lone { replica, counter, key, value }))
+            }
+            ENTRY => {
+                let key = r.bytes(MAX_BYTES)?;
+                let entry = FullEntry::read(r, &mut self.replicas)?;
+                Ok(Some(Unit::Entry { key, entry }))
+            }
+            _ => Err(PacketError::Malformed),
+        }
+    }
+}
+
+fn context(r: &mut Reader<'_>) -> Result<ContextUnit, PacketError> {
+    let id = wire::replica(r)?;
+    let (base, floor) = (wire::counter(r, 0)?, wire::counter(r, 0)?);
+    let after = wire::counter(r, 0)?;
+    let count = usize::from(r.u8()?);
+    if floor > base || after < base || count > UNIT_RUNS {
+        return Err(PacketError::Malformed);
+    }
+    let (mut runs, mut end) = (SmallVec::new(), after);
+    for _ in 0..count {
+        let from = wire::add(end, r.varint()?, 2)?;
+        end = wire::add(from, r.varint()?, 0)?;
+        runs.push((from, end));
+    }
+    Ok(ContextUnit { id, base, floor, after, runs })
+}
+
+pub(super) fn parse_stage(mut r: Reader<'_>) -> Result<Stage<'_>, PacketError> {
+    let (addressee, session, nonce) = (r.u64()?, r.u64()?, r.varint()?);
+    let (contexts, total, first) = (r.varint()?, r.varint()?, r.varint()?);
+    let covered = r.u32()?;
+    let flags = r.u8()?;
+    let end = first.checked_add(u64::from(covered)).filter(|end| *end <= total);
+    let end = end.ok_or(PacketError::Malformed)?;
+    if flags & !FLAG_LAST != 0 || contexts > total || total > MAX_COUNTER {
+        return Err(PacketError::Malformed);
+    }
+    let last = flags != 0;
+    let head = StageHead { addressee, session, nonce, contexts, total, first, covered, last };
+    let units = Units { rest: r, next: first, contexts, end, replicas: 0 };
+    let mut check = units;
+    while check.next()?.is_some() {}
+    Ok(Stage { head, units })
+}
+
+impl ContextUnit {
+    pub(super) fn write(&self, w: &mut Writer<'_>) -> Result<(), NoRoom> {
+        wire::write_replica(w, self.id)?;
+        w.varint(self.base)?;
+        w.varint(self.floor)?;
+        w.varint(self.after)?;
+        w.u8(u8::try_from(self.runs.len()).map_err(|_| NoRoom)?)?;
+        let mut end = self.after;
+        for &(from, to) in &self.runs {
+            w.varint(from - end - 2)?;
+            w.varint(to - from)?;
+            end = to;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the unit of an entry.
+pub(super) fn write_entry(
+    w: &mut Writer<'_>,
+    replicas: &Replicas,
+    introduced: &mut Introduced,
+    entry: &Entry,
+) -> Result<(), NoRoom> {
+    if let ([only], []) = (entry.siblings.as_slice(), entry.superseded.as_slice()) {
+        w.u8(LONE)?;
+        introduced.write(w, replicas, only.dot.replica())?;
+        w.varint(only.dot.counter())?;
+        w.bytes(&entry.key)?;
+        return w.bytes(&only.value);
+    }
+    w.u8(ENTRY)?;
+    w.bytes(&entry.key)?;
+    introduced.write_dots(w, replicas, entry)
+}

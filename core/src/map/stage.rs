@@ -1,0 +1,390 @@
+//! Full sync, on the side that takes.
+//!
+//! What comes is put aside until all of it is there, and then taken in at once: an entry may lack marks of
+//! writes that only the whole context explains, so a part of it would show what was removed. With the whole
+//! context it is a plain join of two observed-remove sets (Bieniusa et al. 2012): a value that the giver has
+//! not, though it knows the write, was superseded; a key that it does not name at all, likewise.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use smallvec::SmallVec;
+
+use super::Map;
+use super::dot::{Packed, Runs};
+use super::full_wire::{self, ContextUnit, Range, Stage, Unit};
+use super::peer::Introduced;
+use super::store::Told;
+use super::wire;
+use crate::reached::reached;
+use crate::sabotage::sabotaged;
+use crate::time::Instant;
+use crate::wire::Writer;
+
+/// Requests in a row without an answer after which a full sync is given up.
+const MAX_TRIES: u32 = 5;
+
+/// Pieces that what came may be in: more than an answer has datagrams.
+const MAX_PIECES: usize = 4_096;
+
+/// An entry put aside.
+#[derive(Debug)]
+struct Staged {
+    key: Box<[u8]>,
+    siblings: SmallVec<[(Packed, Box<[u8]>); 1]>,
+    superseded: SmallVec<[Packed; 2]>,
+}
+
+/// A full sync being taken.
+#[derive(Debug)]
+pub(super) struct Staging {
+    peer: u32,
+    session: u64,
+    total: u64,
+    /// Units that are here, counted from one.
+    got: Runs,
+    /// The giver's context when it began, by replica.
+    context: Vec<Runs>,
+    floors: Vec<u64>,
+    entries: Vec<Staged>,
+    bytes: usize,
+    deadline: Instant,
+    tries: u32,
+    owes: bool,
+}
+
+impl Staging {
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Whether the giver reflected the dot when it began.
+    fn reflects(&self, dot: Packed) -> bool {
+        let runs = self.context.get(usize::from(dot.replica()));
+        runs.is_some_and(|runs| runs.contains(dot.counter()))
+    }
+
+    fn runs_mut(&mut self, replica: u16) -> &mut Runs {
+        let at = usize::from(replica);
+        if self.context.len() <= at {
+            self.context.resize_with(at + 1, Runs::default);
+        }
+        &mut self.context[at]
+    }
+
+    /// The units that are missing.
+    fn missing(&self) -> impl Iterator<Item = Range> {
+        let starts = core::iter::once(self.got.base).chain(self.got.runs.iter().map(|run| run.1));
+        let ends = self.got.runs.iter().map(|run| run.0 - 1).chain([self.total]);
+        starts.zip(ends).filter(|(from, to)| from < to)
+    }
+}
+
+impl Map {
+    /// Whether this replica is about to take what the peer in `slot` has, and so gives nothing. Of two that
+    /// need each other's, the one with the lower id gives.
+    pub(super) fn yields_to(&self, slot: u32) -> bool {
+        let Some(staging) = &self.staging else { return false };
+        let peer = self.peers.get(slot).map(|peer| peer.id);
+        staging.peer != slot || peer.is_none_or(|peer| peer < self.replicas.id(0).node)
+    }
+
+    /// Some of what is missing here came from the peer in `slot`.
+    pub(super) fn on_stage(&mut self, now: Instant, slot: u32, stage: &Stage<'_>) {
+        let head = stage.head;
+        if !self.is_mine(head.addressee) {
+            self.stats.misaddressed += 1;
+            return;
+        }
+        let answers = self.pulling.as_ref().is_some_and(|pulling| pulling.is(slot, head.nonce));
+        if answers {
+            self.begin_staging(now, slot, stage);
+        }
+        let same = |staging: &mut Staging| {
+            staging.peer == slot && staging.session == head.session && staging.total == head.total
+        };
+        let Some(mut staging) = self.staging.take_if(same) else {
+            // Nobody waits for it: its giver need not either.
+            self.over = Some((slot, head.session));
+            self.peers.wake(slot);
+            return;
+        };
+        let before = (staging.got.base, staging.got.runs.clone());
+        if !self.put_aside(&mut staging, stage) || !self.has_room_for(&staging) {
+            self.refuse(now, slot);
+            self.abandon(now, &staging);
+            return;
+        }
+        if before != (staging.got.base, staging.got.runs.clone()) {
+            staging.deadline = now + self.pull_patience();
+            staging.tries = 0;
+        }
+        if staging.got.base >= staging.total {
+            self.adopt(now, staging);
+            return;
+        }
+        if head.last {
+            staging.owes = true;
+            self.peers.wake(slot);
+        }
+        self.staging = Some(staging);
+    }
+
+    /// Whether what was put aside fits beside what is here, once all of it is there.
+    fn has_room_for(&self, staging: &Staging) -> bool {
+        if staging.got.base < staging.total {
+            return true;
+        }
+        let new = staging.entries.iter().filter(|entry| self.store.slot(&entry.key).is_none());
+        let len = |entry: &Staged| {
+            entry.key.len() + entry.siblings.iter().map(|(_, value)| value.len()).sum::<usize>()
+        };
+        let (keys, bytes) = new.fold((0, 0), |(keys, bytes), entry| (keys + 1, bytes + len(entry)));
+        self.store.keys() + keys <= self.config.max_keys
+            && self.store.bytes() + bytes <= self.config.max_bytes
+    }
+
+    fn begin_staging(&mut self, now: Instant, slot: u32, stage: &Stage<'_>) {
+        reached!("map: full sync comes");
+        self.pulling = None;
+        self.unanswered = 0;
+        if let Some(before) = self.staging.take() {
+            self.abandon(now, &before);
+        }
+        self.staging = Some(Staging {
+            peer: slot,
+            session: stage.head.session,
+            total: stage.head.total,
+            got: Runs::default(),
+            context: Vec::new(),
+            floors: Vec::new(),
+            entries: Vec::new(),
+            bytes: 0,
+            deadline: now,
+            tries: 0,
+            owes: false,
+        });
+    }
+
+    /// Puts the units of a frame aside, unless they are there already. Returns whether there is room.
+    fn put_aside(&mut self, staging: &mut Staging, stage: &Stage<'_>) -> bool {
+        let (first, covered) = (stage.head.first, u64::from(stage.head.covered));
+        let known = staging.got.contains(first + 1) || staging.got.contains(first + covered);
+        if covered == 0 || known || staging.got.runs.len() > MAX_PIECES {
+            reached!("map: units known");
+            return true;
+        }
+        let mut introduced = Introduced::default();
+        let mut units = stage.units;
+        while let Ok(Some(unit)) = units.next() {
+            let put = match unit {
+                Unit::Context(unit) => {
+                    let most = self.config.max_gap_dots as u64;
+                    let replica = self.replicas.intern(unit.id);
+                    replica.filter(|&replica| staging.put_context(replica, &unit, most)).map(drop)
+                }
+                Unit::Lone { replica, counter, key, value } => {
+                    introduced.resolve(&mut self.replicas, replica).map(|replica| {
+                        let sibling = (Packed::new(replica, counter), Box::from(value));
+                        let siblings = SmallVec::from_iter([sibling]);
+                        staging.put(key, siblings, SmallVec::new());
+                    })
+                }
+                Unit::Entry { key, entry } => self.intern(entry, &mut introduced).map(|object| {
+                    let own = |(dot, value): (Packed, &[u8])| (dot, value.into());
+                    let siblings = object.siblings.into_iter().map(own).collect();
+                    staging.put(key, siblings, object.superseded.into_iter().collect());
+                }),
+            };
+            let room = staging.entries.len() <= self.config.max_keys
+                && staging.bytes <= self.config.max_bytes;
+            if staging.forged(self.replicas.base(0)) {
+                self.stats.chunks_forged += 1;
+                return false;
+            }
+            if put.is_none() || !room {
+                return false;
+            }
+        }
+        staging.got.add_uncut(first + 1, first + covered);
+        true
+    }
+
+    /// Asks again, or gives up.
+    pub(super) fn fire_staging(&mut self, now: Instant) {
+        let patience = self.pull_patience();
+        let Some(mut staging) = self.staging.take_if(|staging| staging.deadline <= now) else {
+            return;
+        };
+        staging.tries += 1;
+        if staging.tries > MAX_TRIES {
+            reached!("map: full sync abandoned");
+            self.abandon(now, &staging);
+            self.wanted = self.candidate();
+            return;
+        }
+        reached!("map: units asked for again");
+        staging.deadline = now + patience * (1 << staging.tries.min(6));
+        staging.owes = true;
+        self.peers.wake(staging.peer);
+        self.staging = Some(staging);
+    }
+
+    /// The giver has ended the session, or gives none.
+    pub(super) fn on_gone(&mut self, now: Instant, slot: u32, addressee: u64, number: u64) {
+        if !self.is_mine(addressee) {
+            self.stats.misaddressed += 1;
+            return;
+        }
+        let of_session = |staging: &mut Staging| staging.peer == slot && staging.session == number;
+        if self.pulling.take_if(|pulling| pulling.is(slot, number)).is_some()
+            || self.staging.take_if(of_session).is_some()
+        {
+            reached!("map: no full sync from there");
+            self.unanswered = 0;
+            self.wanted = self.candidate();
+            self.pull_after = now + self.config.pull_interval;
+        }
+    }
+
+    /// The peer in `slot` is no more.
+    pub(super) fn forget_staging(&mut self, slot: u32) {
+        self.staging.take_if(|staging| staging.peer == slot);
+    }
+
+    fn abandon(&mut self, now: Instant, staging: &Staging) {
+        self.pull_after = self.pull_after.max(now + self.config.pull_interval);
+        self.over = Some((staging.peer, staging.session));
+        self.peers.wake(staging.peer);
+    }
+
+    /// Asks for what is missing of a full sync, or says that it is over.
+    pub(super) fn write_fetch(&mut self, slot: u32, w: &mut Writer<'_>) {
+        if let Some((_, session)) = self.over.take_if(|(peer, _)| *peer == slot)
+            && full_wire::write_fetch(w, session, 0, core::iter::empty()).is_err()
+        {
+            self.over = Some((slot, session));
+            self.peers.wake(slot);
+        }
+        let Some(staging) = self.staging.as_mut().filter(|it| it.peer == slot && it.owes) else {
+            return;
+        };
+        let budget = self.config.pull_budget as u64;
+        if full_wire::write_fetch(w, staging.session, budget, staging.missing()).is_ok() {
+            staging.owes = false;
+        } else {
+            self.peers.wake(slot);
+        }
+    }
+
+    /// All of it is there: takes it in.
+    fn adopt(&mut self, now: Instant, staging: Staging) {
+        reached!("map: full sync taken");
+        self.stats.full_syncs += 1;
+        let digest = self.replicas.digest();
+        let before = self.store.entries().len();
+        let mut named = alloc::vec![false; before];
+        for entry in &staging.entries {
+            let slot = self.store.slot_or_insert(&entry.key);
+            if let Some(named) = named.get_mut(slot as usize) {
+                *named = true;
+            }
+            let siblings: SmallVec<[(Packed, &[u8]); 2]> =
+                entry.siblings.iter().map(|(dot, value)| (*dot, &**value)).collect();
+            self.adopt_entry(
+                slot,
+                Told { siblings: &siblings, superseded: &entry.superseded },
+                &staging,
+            );
+        }
+        for (slot, _) in (0..).zip(&named).filter(|(_, named)| !**named) {
+            if !self.store.entry(slot).is_empty() {
+                self.adopt_entry(slot, Told { siblings: &[], superseded: &[] }, &staging);
+            }
+        }
+        for (replica, runs) in (0..).zip(&staging.context) {
+            let base = (runs.base > 0).then_some((1, runs.base));
+            for (from, to) in base.into_iter().chain(runs.runs.iter().copied()) {
+                self.replicas.adopt(replica, from, to);
+            }
+        }
+        // What an entry reflects beyond the context is claimed by name.
+        for entry in &staging.entries {
+            let Some(slot) = self.store.slot(&entry.key) else { continue };
+            let siblings = entry.siblings.iter().map(|(dot, _)| *dot);
+            for dot in siblings.chain(entry.superseded.iter().copied()) {
+                self.claim(dot, slot);
+            }
+        }
+        for (replica, &floor) in (0..).zip(&staging.floors) {
+            self.replicas.raise_floor(replica, floor);
+        }
+        self.page = None;
+        self.drop_sessions(now);
+        self.note_untidy();
+        self.peers.stop_serving_all();
+        self.over = Some((staging.peer, staging.session));
+        self.peers.wake(staging.peer);
+        self.judge_members(now);
+        self.sync_soon(now);
+        if self.replicas.digest() == digest {
+            // Nothing in it was new.
+            if let Some(peer) = self.peers.get_mut(staging.peer) {
+                peer.exhausted = Some(peer.state);
+            }
+        } else {
+            self.catching = Some(staging.peer);
+            self.start_pull(now, staging.peer);
+        }
+    }
+
+    fn adopt_entry(&mut self, slot: u32, told: Told<'_>, staging: &Staging) {
+        let before = self.winner_dot(slot);
+        let context = !sabotaged!("absence-ignored");
+        let reflects = |dot: Packed| context && staging.reflects(dot) || told.reflects(dot);
+        self.store.join(&self.replicas, slot, told, reflects);
+        self.note_change(slot, before);
+    }
+
+    /// Whether a frame is addressed to this life of this replica.
+    pub(super) fn is_mine(&self, addressee: u64) -> bool {
+        let me = self.replicas.id(0);
+        addressee == wire::addressee(me.node, self.boot, me.epoch)
+    }
+}
+
+impl Staging {
+    fn put(
+        &mut self,
+        key: &[u8],
+        siblings: SmallVec<[(Packed, Box<[u8]>); 1]>,
+        superseded: SmallVec<[Packed; 2]>,
+    ) {
+        self.bytes += key.len();
+        self.bytes += siblings.iter().map(|(_, value)| value.len()).sum::<usize>();
+        self.entries.push(Staged { key: key.into(), siblings, superseded });
+    }
+
+    /// Returns whether there is room for its runs.
+    fn put_context(&mut self, replica: u16, unit: &ContextUnit, most: u64) -> bool {
+        let at = usize::from(replica);
+        if self.floors.len() <= at {
+            self.floors.resize(at + 1, 0);
+        }
+        self.floors[at] = self.floors[at].max(unit.floor);
+        let runs = self.runs_mut(replica);
+        runs.add_uncut(1, unit.base);
+        unit.runs.iter().for_each(|&(from, to)| runs.add_uncut(from, to));
+        runs.runs.iter().map(|(from, to)| to - from + 1).sum::<u64>() <= most
+    }
+
+    /// Whether what came last tells of more writes of this replica than it has made.
+    fn forged(&self, made: u64) -> bool {
+        let own =
+            self.context.first().map_or(0, |own| own.runs.last().map_or(own.base, |run| run.1));
+        let dots = self.entries.last().into_iter().flat_map(|entry| {
+            entry.siblings.iter().map(|sibling| sibling.0).chain(entry.superseded.iter().copied())
+        });
+        own > made || dots.into_iter().any(|dot| dot.replica() == 0 && dot.counter() > made)
+    }
+}
