@@ -30,6 +30,8 @@ pub struct Budget {
     pub visibility_p99: Option<Spanned<Time>>,
     /// Keys that are left when all were removed.
     pub keys_left: Option<Spanned<f64>>,
+    /// Marks and records of the log that are left.
+    pub metadata_left: Option<Spanned<f64>>,
     /// Live heap at the end, as a multiple of that at the beginning.
     pub heap_growth: Option<Spanned<f64>>,
 }
@@ -77,7 +79,7 @@ fn seconds(time: Option<&Spanned<Time>>) -> Option<Spanned<f64>> {
 
 impl Budget {
     /// All keys, named or not.
-    pub(super) fn lines(&self) -> [Line; 11] {
+    pub(super) fn lines(&self) -> [Line; 12] {
         let line = |key, limit, needs, figure| Line { key, limit, needs, figure };
         [
             line("joined", seconds(self.joined.as_ref()), Needs::Nothing, |all| all.joined),
@@ -114,6 +116,9 @@ impl Budget {
                 all.visibility_p99
             }),
             line("keys_left", self.keys_left.clone(), Needs::Lifetime, |all| all.keys_left),
+            line("metadata_left", self.metadata_left.clone(), Needs::Writes, |all| {
+                all.metadata_left
+            }),
             line("heap_growth", self.heap_growth.clone(), Needs::Nothing, |all| {
                 Some(all.heap_growth)
             }),

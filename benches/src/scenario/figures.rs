@@ -115,6 +115,8 @@ pub struct Figures {
     pub unseen: u64,
     /// Keys that the fullest replica had left when all were removed.
     pub keys_left: Option<f64>,
+    /// Marks of superseded writes and records of the log that the fullest replica had left.
+    pub metadata_left: Option<f64>,
     /// Live heap per node at the end of the settle time, simulator included.
     pub heap_per_node: f64,
     /// The same at the end of the run, without what the measuring keeps.

@@ -77,6 +77,7 @@ const ROWS: &[Row] = &[
     ("visible everywhere, p99", "visibility_p99", Unit::Seconds, |all| all.visibility_p99),
     ("visible everywhere, longest", "", Unit::Seconds, |all| all.visibility_max),
     ("keys left", "keys_left", Unit::Plain, |all| all.keys_left),
+    ("marks and records left", "metadata_left", Unit::Plain, |all| all.metadata_left),
     ("heap per node, settled", "", Unit::Bytes, |all| Some(all.heap_per_node)),
     ("heap per node, at the end", "", Unit::Bytes, |all| Some(all.heap_per_node_at_end)),
     ("the same, times settled", "heap_growth", Unit::Plain, |all| Some(all.heap_growth)),

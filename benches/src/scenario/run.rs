@@ -415,6 +415,11 @@ impl<'s> Run<'s> {
             let left = self.sim.up().filter_map(|place| Some(self.sim.node(place)?.map().len()));
             let dies = self.scenario.writes.as_ref().is_some_and(|all| all.lifetime.is_some());
             figures.keys_left = left.max().filter(|_| dies).map(|left| left as f64);
+            let left = self.sim.up().filter_map(|place| {
+                let (marks, records) = self.sim.node(place)?.map().metadata();
+                Some(marks + records)
+            });
+            figures.metadata_left = left.max().map(|left| left as f64);
         }
         Outcome {
             seed,
