@@ -52,6 +52,14 @@ fn a_giver_that_takes_a_full_sync_itself_begins_anew() {
 }
 
 #[test]
+fn what_was_overwritten_and_forgotten_does_not_come_back() {
+    for seed in 0..20 {
+        let ended = amid::overwritten(seed);
+        assert!(ended.is_ok(), "seed {seed}: {ended:?}");
+    }
+}
+
+#[test]
 fn a_newcomer_that_falls_silent_is_given_up() {
     for seed in 0..20 {
         let ended = amid::silence(seed);

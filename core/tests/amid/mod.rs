@@ -173,6 +173,29 @@ pub fn silence(seed: u64) -> Result<(), String> {
     if left == (0, 0) { Ok(()) } else { Err(format!("I7: it keeps {left:?}")) }
 }
 
+/// A member that was forgotten has the first value of a key, whose second, known to the others alone, has been
+/// forgotten too; then comes a third.
+pub fn overwritten(seed: u64) -> Result<(), String> {
+    let mut world = World::new(seed, 3);
+    [(0, 1), (0, 2), (1, 2)].into_iter().for_each(|(a, b)| world.meet(a, b));
+    world.run(Duration::from_secs(20))?;
+    world.part(0, 1);
+    world.part(0, 2);
+    world.maps[1].insert(world.now, &key(0), b"second").unwrap();
+    world.run(Duration::from_secs(20))?;
+    world.meet(0, 2);
+    world.maps[2].insert(world.now, &key(0), b"third").unwrap();
+    for _ in 0..500 {
+        world.step()?;
+        if world.maps[0].siblings(&key(0)).count() != 1 {
+            return Err("I1: what was overwritten is back".into());
+        }
+    }
+    world.meet(0, 1);
+    world.run(Duration::from_secs(60))?;
+    world.check_end()
+}
+
 /// Who tells a newcomer of all keys learns, from a third, that most of them are removed.
 pub fn another_full_sync(seed: u64) -> Result<(), String> {
     let mut world = World::new(seed, 3);
