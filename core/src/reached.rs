@@ -28,6 +28,10 @@ pub(crate) use reached;
 /// an entry fits no datagram, which tests of lone maps ask for; and what no honest peer sends, one dot named
 /// twice, a key that is not known here, a value without a mark of its own, which `tests/forged.rs` and the
 /// fuzzing send; and a pull that would have to share its datagram, which no caller makes it do.
+///
+/// Three more are left out because two hundred plans are too few for them: a full sync whose taker falls silent
+/// and is given up (`tests/full_sync.rs`), slots that are numbered anew (a property in `store.rs`), and a dot that
+/// comes when the log is cut beyond it (`tests/model_random.rs`, whose I7 fails without its entry being noted).
 #[cfg(feature = "sim")]
 pub(crate) const BRANCHES: &[&str] = &[
     "map: write over nothing",
