@@ -1,0 +1,339 @@
+//! Chunks: applying what a peer told, whole or not at all where limits are concerned.
+
+use smallvec::SmallVec;
+
+use super::Map;
+use super::dot::Packed;
+use super::peer::Introduced;
+use super::replica::Replicas;
+use super::store::{Entry, Told};
+use super::wire::{Body, Chunk, FullEntry, ReplicaRef, Step};
+use crate::event::{Event, Key};
+use crate::reached::reached;
+use crate::time::Instant;
+
+/// What became of a chunk that was not refused.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Applied {
+    /// Dots that were new.
+    pub(super) news: u64,
+    /// Whether every dot of it is known now.
+    pub(super) whole: bool,
+}
+
+struct Survey {
+    /// Per replica that the chunk introduced, whether it is this one.
+    introduced: SmallVec<[bool; 32]>,
+    replicas: usize,
+    forged: bool,
+}
+
+impl Survey {
+    fn is_mine(&mut self, replicas: &Replicas, reference: ReplicaRef) -> bool {
+        match reference {
+            ReplicaRef::Known(number) => self.introduced.get(number).copied().unwrap_or(false),
+            ReplicaRef::New(id) => {
+                let number = replicas.number(id);
+                self.replicas += usize::from(number.is_none());
+                self.introduced.push(number == Some(0));
+                number == Some(0)
+            }
+        }
+    }
+}
+
+/// Siblings and superseded dots of one received object, with replicas interned.
+#[derive(Debug, Default)]
+pub(super) struct Object<'p> {
+    pub(super) siblings: SmallVec<[(Packed, &'p [u8]); 2]>,
+    pub(super) superseded: SmallVec<[Packed; 4]>,
+}
+
+/// Interned numbers of the replicas that a chunk introduced, as far as they are known here.
+type Numbers = SmallVec<[Option<u16>; 32]>;
+
+fn number(replicas: &Replicas, numbers: &mut Numbers, reference: ReplicaRef) -> Option<u16> {
+    match reference {
+        ReplicaRef::Known(number) => numbers.get(number).copied().flatten(),
+        ReplicaRef::New(id) => {
+            let number = replicas.number(id);
+            numbers.push(number);
+            number
+        }
+    }
+}
+
+/// An object's dots and the lengths of its values, read without interning anything. The dots of
+/// replicas that are unknown here have no number.
+#[derive(Debug, Default)]
+struct Outline {
+    siblings: SmallVec<[(Option<Packed>, usize); 2]>,
+    superseded: SmallVec<[Packed; 4]>,
+}
+
+impl Outline {
+    fn read(&mut self, replicas: &Replicas, mut entry: FullEntry<'_>, numbers: &mut Numbers) {
+        while let Ok(Some((reference, counter, value))) = entry.next_sibling() {
+            let replica = number(replicas, numbers, reference);
+            let dot = replica.map(|replica| Packed::new(replica, counter));
+            self.siblings.push((dot, value.len()));
+        }
+        while let Ok(Some((reference, counter))) = entry.next_superseded() {
+            let replica = number(replicas, numbers, reference);
+            self.superseded.extend(replica.map(|replica| Packed::new(replica, counter)));
+        }
+    }
+
+    /// How many bytes of values the join with `entry` adds, and how many it frees; see [`Store::join`].
+    fn growth(&self, replicas: &Replicas, entry: &Entry) -> (usize, usize) {
+        let known = |dot: Packed| replicas.contains(dot) || entry.supersedes(dot);
+        let new = self.siblings.iter().filter(|(dot, _)| !dot.is_some_and(known));
+        let stays = |own: Packed| {
+            let covers = |dot: &Packed| dot.replica() == own.replica() && *dot >= own;
+            self.siblings.iter().any(|(dot, _)| *dot == Some(own))
+                || !self.superseded.iter().any(covers)
+        };
+        let gone = entry.siblings.iter().filter(|sibling| !stays(sibling.dot));
+        (new.map(|(_, len)| len).sum(), gone.map(|sibling| sibling.value.len()).sum())
+    }
+}
+
+impl Map {
+    /// Applies a chunk from the peer in `slot`. Returns what became of it, or `None` if it was refused
+    /// whole.
+    pub(super) fn apply_chunk(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        chunk: &Chunk<'_>,
+    ) -> Option<Applied> {
+        let survey = self.survey(chunk);
+        if survey.forged {
+            self.stats.chunks_forged += 1;
+            return None;
+        }
+        if !self.admits(chunk, survey.replicas) {
+            self.refuse(now, slot);
+            return None;
+        }
+        let refused = self.stats.dots_refused;
+        let mut whole = true;
+        let mut introduced = Introduced::default();
+        let mut objects: SmallVec<[Option<u32>; 32]> = SmallVec::new();
+        let mut items = chunk.items;
+        let (mut replica, mut news) = (0, 0);
+        while let Ok(Some(step)) = items.next() {
+            let item = match step {
+                Step::Run(reference) => {
+                    replica = introduced.resolve(&mut self.replicas, reference)?;
+                    continue;
+                }
+                Step::Item(item) => item,
+            };
+            let dot = Packed::new(replica, item.counter);
+            let about = match item.body {
+                Body::Ref { object } => {
+                    reached!("map: item refers to another");
+                    objects.get(object).copied().flatten()
+                }
+                Body::Key { key } => {
+                    let about = self.store.slot(key);
+                    reached!("map: item names a key");
+                    objects.push(about);
+                    about
+                }
+                Body::Own { key, value } => {
+                    reached!("map: item of a lone value over its own");
+                    let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
+                    self.merge(key, told, &mut objects, &mut news)
+                }
+                Body::Bare { key, value } => {
+                    let told = Told { siblings: &[(dot, value)], superseded: &[] };
+                    self.merge(key, told, &mut objects, &mut news)
+                }
+                Body::Full { key, entry } => {
+                    reached!("map: item of an entry");
+                    let object = self.intern(entry, &mut introduced)?;
+                    let (siblings, superseded) = (&object.siblings, &object.superseded);
+                    let told = Told { siblings, superseded };
+                    self.merge(key, told, &mut objects, &mut news)
+                }
+            };
+            // A key that the sender only names but that is not here: not claimed, so asked for again.
+            whole &= about.is_some() || self.replicas.contains(dot);
+            if let Some(about) = about {
+                news += u64::from(self.claim(dot, about));
+                if let Some(peer) = self.peers.get_mut(slot) {
+                    peer.known.runs_mut(replica).add(item.counter, item.counter);
+                }
+            }
+        }
+        self.stats.dots_received += news;
+        whole &= refused == self.stats.dots_refused;
+        Some(Applied { news, whole })
+    }
+
+    /// Looks through a chunk before anything of it is applied: how many replicas it brings that are
+    /// new here, and whether it tells of writes of this replica that it never made.
+    fn survey(&self, chunk: &Chunk<'_>) -> Survey {
+        let mut survey = Survey { introduced: SmallVec::new(), replicas: 0, forged: false };
+        let (mut items, mut mine) = (chunk.items, false);
+        while let Ok(Some(step)) = items.next() {
+            match step {
+                Step::Run(reference) => mine = survey.is_mine(&self.replicas, reference),
+                Step::Item(item) => {
+                    survey.forged |= mine && item.counter > self.replicas.base(0);
+                    let Body::Full { mut entry, .. } = item.body else { continue };
+                    while let Ok(Some((reference, counter, _))) = entry.next_sibling() {
+                        let mine = survey.is_mine(&self.replicas, reference);
+                        survey.forged |= mine && counter > self.replicas.base(0);
+                    }
+                    while let Ok(Some((reference, counter))) = entry.next_superseded() {
+                        let mine = survey.is_mine(&self.replicas, reference);
+                        survey.forged |= mine && counter > self.replicas.base(0);
+                    }
+                }
+            }
+        }
+        survey
+    }
+
+    pub(super) fn intern<'p>(
+        &mut self,
+        mut entry: FullEntry<'p>,
+        introduced: &mut Introduced,
+    ) -> Option<Object<'p>> {
+        let mut object = Object::default();
+        while let Ok(Some((reference, counter, value))) = entry.next_sibling() {
+            let replica = introduced.resolve(&mut self.replicas, reference)?;
+            object.siblings.push((Packed::new(replica, counter), value));
+        }
+        while let Ok(Some((reference, counter))) = entry.next_superseded() {
+            let replica = introduced.resolve(&mut self.replicas, reference)?;
+            object.superseded.push(Packed::new(replica, counter));
+        }
+        Some(object)
+    }
+
+    /// Joins one object and claims every dot that it names. Returns its slot, unless it is about a key that
+    /// was removed, and dropped with all that is told of it here.
+    fn merge(
+        &mut self,
+        key: &[u8],
+        told: Told<'_>,
+        objects: &mut SmallVec<[Option<u32>; 32]>,
+        news: &mut u64,
+    ) -> Option<u32> {
+        let dots =
+            || told.siblings.iter().map(|(dot, _)| *dot).chain(told.superseded.iter().copied());
+        let known = self.store.slot(key);
+        if known.is_none() && dots().all(|dot| self.replicas.is_settled(dot)) {
+            reached!("map: old news of a dropped key");
+            objects.push(None);
+            return None;
+        }
+        let slot = known.unwrap_or_else(|| self.store.slot_or_insert(key));
+        objects.push(Some(slot));
+        let before = self.winner_dot(slot);
+        self.store.join(&self.replicas, slot, told, |dot| told.reflects(dot));
+        for dot in dots() {
+            *news += u64::from(self.claim(dot, slot));
+        }
+        self.note_change(slot, before);
+        self.tidy(slot);
+        Some(slot)
+    }
+
+    /// Adds a dot to the context if there is room for it; without room it is asked for again later.
+    pub(super) fn claim(&mut self, dot: Packed, slot: u32) -> bool {
+        if !self.replicas.has_room(dot) {
+            self.stats.dots_refused += 1;
+            return false;
+        }
+        let new = self.replicas.claim(dot, slot);
+        if new && self.replicas.slot(dot).is_none() {
+            self.note_unlogged(slot);
+        }
+        new
+    }
+
+    /// Whether the limits hold after the chunk, judged before anything of it is applied.
+    fn admits(&self, chunk: &Chunk<'_>, new_replicas: usize) -> bool {
+        if self.replicas.len() + new_replicas > self.config.max_replicas {
+            return false;
+        }
+        if self.store.keys() + chunk.objects <= self.config.max_keys
+            && self.store.bytes() + chunk.items.bytes() <= self.config.max_bytes
+        {
+            return true;
+        }
+        // Near the limit look closer: what is known brings nothing new, what is superseded makes room.
+        let (mut keys, mut bytes) = (0, 0);
+        let mut numbers = Numbers::new();
+        let mut named: SmallVec<[u32; 32]> = SmallVec::new();
+        let (mut items, mut replica) = (chunk.items, None);
+        while let Ok(Some(step)) = items.next() {
+            let item = match step {
+                Step::Run(reference) => {
+                    replica = number(&self.replicas, &mut numbers, reference);
+                    continue;
+                }
+                Step::Item(item) => item,
+            };
+            let dot = replica.map(|replica| Packed::new(replica, item.counter));
+            let mut outline = Outline::default();
+            let key = match item.body {
+                Body::Own { key, value } => {
+                    outline.siblings.push((dot, value.len()));
+                    outline.superseded.extend(dot);
+                    key
+                }
+                Body::Bare { key, value } => {
+                    outline.siblings.push((dot, value.len()));
+                    key
+                }
+                Body::Full { key, entry } => {
+                    outline.read(&self.replicas, entry, &mut numbers);
+                    key
+                }
+                Body::Ref { .. } | Body::Key { .. } => continue,
+            };
+            let Some(slot) = self.store.slot(key) else {
+                keys += 1;
+                bytes += key.len() + outline.siblings.iter().map(|(_, len)| len).sum::<usize>();
+                continue;
+            };
+            let (added, freed) = outline.growth(&self.replicas, self.store.entry(slot));
+            // A second item about the key cannot free the same bytes again.
+            let again = named.contains(&slot);
+            bytes += added.saturating_sub(if again { 0 } else { freed });
+            named.push(slot);
+        }
+        self.store.keys() + keys <= self.config.max_keys
+            && self.store.bytes() + bytes <= self.config.max_bytes
+    }
+
+    /// A chunk of the peer in `slot` was refused for its size: say so once, and do not ask again soon.
+    pub(super) fn refuse(&mut self, now: Instant, slot: u32) {
+        self.stats.chunks_refused += 1;
+        self.pull_after = now + self.config.pull_interval * 32;
+        self.pulling = None;
+        if self.full.replace(slot).is_none() {
+            self.events.push(Event::Full);
+        }
+    }
+
+    pub(super) fn winner_dot(&self, slot: u32) -> Option<Packed> {
+        self.store.entry(slot).winner(&self.replicas).map(|sibling| sibling.dot)
+    }
+
+    pub(super) fn note_change(&mut self, slot: u32, before: Option<Packed>) {
+        let after = self.winner_dot(slot);
+        if after == before {
+            return;
+        }
+        let key = Key::new(&self.store.entry(slot).key);
+        let writer = after.map(|dot| self.replicas.id(dot.replica()).node);
+        self.events.push(Event::Changed { key, writer });
+    }
+}
