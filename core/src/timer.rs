@@ -99,15 +99,16 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// With many more deadlines set than cleared, for the heap to be some levels deep.
         #[test]
-        fn behaves_like_a_sorted_map(ops in proptest::collection::vec((0..12_u32, 0..50_u64, 0..3_u8), 0..200)) {
+        fn behaves_like_a_sorted_map(ops in proptest::collection::vec((0..60_u32, 0..50_u64, 0..8_u8), 0..300)) {
             let mut real = Deadlines::default();
             let mut model = BTreeMap::new();
             for (slot, at, op) in ops {
                 let at = Instant::from_nanos(at);
                 match op {
-                    0 => { real.set(slot, at); model.insert(slot, at); }
-                    1 => { real.clear(slot); model.remove(&slot); }
+                    0..6 => { real.set(slot, at); model.insert(slot, at); }
+                    6 => { real.clear(slot); model.remove(&slot); }
                     _ => {
                         let due = model.iter().map(|(&s, &a)| (a, s)).filter(|&(a, _)| a <= at).min();
                         prop_assert_eq!(real.pop(at), due);
