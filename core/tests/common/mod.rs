@@ -3,6 +3,7 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+pub mod bare;
 pub mod maps;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,256 @@
+//! One bare membership whose peers are played by the test: it hears what the test forges, and what it sends
+//! is seen with the moment at which it was sent.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use brickwork_core::swim::{Config, Swim};
+use brickwork_core::{Event, Identity, Instant, NodeId};
+
+use super::{addr, frame_of, name};
+
+pub const PING: u8 = 0x01;
+pub const ACK: u8 = 0x02;
+pub const PING_REQ: u8 = 0x03;
+pub const RELAYED_ACK: u8 = 0x04;
+pub const NACK: u8 = 0x05;
+pub const VERIFY: u8 = 0x06;
+pub const UPDATES: u8 = 0x07;
+pub const JOIN: u8 = 0x08;
+pub const COOKIE: u8 = 0x09;
+pub const CONFLICT: u8 = 0x0a;
+pub const BOOT_TOO_OLD: u8 = 0x0b;
+pub const STRANGER: u8 = 0x0c;
+pub const LEFT_ACK: u8 = 0x0d;
+pub const BUCKETS: u8 = 0x0e;
+pub const TABLE_DIGEST: u8 = 0x81;
+
+pub const ALIVE: u8 = 0;
+pub const SUSPECT: u8 = 1;
+pub const DEAD: u8 = 2;
+pub const LEFT: u8 = 3;
+
+pub fn id(place: usize) -> NodeId {
+    NodeId::from_name(&name(place))
+}
+
+pub fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A frame of the wire format.
+pub fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    [&[tag][..], &varint(body.len() as u64), body].concat()
+}
+
+pub fn varint(mut value: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value >= 0x80 {
+        bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+        value >>= 7;
+    }
+    bytes.push(u8::try_from(value).unwrap());
+    bytes
+}
+
+/// The number at the front of `bytes`.
+pub fn read_varint(bytes: &[u8]) -> u64 {
+    let len = bytes.iter().position(|byte| *byte < 0x80).unwrap() + 1;
+    bytes[..len].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f))
+}
+
+pub fn ack(seq: u64) -> Vec<u8> {
+    frame(ACK, &varint(seq))
+}
+
+pub fn ping_req(seq: u64, target: NodeId, millis: u64) -> Vec<u8> {
+    frame(PING_REQ, &[varint(seq), target.0.to_le_bytes().to_vec(), varint(millis)].concat())
+}
+
+/// The head of a row about boot `boot` of the member at `place`.
+fn row(kind: u8, place: usize, boot: u64, incarnation: u32) -> Vec<u8> {
+    let (id, boot) = (id(place).0.to_le_bytes(), boot.to_le_bytes());
+    [&[kind][..], &id, &boot, &varint(u64::from(incarnation))].concat()
+}
+
+/// What the member at `place` tells of itself, at `port` of its host.
+pub fn alive_at(place: usize, boot: u64, incarnation: u32, version: u32, port: u16) -> Vec<u8> {
+    let mut bytes = row(ALIVE, place, boot, incarnation);
+    bytes.extend(varint(u64::from(version)));
+    bytes.extend([4, 10, 0, 0, 1]);
+    bytes.extend(port.to_le_bytes());
+    let name = name(place);
+    bytes.push(u8::try_from(name.len()).unwrap());
+    bytes.extend(name.as_bytes());
+    bytes.extend([0; 10]); // no zone, no metadata, a commitment that nobody can open
+    bytes
+}
+
+pub fn alive(place: usize, boot: u64, incarnation: u32) -> Vec<u8> {
+    alive_at(place, boot, incarnation, 0, addr(place).port())
+}
+
+/// An accusation of boot 1 of the member at `place`, dead or suspect as `kind` says.
+pub fn accused(kind: u8, place: usize, incarnation: u32, accusers: &[usize]) -> Vec<u8> {
+    let mut bytes = row(kind, place, 1, incarnation);
+    bytes.push(u8::try_from(accusers.len()).unwrap());
+    accusers.iter().for_each(|accuser| bytes.extend(id(*accuser).0.to_le_bytes()));
+    bytes
+}
+
+/// A datagram that was sent.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub at: Instant,
+    pub to: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+impl Sent {
+    pub fn frame(&self, tag: u8) -> Option<&[u8]> {
+        frame_of(&self.bytes, tag)
+    }
+
+    /// Whether it carries a frame of this tag to the member at `place`.
+    pub fn is(&self, tag: u8, place: usize) -> bool {
+        self.to == addr(place) && self.frame(tag).is_some()
+    }
+
+    /// The sequence number of its ping, ping request, answer or refusal.
+    pub fn seq(&self, tag: u8) -> u64 {
+        read_varint(self.frame(tag).unwrap())
+    }
+}
+
+/// The places to which frames of this tag went, in order.
+pub fn places(sent: &[Sent], tag: u8) -> Vec<usize> {
+    let mut places: Vec<_> = sent
+        .iter()
+        .filter(|sent| sent.frame(tag).is_some())
+        .map(|sent| usize::from(sent.to.port()) - 1000)
+        .collect();
+    places.sort_unstable();
+    places
+}
+
+/// When frames of this tag went to the member at `place`, in milliseconds after `start`.
+pub fn times(sent: &[Sent], tag: u8, place: usize, start: Instant) -> Vec<u128> {
+    sent.iter()
+        .filter(|sent| sent.is(tag, place))
+        .map(|sent| (sent.at - start).as_millis())
+        .collect()
+}
+
+/// Node 0, in its first boot, as those of the others are unless a test says otherwise.
+pub struct Bare {
+    pub swim: Swim,
+    pub now: Instant,
+    /// Members that answer each ping at once.
+    pub answering: Vec<usize>,
+    pending: VecDeque<Sent>,
+}
+
+impl Bare {
+    pub fn new(config: Config) -> Self {
+        let now = Instant::from_nanos(1_000_000_000);
+        let identity = Identity::new(name(0), addr(0)).with_boot_epoch(1);
+        let swim = Swim::new(now, identity, "test", config, 1400, [7; 32]).unwrap();
+        Self { swim, now, answering: Vec::new(), pending: VecDeque::new() }
+    }
+
+    /// A node that has just met the members at these places.
+    pub fn among(config: Config, places: impl IntoIterator<Item = usize>) -> Self {
+        let mut bare = Self::new(config);
+        places.into_iter().for_each(|place| bare.meet(place));
+        bare
+    }
+
+    /// The member at `place` tells of itself.
+    pub fn meet(&mut self, place: usize) {
+        self.tell(place, &frame(UPDATES, &alive(place, 1, 0)));
+    }
+
+    /// Hands in frames of the member at `place`.
+    pub fn tell(&mut self, place: usize, frames: &[u8]) {
+        self.tell_as(place, 1, addr(place), frames);
+    }
+
+    /// Hands in frames of boot `boot` of the member at `place`, from this address.
+    pub fn tell_as(&mut self, place: usize, boot: u64, from: SocketAddr, frames: &[u8]) {
+        let tag = xxhash_rust::xxh3::xxh3_64(b"test").to_le_bytes();
+        let mut bytes = vec![0xb7, 1, 0, 0];
+        bytes.extend(&tag[..4]);
+        bytes.extend(id(place).0.to_le_bytes());
+        bytes.extend(boot.to_le_bytes());
+        bytes.extend(frames);
+        let crc = crc32fast::hash(&bytes).to_le_bytes();
+        bytes.extend(crc);
+        self.swim.handle_packet(self.now, from, &mut bytes).unwrap();
+    }
+
+    /// What it sends at this moment.
+    pub fn sent(&mut self) -> Vec<Sent> {
+        self.collect();
+        self.pending.drain(..).collect()
+    }
+
+    fn collect(&mut self) {
+        let mut buf = [0; 1400];
+        while let Some(sent) = self.swim.poll_transmit(&mut buf) {
+            let sent = Sent { at: self.now, to: sent.to, bytes: sent.payload.to_vec() };
+            let answers = self.answering.iter().find(|place| sent.is(PING, **place)).copied();
+            if let Some(place) = answers {
+                self.tell(place, &ack(sent.seq(PING)));
+            }
+            self.pending.push_back(sent);
+        }
+    }
+
+    /// Fires every timer at its moment until `end`, and returns all that was sent meanwhile.
+    pub fn run_to(&mut self, end: Instant) -> Vec<Sent> {
+        self.collect();
+        while let Some(due) = self.swim.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.swim.handle_timeout(self.now);
+            self.collect();
+        }
+        self.now = end;
+        self.pending.drain(..).collect()
+    }
+
+    pub fn run(&mut self, time: Duration) -> Vec<Sent> {
+        self.run_to(self.now + time)
+    }
+
+    /// Fires timers until a datagram is sent that is wanted, and forgets those before it.
+    pub fn next(&mut self, wanted: impl Fn(&Sent) -> bool) -> Sent {
+        let end = self.now + Duration::from_secs(7 * 24 * 3600);
+        loop {
+            self.collect();
+            while let Some(sent) = self.pending.pop_front() {
+                if wanted(&sent) {
+                    return sent;
+                }
+            }
+            let due = self.swim.poll_timeout().filter(|due| *due <= end);
+            self.now = self.now.max(due.expect("it is sent"));
+            self.swim.handle_timeout(self.now);
+        }
+    }
+
+    /// The first datagram of the next probe of the member at `place`.
+    pub fn next_probe(&mut self, place: usize) -> Sent {
+        self.next(|sent| sent.is(PING, place))
+    }
+
+    pub fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.swim.poll_event()).collect()
+    }
+
+    /// Whether the member at `place` was suspected, or failed, since events were asked for last.
+    pub fn suspected(&mut self, place: usize) -> bool {
+        let about = |event: &Event| matches!(event, Event::Suspected { id: other, .. } if *other == id(place));
+        self.events().iter().any(about)
+    }
+}
