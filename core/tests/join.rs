@@ -11,6 +11,7 @@ use brickwork_core::{Config, Event, Identity, Instant, NodeId};
 use common::{Net, addr, frame_of, name};
 
 const SECOND: Duration = Duration::from_secs(1);
+const JOIN: u8 = 0x08;
 const COOKIE: u8 = 0x09;
 const CONFLICT: u8 = 0x0a;
 const BOOT_TOO_OLD: u8 = 0x0b;
@@ -63,6 +64,8 @@ fn a_node_with_members_asks_new_seeds_at_once() {
     let asked =
         |place| sent.iter().filter(|(from, to, _)| *from == 0 && *to == addr(place)).count();
     assert_eq!([0, 7, 8, 9].map(asked), [0, 1, 1, 1], "{sent:?}");
+    let joins = sent.iter().filter(|(_, _, bytes)| frame_of(bytes, JOIN).is_some());
+    assert_eq!(joins.count(), 3, "{sent:?}");
 }
 
 /// Goal: a BOOT_TOO_OLD that was meant for an earlier boot does not give the next one that boot's epoch.

@@ -2,11 +2,13 @@
 //! is seen with the moment at which it was sent.
 
 use std::collections::VecDeque;
+use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use brickwork_core::swim::{Config, Swim};
 use brickwork_core::{Event, Identity, Instant, NodeId};
+use siphasher::sip::SipHasher24;
 
 use super::{addr, frame_of, name};
 
@@ -83,8 +85,21 @@ pub fn alive_at(place: usize, boot: u64, incarnation: u32, version: u32, port: u
     let name = name(place);
     bytes.push(u8::try_from(name.len()).unwrap());
     bytes.extend(name.as_bytes());
-    bytes.extend([0; 10]); // no zone, no metadata, a commitment that nobody can open
+    bytes.extend([0; 2]); // no zone, no metadata
+    let mut hasher = SipHasher24::new_with_key(&preimage(place));
+    hasher.write(b"brickwork left");
+    bytes.extend(hasher.finish().to_le_bytes());
     bytes
+}
+
+/// What the member at `place` reveals when it leaves.
+fn preimage(place: usize) -> [u8; 16] {
+    [u8::try_from(place).unwrap(); 16]
+}
+
+/// The word of the member at `place` that it leaves.
+pub fn left(place: usize) -> Vec<u8> {
+    [&row(LEFT, place, 1, 0)[..], &preimage(place)].concat()
 }
 
 pub fn alive(place: usize, boot: u64, incarnation: u32) -> Vec<u8> {
@@ -99,6 +114,11 @@ pub fn accused(kind: u8, place: usize, incarnation: u32, accusers: &[usize]) -> 
     bytes
 }
 
+/// The wish of boot `boot` of the member at `place` to be let in at `port`.
+pub fn join(cookie: u64, place: usize, boot: u64, port: u16) -> Vec<u8> {
+    frame(JOIN, &[&cookie.to_le_bytes()[..], &alive_at(place, boot, 0, 0, port)].concat())
+}
+
 /// A datagram that was sent.
 #[derive(Debug, Clone)]
 pub struct Sent {
@@ -110,6 +130,20 @@ pub struct Sent {
 impl Sent {
     pub fn frame(&self, tag: u8) -> Option<&[u8]> {
         frame_of(&self.bytes, tag)
+    }
+
+    /// The bodies of all frames of this tag, in order.
+    pub fn frames(&self, tag: u8) -> Vec<&[u8]> {
+        let (mut rest, mut found) = (&self.bytes[24..self.bytes.len() - 4], Vec::new());
+        while let [other, ..] = *rest {
+            let len = usize::try_from(read_varint(&rest[1..])).unwrap();
+            let start = 1 + varint(len as u64).len();
+            if other == tag {
+                found.push(&rest[start..start + len]);
+            }
+            rest = &rest[start + len..];
+        }
+        found
     }
 
     /// Whether it carries a frame of this tag to the member at `place`.
