@@ -1,7 +1,7 @@
 //! Leaving to the letter, and what is believed of others at the edges of what can be, with every peer played by
 //! the test.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod common;
 

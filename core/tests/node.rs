@@ -6,9 +6,9 @@ mod common;
 
 use std::time::Duration;
 
-use brickwork_core::{Config, Event};
-use common::bare::{ACK, PING, UPDATES};
-use common::{Net, addr, frame_of};
+use brickwork_core::{Config, Event, Identity, Instant, Node, NodeId, PacketError};
+use common::bare::{ACK, PING, UPDATES, alive, frame, id, packet, seal};
+use common::{Net, addr, frame_of, name};
 
 const SECOND: Duration = Duration::from_secs(1);
 const STATE: u8 = 0xa2;
@@ -38,7 +38,8 @@ fn the_state_of_the_map_rides_on_probes() {
     net.run(10 * SECOND);
     let sent = net.tap.take().unwrap();
     let probes = sent.iter().map(|(_, _, bytes)| bytes);
-    let probes = probes.filter(|bytes| frame_of(bytes, PING).or(frame_of(bytes, ACK)).is_some());
+    let carries = |bytes: &[u8], tag| frame_of(bytes, tag).is_some();
+    let probes = probes.filter(|bytes| carries(bytes, PING) || carries(bytes, ACK));
     assert!(probes.clone().count() > 100);
     assert!(probes.into_iter().all(|bytes| frame_of(bytes, STATE).is_some()));
 }
@@ -101,4 +102,134 @@ fn who_left_is_no_peer_though_events_were_missed() {
     net.run(20 * SECOND);
     assert_eq!(told(&mut net, 0), [1, 2]);
     assert_eq!(net.node(0).view().nodes().len(), 3);
+}
+
+/// The node at place 0 in its first boot, alone.
+fn lone() -> Node {
+    let identity = Identity::new(name(0), addr(0)).with_boot_epoch(1);
+    Node::new(Instant::ZERO, identity, Config::lan(), [7; 32]).unwrap()
+}
+
+/// Goal: each datagram counts once: as taken in, or as refused for what was wrong with it. Method: so many datagrams
+/// of each kind, as bytes that are all right but for one thing.
+#[test]
+fn datagrams_are_counted_by_what_was_wrong_with_them() {
+    let mut node = lone();
+    let good = packet("brickwork", id(1), 1, &frame(UPDATES, &alive(1, 1, 0)));
+    let frames = |frames: &[u8]| packet("brickwork", id(1), 1, frames);
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good[..good.len() - 4].to_vec();
+        bytes[at] = byte;
+        seal(bytes)
+    };
+    let mut damaged = good.clone();
+    damaged[30] ^= 1;
+    let kinds = [
+        (Err(PacketError::Truncated), good[..20].to_vec()),
+        (Err(PacketError::BadMagic), with(0, 0)),
+        (Err(PacketError::UnsupportedVersion), with(1, 2)),
+        (Err(PacketError::Sealed), with(3, 1)),
+        (Err(PacketError::WrongCluster), packet("another", id(1), 1, &[])),
+        (Err(PacketError::BadChecksum), damaged),
+        (Err(PacketError::UnknownFrame), frames(&frame(0x3f, &[]))),
+        (Err(PacketError::Malformed), frames(&frame(ACK, &[1, 2]))),
+        (Err(PacketError::LimitExceeded), frames(&frame(ACK, &[0xff, 0xff, 0xff, 0xff, 0x7f]))),
+        (Err(PacketError::OwnPacket), packet("brickwork", id(0), 1, &[])),
+        (Ok(()), good.clone()),
+    ];
+    let (mut bytes, mut total) = (0, 0);
+    for (times, (result, packet)) in (1..).zip(&kinds) {
+        for _ in 0..times {
+            let taken = node.handle_packet(Instant::ZERO, addr(1), &mut packet.clone());
+            assert_eq!(taken, *result);
+            bytes += packet.len() as u64;
+            total += u64::from(taken.is_err());
+            assert_eq!(node.stats().refused.total(), total);
+            assert_eq!(node.stats().bytes_received, bytes);
+        }
+    }
+    let refused = node.stats().refused;
+    let counted = [
+        refused.truncated,
+        refused.bad_magic,
+        refused.unsupported_version,
+        refused.sealed,
+        refused.wrong_cluster,
+        refused.bad_checksum,
+        refused.unknown_frame,
+        refused.malformed,
+        refused.limit_exceeded,
+        refused.own_packet,
+        node.stats().datagrams_received,
+    ];
+    assert_eq!(counted, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    assert_eq!(node.members().count(), 2);
+}
+
+/// Goal: what is sent is counted. Method: a cluster with writes, all of whose datagrams are recorded.
+#[test]
+fn what_is_sent_is_counted() {
+    let mut net = Net::new(5, Config::local());
+    net.tap = Some(Vec::new());
+    (0..3).for_each(|place| net.start(place, &[0]));
+    net.run(SECOND);
+    net.with(1, |node, now| node.insert(now, b"key", b"value")).unwrap().unwrap();
+    net.run(10 * SECOND);
+    let sent = net.tap.take().unwrap();
+    for place in 0..3 {
+        let sent = sent.iter().filter(|sent| sent.0 == place);
+        let bytes: usize = sent.clone().map(|(_, _, bytes)| bytes.len()).sum();
+        let stats = net.node(place).stats();
+        assert_eq!((stats.datagrams_sent, stats.bytes_sent), (sent.count() as u64, bytes as u64));
+        assert_eq!(stats.swim, *net.node(place).swim().stats());
+        assert_eq!(stats.map, *net.node(place).map().stats());
+        assert!(stats.swim.probes > 0 && stats.map.dots_received + stats.map.writes > 0);
+    }
+}
+
+/// Goal: the wishes and views of a node are those of its map and its members. Method: each of them, where it does
+/// something, on a node that knows one other.
+#[test]
+fn wishes_and_views_are_those_of_the_parts() {
+    let (mut node, now) = (lone(), Instant::ZERO);
+    let mut news = packet("brickwork", id(1), 1, &frame(UPDATES, &alive(1, 1, 0)));
+    node.handle_packet(now, addr(1), &mut news).unwrap();
+    let dot = node.insert(now, b"a", b"one").unwrap();
+    assert_eq!((dot.replica, dot.counter), (node.map().replica(), 1));
+    assert_eq!(node.get(b"a"), Some(&b"one"[..]));
+    let context = node.context(b"a");
+    assert_eq!(context, node.map().context(b"a"));
+    assert_ne!(context, node.context(b"b"));
+    let dot = node.resolve(now, b"a", &context, Some(b"two")).unwrap().expect("it writes");
+    assert_eq!(dot.counter, 2);
+    let siblings: Vec<_> =
+        node.siblings(b"a").map(|sibling| (sibling.dot, sibling.value)).collect();
+    assert_eq!(siblings, [(dot, &b"two"[..])]);
+    node.insert(now, b"b", b"three").unwrap();
+    let all: Vec<_> = node.iter().collect();
+    assert_eq!(all, [(&b"a"[..], &b"two"[..]), (b"b", b"three")]);
+    assert_eq!((node.remove(now, b"b"), node.remove(now, b"b")), (Ok(true), Ok(false)));
+    let context = node.context(b"a");
+    assert_eq!(
+        node.resolve(now, b"a", &context, None),
+        Ok(Some(dot_after(&node, dot.counter + 3)))
+    );
+    assert_eq!((node.iter().count(), node.map().len()), (0, 0));
+
+    let ids: Vec<_> = node.members().map(|member| member.id()).collect();
+    assert_eq!(ids, [id(0), id(1)]);
+    assert_eq!((node.id(), node.identity().addr), (id(0), addr(0)));
+    assert_eq!(node.member(id(1)).map(|member| member.addr()), Some(addr(1)));
+    assert!(node.member(id(2)).is_none() && node.former_members().next().is_none());
+    let mut first_two = [NodeId(0); 2];
+    for key in [&b"x"[..], b"y", b"z", b"u", b"v"] {
+        let owners = node.owners(key, &mut first_two).to_vec();
+        assert_eq!(owners.first().copied(), node.owner(key));
+        assert_eq!(owners.len(), 2);
+    }
+}
+
+/// The write of the node with that number.
+fn dot_after(node: &Node, counter: u64) -> brickwork_core::map::Dot {
+    brickwork_core::map::Dot::new(node.map().replica(), counter)
 }

@@ -130,12 +130,11 @@ fn so_many_seeds_are_asked_at_a_time() {
     assert_eq!(asked, (100..164).collect::<Vec<_>>());
     let start = bare.now;
     let life = Config::lan().join_retry_max * 2;
-    let mut new = 200;
-    for (after, room) in [(life - NANO, false), (life - NANO, false), (life, false), (life, true)] {
+    let tries = [(life - NANO, false), (life - NANO, false), (life, false), (life, true)];
+    for (new, (after, room)) in (200..).zip(tries) {
         bare.now = start + after;
         bare.swim.join(bare.now, &seeds([new]));
         assert_eq!(places(&bare.sent(), JOIN).contains(&new), room, "{after:?}");
-        new += 1;
     }
 }
 

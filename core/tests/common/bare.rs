@@ -119,6 +119,24 @@ pub fn join(cookie: u64, place: usize, boot: u64, port: u16) -> Vec<u8> {
     frame(JOIN, &[&cookie.to_le_bytes()[..], &alive_at(place, boot, 0, 0, port)].concat())
 }
 
+/// A datagram with these frames.
+pub fn packet(cluster: &str, sender: NodeId, boot: u64, frames: &[u8]) -> Vec<u8> {
+    let tag = xxhash_rust::xxh3::xxh3_64(cluster.as_bytes()).to_le_bytes();
+    let mut bytes = vec![0xb7, 1, 0, 0];
+    bytes.extend(&tag[..4]);
+    bytes.extend(sender.0.to_le_bytes());
+    bytes.extend(boot.to_le_bytes());
+    bytes.extend(frames);
+    seal(bytes)
+}
+
+/// The datagram with the checksum that it should have.
+pub fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+    let crc = crc32fast::hash(&bytes).to_le_bytes();
+    bytes.extend(crc);
+    bytes
+}
+
 /// A datagram that was sent.
 #[derive(Debug, Clone)]
 pub struct Sent {
@@ -212,14 +230,7 @@ impl Bare {
 
     /// Hands in frames of boot `boot` of the member at `place`, from this address.
     pub fn tell_as(&mut self, place: usize, boot: u64, from: SocketAddr, frames: &[u8]) {
-        let tag = xxhash_rust::xxh3::xxh3_64(b"test").to_le_bytes();
-        let mut bytes = vec![0xb7, 1, 0, 0];
-        bytes.extend(&tag[..4]);
-        bytes.extend(id(place).0.to_le_bytes());
-        bytes.extend(boot.to_le_bytes());
-        bytes.extend(frames);
-        let crc = crc32fast::hash(&bytes).to_le_bytes();
-        bytes.extend(crc);
+        let mut bytes = packet("test", id(place), boot, frames);
         self.swim.handle_packet(self.now, from, &mut bytes).unwrap();
     }
 
