@@ -1,0 +1,355 @@
+//! Pushes, digests and pulls to the letter: when each leaves, and what ends it, with every peer played by the test.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use brickwork_core::map::{Config, Map, ReplicaId};
+use brickwork_core::{Event, Instant, NodeId};
+use common::bare::{frame, packet, read_varint, varint};
+use common::frame_of;
+use common::maps::{NOW, addr, drain};
+use proptest::prelude::*;
+
+const PULL: u8 = 0xa1;
+const STATE: u8 = 0xa2;
+const CHUNK: u8 = 0xa3;
+
+const OWN: u8 = 1;
+const BARE: u8 = 2;
+
+const LAST: u8 = 1;
+const MORE: u8 = 2;
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A map that has just met these peers, and told them its state.
+fn among(config: &Config, peers: impl IntoIterator<Item = u64>) -> Map {
+    let replica = ReplicaId::new(NodeId(1), 1);
+    let mut map = Map::new(NOW, replica, "test", config.clone(), 1400, [7; 32]).unwrap();
+    peers.into_iter().for_each(|peer| map.peer_up(NOW, NodeId(peer), 1, addr(peer)));
+    drain(&mut map);
+    map
+}
+
+fn tell(map: &mut Map, now: Instant, from: u64, frames: &[u8]) {
+    let mut bytes = packet("test", NodeId(from), 1, frames);
+    map.handle_packet(now, addr(from), &mut bytes).unwrap();
+}
+
+/// The word of a peer that its map has this digest.
+fn state(digest: u64) -> Vec<u8> {
+    frame(STATE, &[digest.to_le_bytes(), digest.to_le_bytes()].concat())
+}
+
+fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// A chunk for the map: the answer number `number` to a pull, or a push if that is nonce 0.
+fn chunk(nonce: u64, number: u64, flags: u8, runs: &[u8]) -> Vec<u8> {
+    let mix2 = |a: u64, b: u64| mix(mix(a.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ b);
+    let mut body = [mix2(mix2(1, 1), 1).to_le_bytes().to_vec(), varint(nonce)].concat();
+    if nonce != 0 {
+        body.extend(varint(number));
+    }
+    body.push(flags);
+    frame(CHUNK, &[&body, runs].concat())
+}
+
+/// A run of one write of life 1 of a node, with a value.
+fn write(node: u64, counter: u64, kind: u8, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let head = [&[0][..], &node.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+    let len = |bytes: &[u8]| varint(bytes.len() as u64);
+    [head, varint(counter), vec![1, kind], len(key), key.to_vec(), len(value), value.to_vec()]
+        .concat()
+}
+
+/// A frame that was sent: when, to whom, and its body.
+type Frame = (Instant, u64, Vec<u8>);
+
+/// Fires every timer at its moment until `end`, and returns the frames of this tag, those of `now` among them.
+fn run(map: &mut Map, tag: u8, now: Instant, end: Instant) -> Vec<Frame> {
+    let (mut now, mut frames) = (now, Vec::new());
+    loop {
+        for (to, bytes) in drain(map) {
+            frames.extend(frame_of(&bytes, tag).map(|body| (now, to, body.to_vec())));
+        }
+        let Some(due) = map.poll_timeout().filter(|due| *due <= end) else { return frames };
+        now = due.max(now);
+        map.handle_timeout(now);
+    }
+}
+
+fn times(frames: &[Frame]) -> Vec<u128> {
+    frames.iter().map(|(at, ..)| (*at - NOW).as_millis()).collect()
+}
+
+/// Goal: writes are pushed at once, but at most once per interval. Method: writes in quick succession, and later ones.
+#[test]
+fn writes_are_pushed_at_most_once_per_interval() {
+    let mut map = among(&Config::lan(), [2]);
+    let mut pushed = Vec::new();
+    let writes = [0, 5, 7, 26, 60, 61, 500];
+    for (at, next) in writes.into_iter().zip(writes.into_iter().skip(1).chain([1000])) {
+        map.insert(NOW + millis(at), b"key", b"value").unwrap();
+        let until = NOW + (millis(next) - Duration::from_nanos(1));
+        pushed.extend(run(&mut map, CHUNK, NOW + millis(at), until));
+    }
+    assert_eq!(times(&pushed), [0, 20, 40, 60, 80, 500]);
+}
+
+/// Goal: in quiet times a peer is told the state once per interval, each in its turn; after a change somebody hears
+/// of it within the shorter one. Method: counts over a minute, and a write of another replica.
+#[test]
+fn states_are_told_at_their_pace() {
+    let mut map = among(&Config::lan(), 2..=4);
+    let told = run(&mut map, STATE, NOW, NOW + millis(60_000));
+    let at = times(&told);
+    assert!((1500..2500).contains(&at[0]));
+    assert!(at.windows(2).all(|pair| (1500..2500).contains(&(pair[1] - pair[0]))), "{at:?}");
+    assert!(told.windows(3).all(|three| three[0].1 + three[1].1 + three[2].1 == 9), "by turns");
+    let now = NOW + millis(60_000);
+    tell(&mut map, now, 2, &chunk(0, 0, 0, &write(2, 1, OWN, b"key", b"value")));
+    let told = run(&mut map, STATE, now, now + millis(10_000));
+    let first = (told[0].0 - now).as_millis();
+    assert!((112..188).contains(&first), "{first} ms");
+    // What everybody must hear of before it is forgotten is told four times as often.
+    let pace = (told[told.len() - 1].0 - told[0].0).as_millis() / (told.len() as u128 - 1);
+    assert!((375..625).contains(&pace), "{pace} ms");
+}
+
+/// Goal: a peer that does not answer is asked again, some times at once and then less and less often. Method: one that
+/// never answers.
+#[test]
+fn pulls_that_nobody_answers_become_rare() {
+    let mut map = among(&Config::lan(), [2]);
+    tell(&mut map, NOW, 2, &state(9));
+    let pulls = run(&mut map, PULL, NOW, NOW + millis(45_000));
+    let expected = [0, 300, 600, 900, 1200, 1500, 2100, 3300, 5700, 10_500, 20_100, 29_700, 39_300];
+    assert_eq!(times(&pulls), expected);
+    assert_eq!((map.stats().pulls_sent, map.stats().pulls_timed_out), (13, 12));
+    tell(&mut map, NOW + millis(45_000), 2, &state(10));
+    assert_eq!(run(&mut map, PULL, NOW, NOW).len(), 0, "one at a time");
+}
+
+/// Goal: a pull is given up after four usual answer times, within bounds. Method: answers that take their time, and
+/// then none; how long the map waits tells what it takes for usual.
+#[test]
+fn the_usual_time_of_answers_is_measured() {
+    let cases: [(&[u64], u128); 7] = [
+        (&[], 300_000),
+        (&[50_000], 200_000),
+        (&[50_000, 30_000], 190_000),
+        (&[50_000, 30_000, 80_000], 255_000),
+        (&[50_000, 50_000], 200_000),
+        (&[1_000], 25_000),
+        (&[100_000], 300_000),
+    ];
+    for (answers, patience) in cases {
+        let (mut map, mut now) = (among(&Config::lan(), [2]), NOW);
+        for (digest, took) in (10..).zip(answers) {
+            tell(&mut map, now, 2, &state(digest));
+            let pulls = run(&mut map, PULL, now, now);
+            now += Duration::from_micros(*took);
+            tell(&mut map, now, 2, &chunk(read_varint(&pulls[0].2), 0, LAST, &[]));
+            now += millis(1000);
+            run(&mut map, PULL, now, now);
+        }
+        tell(&mut map, now, 2, &state(99));
+        let pulls = run(&mut map, PULL, now, now + millis(310));
+        assert_eq!((pulls[1].0 - pulls[0].0).as_micros(), patience, "after {answers:?}");
+    }
+}
+
+/// Goal: a peer that has nothing new is not asked again until it says that it changed. Method: whole answers, answers
+/// with a part missing, and with news.
+#[test]
+fn a_peer_without_news_is_left_alone() {
+    let news = write(3, 1, OWN, b"key", b"value");
+    // Numbers and contents of the chunks, whether there is more, and whether the same state is asked about again.
+    type Case<'a> = (&'a [(u64, bool)], u8, bool, bool);
+    let cases: [Case<'_>; 7] = [
+        (&[(0, false)], 0, false, false),
+        (&[(0, true)], 0, false, true),
+        (&[(0, false), (1, false)], 0, false, false),
+        (&[(1, false)], 0, false, true),
+        (&[(0, false), (2, false)], 0, false, true),
+        (&[(0, true)], MORE, true, true),
+        (&[(0, false)], MORE, false, false),
+    ];
+    for (chunks, flags, at_once, again) in cases {
+        let mut map = among(&Config::lan(), [2]);
+        tell(&mut map, NOW, 2, &state(9));
+        let pulls = run(&mut map, PULL, NOW, NOW);
+        let nonce = read_varint(&pulls[0].2);
+        for (at, &(number, new)) in (1..).zip(chunks) {
+            let flags = if at == chunks.len() { LAST | flags } else { 0 };
+            tell(&mut map, NOW, 2, &chunk(nonce, number, flags, if new { &news } else { &[] }));
+        }
+        assert_eq!(run(&mut map, PULL, NOW, NOW).len(), usize::from(at_once), "{chunks:?}");
+        if at_once {
+            continue;
+        }
+        let now = NOW + millis(150);
+        tell(&mut map, now, 2, &state(9));
+        assert_eq!(run(&mut map, PULL, now, now).len(), usize::from(again), "{chunks:?}");
+        let now = NOW + millis(1000);
+        run(&mut map, PULL, now, now);
+        let mut map = among(&Config::lan(), [2]);
+        tell(&mut map, now, 2, &state(10));
+        assert_eq!(run(&mut map, PULL, now, now).len(), 1, "it changed");
+    }
+}
+
+/// Goal: peers are asked at most once per interval, the next in line as soon as it is over. Method: two that tell of
+/// something new at the same time; one whose states are equal is not asked.
+#[test]
+fn pulls_keep_their_interval() {
+    let mut map = among(&Config::lan(), [2, 3, 4]);
+    tell(&mut map, NOW, 2, &state(9));
+    tell(&mut map, NOW, 3, &state(8));
+    let (context, _) = map.digest();
+    tell(&mut map, NOW, 4, &state(context));
+    let pulls = run(&mut map, PULL, NOW, NOW + millis(20));
+    assert_eq!(pulls.iter().map(|(_, to, _)| *to).collect::<Vec<_>>(), [2]);
+    let now = NOW + millis(20);
+    tell(&mut map, now, 2, &chunk(read_varint(&pulls[0].2), 0, LAST, &[]));
+    let pulls = run(&mut map, PULL, now, NOW + millis(160));
+    assert_eq!((times(&pulls), pulls[0].1), (vec![150], 3));
+}
+
+/// Goal: an answer that comes after it was given up is used all the same, and teaches how long answers take. Method: an
+/// answer after 400 ms, with news.
+#[test]
+fn a_late_answer_counts() {
+    let mut map = among(&Config::lan(), [2]);
+    tell(&mut map, NOW, 2, &state(9));
+    let pulls = run(&mut map, PULL, NOW, NOW + millis(70 * 1000));
+    let nonce = read_varint(&pulls[pulls.len() - 2].2);
+    let (asked, now) = (pulls[pulls.len() - 2].0, pulls[pulls.len() - 1].0 + millis(1));
+    assert!(now - asked > millis(9000));
+    tell(&mut map, now, 2, &chunk(nonce, 0, LAST, &write(3, 1, OWN, b"key", b"value")));
+    assert_eq!(map.get(b"key"), Some(&b"value"[..]));
+    // The pull under way goes on; after it the patience is the longest again, and not doubled.
+    let pulls = run(&mut map, PULL, now, now + millis(11_000));
+    let gaps: Vec<_> = pulls.windows(2).map(|two| (two[1].0 - two[0].0).as_millis()).collect();
+    assert!(gaps.first().is_some_and(|gap| *gap == 300), "{gaps:?}");
+}
+
+/// Goal: after data was refused for its size, nobody is asked for much longer than an interval; the time in which the
+/// map is full ends with the last page of a whole answer alone. Method: more replicas than one digest has room for, and
+/// a value that does not fit.
+#[test]
+fn a_page_does_not_end_a_full_time() {
+    let mut config = Config::lan();
+    config.max_bytes = 1000;
+    for (flags, number, ends) in [(0, 0, true), (MORE, 0, false), (0, 1, false)] {
+        let mut map = among(&config, [2]);
+        for node in 0..100 {
+            tell(&mut map, NOW, 2, &chunk(0, 0, 0, &write(10 + node, 1, BARE, &[1], b"")));
+        }
+        let large = chunk(0, 0, 0, &write(2, 1, BARE, b"large", &[7; 512]));
+        tell(&mut map, NOW, 2, &chunk(0, 0, 0, &write(3, 1, BARE, b"medium", &[7; 512])));
+        let full = |map: &mut Map| {
+            let events = std::iter::from_fn(|| map.poll_event());
+            events.filter(|event| *event == Event::Full).count()
+        };
+        assert_eq!(full(&mut map), 0);
+        drain(&mut map);
+        tell(&mut map, NOW, 2, &large);
+        assert_eq!((full(&mut map), map.stats().chunks_refused), (1, 1));
+        tell(&mut map, NOW, 2, &state(9));
+        let end = NOW + millis(32 * 150);
+        let pulls = run(&mut map, PULL, NOW, end);
+        assert_eq!(times(&pulls), [32 * 150]);
+        let bounds = |pull: &Frame| {
+            let nonce = varint(read_varint(&pull.2)).len();
+            pull.2[nonce + varint(read_varint(&pull.2[nonce..])).len() + 8]
+        };
+        assert_eq!(bounds(&pulls[0]), 2, "up to some replica");
+        tell(&mut map, end, 2, &chunk(read_varint(&pulls[0].2), 0, LAST, &[]));
+        let pulls = run(&mut map, PULL, end, end);
+        assert_eq!(bounds(&pulls[0]), 1, "the rest");
+        tell(&mut map, end, 2, &chunk(read_varint(&pulls[0].2), number, LAST | flags, &[]));
+        tell(&mut map, end, 2, &large);
+        assert_eq!(full(&mut map), usize::from(ends));
+
+        let mut map = among(&config, [2]);
+        for node in 0..100 {
+            tell(&mut map, NOW, 2, &chunk(0, 0, 0, &write(10 + node, 1, BARE, &[1], b"")));
+        }
+        tell(&mut map, NOW, 2, &chunk(0, 0, 0, &write(3, 1, BARE, b"medium", &[7; 512])));
+        tell(&mut map, NOW, 2, &large);
+        assert_eq!(full(&mut map), 1);
+        tell(&mut map, NOW, 2, &state(9));
+        let pulls = run(&mut map, PULL, NOW, end);
+        tell(&mut map, end, 2, &chunk(read_varint(&pulls[0].2), 0, LAST, &[]));
+        tell(&mut map, end, 2, &large);
+        assert_eq!(full(&mut map), 0, "it was a page");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A chunk about some keys is taken exactly if there is room for what each of them grows by; what one of them
+    /// shrinks by is no room for another one.
+    #[test]
+    fn a_chunk_is_taken_if_the_outcome_fits(
+        before in proptest::collection::btree_map(0..6_u8, (0..40_usize, any::<bool>()), 0..5),
+        told in proptest::collection::btree_map(0..6_u8, (0..40_usize, any::<bool>(), any::<bool>()), 1..5),
+        keys in -1..2_isize,
+        bytes in -2..3_isize,
+    ) {
+        let key = |key: u8| vec![key; 1 + usize::from(key)];
+        let kind = |own| if own { OWN } else { BARE };
+        let first = |map: &mut Map| {
+            for (at, (&number, &(len, own))) in (1..).zip(&before) {
+                tell(map, NOW, 2, &chunk(0, 0, 0, &write(2, at, kind(own), &key(number), &vec![1; len])));
+            }
+        };
+        // Writes of the same replica over its values, or of another one beside them.
+        let mut runs = Vec::new();
+        for (at, (&number, &(len, own, same))) in (10..).zip(&told) {
+            let node = if same { 2 } else { 3 };
+            runs.push(write(node, at, kind(own), &key(number), &vec![2; len]));
+        }
+        let sizes = |runs: &[Vec<u8>]| {
+            let mut free = among(&Config::lan(), [2]);
+            first(&mut free);
+            runs.iter().for_each(|run| tell(&mut free, NOW, 2, &chunk(0, 0, 0, run)));
+            (free.len(), free.bytes(), free.digest())
+        };
+        let (keys_before, bytes_before, digest) = sizes(&[]);
+        let (keys_after, _, expected) = sizes(&runs);
+        let growth = runs.iter().map(|run| sizes(std::slice::from_ref(run)).1.saturating_sub(bytes_before));
+        let bytes_wanted = bytes_before + growth.sum::<usize>();
+        let mut config = Config::lan();
+        config.max_keys = keys_after.saturating_add_signed(keys);
+        config.max_bytes = bytes_wanted.saturating_add_signed(bytes);
+        prop_assume!(config.max_keys >= keys_before.max(1) && config.max_bytes >= bytes_before.max(1));
+        let fits = keys >= 0 && bytes >= 0;
+        // A replica is introduced once.
+        let mut seen = Vec::new();
+        for run in &mut runs {
+            let id = run[1..17].to_vec();
+            match seen.iter().position(|other| *other == id) {
+                Some(at) => drop(run.splice(..17, varint(at as u64 + 1))),
+                None => seen.push(id),
+            }
+        }
+        let mut map = among(&config, [2]);
+        first(&mut map);
+        prop_assert_eq!(map.stats().chunks_refused, 0);
+        tell(&mut map, NOW, 2, &chunk(0, 0, 0, &runs.concat()));
+        prop_assert_eq!(map.stats().chunks_refused, u64::from(!fits));
+        prop_assert_eq!(map.digest(), if fits { expected } else { digest });
+    }
+}
