@@ -11,6 +11,7 @@ use common::maps::{NOW, deliver, drain, replica, settle};
 use proptest::prelude::*;
 
 const CHUNK: u8 = 0xa3;
+const HAVE: u8 = 0xa7;
 
 const OWN: u8 = 1;
 const BARE: u8 = 2;
@@ -77,11 +78,15 @@ fn full(key: &[u8], siblings: &[(Vec<u8>, u8)], superseded: &[(Vec<u8>, u8)]) ->
 
 /// A datagram of node 2 with one pushed chunk of these runs.
 fn chunk(addressee: [u8; 8], runs: &[u8]) -> Vec<u8> {
-    let body = [&addressee[..], &[0, 0], runs].concat();
+    datagram(CHUNK, &[&addressee[..], &[0, 0], runs].concat())
+}
+
+/// A datagram of node 2 with one frame.
+fn datagram(frame: u8, body: &[u8]) -> Vec<u8> {
     let tag = xxhash_rust::xxh3::xxh3_64(b"test").to_le_bytes();
     let mut bytes = [&[0xb7, 1, 0, 0], &tag[..4]].concat();
     bytes.extend([2_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat());
-    bytes.push(CHUNK);
+    bytes.push(frame);
     match u8::try_from(body.len()).unwrap() {
         short @ 0..0x80 => bytes.push(short),
         long => bytes.extend([long, 1]),
@@ -184,6 +189,45 @@ proptest! {
         let dot = maps[0].insert(NOW, b"next", b"v").unwrap();
         prop_assert_eq!(dot.counter, u64::from(WRITTEN) + 1);
         prop_assert_eq!(maps[0].get(b"next"), Some(&b"v"[..]));
+    }
+}
+
+proptest! {
+    /// Goal: whatever a peer claims to have is its own loss. Method: bases beyond all that was written, of replicas
+    /// that nobody knows, or more of them than there are; what is here stays, and a third replica is still told
+    /// everything.
+    #[test]
+    fn bases_that_a_peer_makes_up_change_nothing_here(
+        right_names: bool, first in 0..4_u8, bases in proptest::collection::vec(1..120_u8, 0..6),
+    ) {
+        let (mut maps, _) = victim();
+        let mut now = NOW;
+        // What it tells by itself names the replicas.
+        let names = loop {
+            maps[1].insert(now, b"theirs", b"v").unwrap();
+            let sent = drain(&mut maps[1]);
+            let told = sent.iter().find_map(|(_, bytes)| frame_of(bytes, HAVE));
+            let names = told.map(|body| <[u8; 8]>::try_from(&body[..8]).unwrap());
+            sent.iter().for_each(|(_, bytes)| deliver(&mut maps[0], now, 2, bytes));
+            drain(&mut maps[0]);
+            if let Some(names) = names { break names; }
+        };
+        now = settle(&mut maps, now);
+        let before = picture(&maps[0]);
+        let names = if right_names { names } else { [9; 8] };
+        let body = [&names[..], &[first], &bases].concat();
+        deliver(&mut maps[0], now, 2, &datagram(HAVE, &body));
+        prop_assert_eq!(picture(&maps[0]), before);
+        maps.remove(1);
+        maps[0].peer_down(now, NodeId(2));
+        maps[0].peer_up(now, NodeId(3), 1, common::maps::addr(3));
+        maps.push(replica(3, &[1]));
+        maps[0].insert(now, b"later", b"v").unwrap();
+        for _ in 0..3 {
+            now = settle(&mut maps, now);
+        }
+        prop_assert_eq!(maps[0].digest(), maps[1].digest());
+        prop_assert_eq!(maps[1].get(b"later"), Some(&b"v"[..]));
     }
 }
 

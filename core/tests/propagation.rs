@@ -69,7 +69,8 @@ fn at_a_fifth_of_loss_news_are_everywhere_within_six_ticks() {
     runs.sort_unstable();
     assert!(runs[4].0 <= TICK * 6, "{runs:?}");
     let bytes = runs.iter().map(|(_, bytes)| *bytes).max().unwrap();
-    assert!(bytes <= 20_000, "{bytes} bytes per node and second");
+    // Some 600 of them tell bases, so that logs can be forgotten while the writing goes on.
+    assert!(bytes <= 20_600, "{bytes} bytes per node and second");
 }
 
 #[test]

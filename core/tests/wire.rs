@@ -188,6 +188,22 @@ fn a_state_a_pull_and_a_chunk() {
 }
 
 #[test]
+fn bases_after_thirty_two_writes() {
+    let mut a = replica(1, 2);
+    map_out(&mut a);
+    for value in 0..200_u8 {
+        a.insert(Instant::ZERO, b"key", &[value]).unwrap();
+        if value == 30 {
+            assert!(map_out(&mut a).iter().all(|bytes| !hex(bytes).contains("a70b")));
+        }
+    }
+    let told = map_out(&mut a).remove(0);
+    // HAVE, length; the hash of (node 1, epoch 0x01020304) mixed, as the sum over one replica; from the first on;
+    // 200 dots of it.
+    assert_eq!(frame(&told, 0xa7), "a70bf62e62c4a3f55c3800c801");
+}
+
+#[test]
 fn packets_that_nobody_should_take() {
     let mut node = swim("a", 1);
     let mut own = {

@@ -92,7 +92,9 @@ impl Map {
             return;
         }
         self.garbage.at = None;
-        if !self.garbage.open && self.garbage.seen != self.replicas.digest() {
+        if !self.garbage.open && self.garbage.seen == self.replicas.digest() {
+            self.rest();
+        } else if !self.garbage.open {
             self.begin_round();
             // Those that are equal already need not say so again.
             let digest = self.replicas.digest();
@@ -108,7 +110,8 @@ impl Map {
 
     /// Whether there is something to collect, as soon as all members show that they have it.
     pub(super) const fn awaits_members(&self) -> bool {
-        self.garbage.open || self.garbage.at.is_some()
+        let waits = self.garbage.at.is_some() && self.garbage.seen != self.replicas.digest();
+        self.garbage.open || waits
     }
 
     #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
@@ -289,17 +292,30 @@ impl Map {
                 reached!("map: logs swept");
                 self.garbage.sweeping = None;
                 // Nothing tells of slots now but the index: they may be numbered anew.
-                if self.replicas.logged() == 0 && self.garbage.untidy.is_empty() {
-                    self.replicas.shrink();
+                if self.is_clean() {
                     self.store.shrink();
-                    // All have all of it, so what each has in particular is known by the floor.
-                    self.peers.forget_contexts();
-                    self.marks = Marks::default();
+                    self.expect_garbage(now);
                 }
                 return;
             }
         }
         self.garbage.sweeping = Some((replica, now + PAUSE));
+    }
+
+    /// Whether all have all of it.
+    fn is_clean(&self) -> bool {
+        self.replicas.logged() == 0 && self.garbage.untidy.is_empty()
+    }
+
+    /// Gives back the room of what comes and goes with news, if none came since all was swept.
+    fn rest(&mut self) {
+        if self.is_clean() {
+            reached!("map: at rest");
+            self.replicas.shrink();
+            // What each has in particular is known by the floor.
+            self.peers.forget_contexts();
+            self.marks = Marks::default();
+        }
     }
 
     /// Tidies up an entry that was joined, if nobody needs its marks.
@@ -364,6 +380,7 @@ impl Map {
         self.garbage.seen = 0;
         self.garbage.absent.clear();
         self.garbage.sweeping = Some((0, now));
+        self.count_as_news_for_all(now);
         self.expect_garbage(now);
     }
 }

@@ -46,6 +46,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod announce;
 mod apply;
 mod chunk;
 mod config;
@@ -80,6 +81,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
+use announce::Announcements;
 use chunk::Marks;
 use dot::{MAX_COUNTER, Packed};
 use full::Sessions;
@@ -166,6 +168,7 @@ pub struct Map {
     /// The peer whose chunk was refused last for its size, until nothing of it is missing here.
     full: Option<u32>,
     garbage: Garbage,
+    announcements: Announcements,
     sessions: Sessions,
     staging: Option<Staging>,
     /// Who gave the full sync that was taken last, until the rest of what it has is here too: others may
@@ -217,6 +220,7 @@ impl Map {
             news: false,
             full: None,
             garbage: Garbage::default(),
+            announcements: Announcements::default(),
             sessions: Sessions::default(),
             staging: None,
             catching: None,
@@ -258,6 +262,7 @@ impl Map {
         self.fire_sync(now);
         self.fire_staging(now);
         self.fire_sessions(now);
+        self.fire_announcements(now);
         self.fire_garbage(now);
     }
 
@@ -327,7 +332,8 @@ impl Map {
         };
         let staging = self.staging.as_ref().map(Staging::deadline);
         let (full, garbage) = (self.sessions.timeout(), self.garbage.timeout());
-        [self.push_at, pull, self.sync_at, staging, full, garbage].into_iter().flatten().min()
+        let calm = self.announcements.timeout();
+        [self.push_at, pull, self.sync_at, staging, full, calm, garbage].into_iter().flatten().min()
     }
 }
 

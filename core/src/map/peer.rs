@@ -124,6 +124,8 @@ pub(super) struct Peer {
     pub(super) exhausted: Option<u64>,
     pub(super) owes_push: bool,
     pub(super) owes_state: bool,
+    /// The bases that it is to be told, from which number on.
+    pub(super) owes_have: Option<u64>,
     pub(super) owes_pull: bool,
     /// The answer to its pull, in the pool of them: few peers pull at a time.
     serve: Option<u32>,
@@ -218,6 +220,7 @@ impl Peers {
             exhausted: None,
             owes_push: false,
             owes_state: false,
+            owes_have: None,
             owes_pull: false,
             serve: None,
             ready: false,

@@ -225,9 +225,7 @@ impl Replicas {
 
     /// Gives the room of empty logs back.
     pub(super) fn shrink(&mut self) {
-        for known in self.known.iter_mut().filter(|known| known.log.capacity() > ROOM) {
-            known.log.shrink_to_fit();
-        }
+        self.known.iter_mut().for_each(|known| known.log.shrink_to_fit());
     }
 
     /// Takes in what another replica knew, all of whose effect is here: a base, or a run after one.
@@ -308,6 +306,18 @@ impl Replicas {
         let crossed = matches!((after, upto), (Some(after), Some(upto)) if after >= upto);
         let range = (!crossed).then(|| self.order.range((from, to)));
         range.into_iter().flatten().map(|(&id, &number)| (id, number))
+    }
+
+    /// The replicas of which all dots up to a base are known, and the base, in the shared order.
+    pub(super) fn bases(&self) -> impl Iterator<Item = (u16, u64)> {
+        let bases = self.order.values().map(|&number| (number, self.base(number)));
+        bases.filter(|(_, base)| *base > 0)
+    }
+
+    /// A hash of which replicas these are.
+    pub(super) fn names(&self) -> u64 {
+        let named = self.known.iter().filter(|known| known.base > 0);
+        named.fold(0, |sum, known| sum.wrapping_add(hash::mix(known.hash)))
     }
 
     /// The sum over all known dots.

@@ -74,6 +74,7 @@ impl Map {
             Frame::Fetch(fetch) => self.on_fetch(now, slot, fetch),
             Frame::Stage(stage) => self.on_stage(now, slot, &stage),
             Frame::Gone { addressee, number } => self.on_gone(now, slot, addressee, number),
+            Frame::Have(have) => self.on_have(now, slot, have),
             Frame::Unknown => {}
         }
     }
@@ -86,6 +87,7 @@ impl Map {
         }
         self.fire_push(now);
         self.sync_soon(now);
+        self.count_news(now, 1);
         self.expect_garbage(now);
     }
 
@@ -352,6 +354,7 @@ impl Map {
         let Some(applied) = self.apply_chunk(now, slot, chunk) else { return };
         if applied.news > 0 {
             self.sync_soon(now);
+            self.count_news(now, applied.news);
             self.expect_garbage(now);
         }
         let answers = |pulling: &&mut Pulling| pulling.peer == slot && pulling.nonce == chunk.nonce;
@@ -451,6 +454,7 @@ impl Map {
                 peer.owes_state = false;
             }
         }
+        self.write_have(slot, w);
         self.write_fetch(slot, w);
         self.write_push(slot, w);
         self.write_serve(slot, w);

@@ -19,6 +19,10 @@
 //!              units skipped varint, the unit
 //! a6   GONE    addressee u64, nonce or session u64: no full sync is given, or none any more
 //!
+//! a7   HAVE    names u64, number of the first varint, then bases varint to the end: the sender has all dots up to
+//!              these of the replicas of which it has any, in their order. `names` is the sum of
+//!              mix(mix2(node id, epoch)) over those
+//!
 //! unit  below `contexts`: replica, base varint, floor varint, after varint, runs u8 (<= 16), per run: gap
 //!                varint, length varint
 //!       from there on, a slot of the sender: 0, replica ref, counter varint, key, value: a lone value
@@ -55,6 +59,7 @@ pub(super) const CHUNK: u8 = 0xa3;
 pub(super) const FETCH: u8 = 0xa4;
 pub(super) const STAGE: u8 = 0xa5;
 pub(super) const GONE: u8 = 0xa6;
+pub(super) const HAVE: u8 = 0xa7;
 
 pub(super) const ITEM_REF: u8 = 0;
 pub(super) const ITEM_OWN: u8 = 1;
@@ -94,6 +99,7 @@ pub(super) enum Frame<'p> {
         addressee: u64,
         number: u64,
     },
+    Have(Have<'p>),
     /// An optional frame of a later version.
     Unknown,
 }
@@ -128,6 +134,23 @@ impl Pull<'_> {
             runs.runs.push((from, end));
         }
         Ok(Some((id, runs)))
+    }
+}
+
+/// The bases of its context that a peer tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Have<'p> {
+    /// Which replicas they are about.
+    pub(super) names: u64,
+    /// How many of them come before these.
+    pub(super) first: u64,
+    rest: Reader<'p>,
+}
+
+impl Have<'_> {
+    /// The next base.
+    pub(super) fn next(&mut self) -> Result<Option<u64>, PacketError> {
+        if self.rest.is_empty() { Ok(None) } else { counter(&mut self.rest, 1).map(Some) }
     }
 }
 
@@ -192,6 +215,13 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             let (addressee, number) = (r.u64()?, r.u64()?);
             r.finish()?;
             Ok(Frame::Gone { addressee, number })
+        }
+        HAVE => {
+            let (names, first) = (r.u64()?, r.varint()?);
+            let have = Have { names, first, rest: r };
+            let mut check = have;
+            while check.next()?.is_some() {}
+            Ok(Frame::Have(have))
         }
         tag => crate::wire::unknown(tag).map(|()| Frame::Unknown),
     }
