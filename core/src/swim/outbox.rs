@@ -199,3 +199,104 @@ fn push_msg(msgs: &mut SmallVec<[Msg; 2]>, msg: Msg) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acks(seqs: core::ops::Range<u32>) -> Vec<Msg> {
+        seqs.map(|seq| Msg::Ack { seq }).collect()
+    }
+
+    /// The newest messages are kept, and the first rows: the table exchange tells the others.
+    #[test]
+    fn what_is_owed_is_bounded() {
+        let mut outbox = Outbox::default();
+        acks(0..20).into_iter().for_each(|msg| outbox.msg(7, msg));
+        (0..20).flat_map(|about| [about, about]).for_each(|about| outbox.row(7, about));
+        let owed = outbox.take(7);
+        assert_eq!(owed.msgs.to_vec(), acks(4..20));
+        assert_eq!(owed.rows.to_vec(), (0..16).collect::<Vec<u32>>());
+
+        let addr = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        for port in 0..200 {
+            outbox.stranger(addr(port), Msg::Stranger);
+            outbox.stranger(addr(port), Msg::Ack { seq: 1 });
+        }
+        let owed: Vec<_> = core::iter::from_fn(|| outbox.next_stranger()).collect();
+        assert_eq!(owed.len(), 128);
+        for (port, (to, msgs)) in (0..).zip(owed) {
+            assert_eq!(
+                (to, msgs.to_vec()),
+                (addr(port), [Msg::Stranger, Msg::Ack { seq: 1 }].to_vec())
+            );
+        }
+    }
+
+    /// A message takes the place of what it makes out of date, and stands beside everything else.
+    #[test]
+    fn messages_merge() {
+        let (a, b) = (NodeId(1), NodeId(2));
+        let request = |seq, millis| Msg::PingReq { seq, target: a, millis };
+        let cases = [
+            (request(1, 9), request(1, 5), true),
+            (request(1, 9), request(2, 9), false),
+            (Msg::Join { cookie: 0 }, Msg::Join { cookie: 7 }, true),
+            (Msg::Cookie { cookie: 1 }, Msg::Cookie { cookie: 7 }, true),
+            (Msg::Join { cookie: 1 }, Msg::Cookie { cookie: 1 }, false),
+            (Msg::Buckets { reply: true }, Msg::Buckets { reply: false }, true),
+            (Msg::Ack { seq: 1 }, Msg::Ack { seq: 1 }, true),
+            (Msg::Ack { seq: 1 }, Msg::Ack { seq: 2 }, false),
+            (Msg::Ping { seq: 1, target: a }, Msg::Ping { seq: 1, target: b }, false),
+            (Msg::Stranger, Msg::LeftAck, false),
+        ];
+        for (first, second, merge) in cases {
+            let mut outbox = Outbox::default();
+            [first, second].into_iter().for_each(|msg| outbox.msg(1, msg));
+            let expected: &[Msg] = if merge { &[second] } else { &[first, second] };
+            assert_eq!(outbox.take(1).msgs.to_vec(), expected);
+        }
+    }
+
+    /// Each is served in turn, at most once, whatever it is owed; what is put back is served again.
+    #[test]
+    fn who_is_owed_something_is_in_the_ring_once() {
+        let mut outbox = Outbox::default();
+        for slot in [3, 1, 3, 2, 1] {
+            outbox.row(slot, 9);
+        }
+        assert_eq!(outbox.next(), Some(3));
+        let mut owed = outbox.take(3);
+        assert!(outbox.take(3).is_empty(), "it was taken");
+        owed.rows.push(8);
+        outbox.put_back(3, owed);
+        outbox.put_back(5, Owed::default());
+        outbox.row(3, 7);
+        outbox.forget(2);
+        assert_eq!([1, 2, 3].map(|_| outbox.next()), [Some(1), Some(2), Some(3)]);
+        assert_eq!(outbox.next(), None, "nobody is owed nothing");
+        assert_eq!(outbox.take(3).rows.to_vec(), [9, 8, 7]);
+        assert!(outbox.take(2).is_empty());
+        assert_eq!(outbox.take(1).rows.to_vec(), [9]);
+        let mut places = [0; 3].map(|_| outbox.owed.insert(Owed::default()));
+        places.sort_unstable();
+        assert_eq!(places, [0, 1, 2], "all places are free again");
+    }
+
+    /// Anything that is owed is something.
+    #[test]
+    fn nothing_owed_is_nothing_of_all() {
+        let owe: [fn(&mut Owed); 4] = [
+            |owed| owed.msgs.push(Msg::Stranger),
+            |owed| owed.rows.push(0),
+            |owed| owed.buckets = 1,
+            |owed| owed.gossip = true,
+        ];
+        assert!(Owed::default().is_empty());
+        for owe in owe {
+            let mut owed = Owed::default();
+            owe(&mut owed);
+            assert!(!owed.is_empty());
+        }
+    }
+}
