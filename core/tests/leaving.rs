@@ -218,3 +218,59 @@ fn strangers_are_believed_about_themselves_alone() {
     bare.meet(9);
     assert!(bare.swim.member(id(9)).is_some());
 }
+
+/// Goal: who tells what is out of date is told better, at once, and nobody else is: the two would go on for ever.
+/// Method: a member that is known in boot 1 with incarnation 5, in each state, and all kinds of news of it.
+#[test]
+fn who_tells_old_news_is_corrected() {
+    let known: [(State, Option<Vec<u8>>); 4] = [
+        (State::Alive, None),
+        (State::Suspect, Some(accused(SUSPECT, 1, 5, &[3]))),
+        (State::Dead, Some(accused(SUSPECT, 1, 5, &[3]))),
+        (State::Left, Some(left(1))),
+    ];
+    // The news, and whether it is corrected where the member is alive, suspect, dead or left.
+    let news: [(&str, Vec<u8>, [bool; 4]); 13] = [
+        ("alive in the boot before", alive(1, 0, 9), [true; 4]),
+        ("alive, an incarnation ago", alive(1, 1, 4), [false, true, true, true]),
+        ("alive as known", alive(1, 1, 5), [false, true, true, true]),
+        ("alive, an incarnation later", alive(1, 1, 6), [false, false, false, true]),
+        ("suspect in the boot before", accused_in(0, SUSPECT, 1, 9, &[3]), [true; 4]),
+        ("suspect in the boot after", accused_in(2, SUSPECT, 1, 0, &[3]), [false; 4]),
+        ("suspect, an incarnation ago", accused(SUSPECT, 1, 4, &[3]), [true; 4]),
+        ("suspect as known", accused(SUSPECT, 1, 5, &[3]), [false, false, true, true]),
+        (
+            "suspect, an incarnation later",
+            accused(SUSPECT, 1, 6, &[3]),
+            [false, false, false, true],
+        ),
+        ("dead, an incarnation ago", accused(DEAD, 1, 4, &[3]), [true; 4]),
+        ("dead as known", accused(DEAD, 1, 5, &[3]), [false; 4]),
+        ("left in the boot before", left_in(0, 1), [true; 4]),
+        ("left in the boot after", left_in(2, 1), [false; 4]),
+    ];
+    for (at, (state, how)) in known.into_iter().enumerate() {
+        for (what, row, corrected) in &news {
+            let mut config = Config::lan();
+            config.gossip_interval = SECOND * 3600 * 24;
+            config.suspicion_min = if state == State::Dead { 1 } else { 1_000 };
+            let mut bare = Bare::among(config, 2..=3);
+            bare.tell(2, &frame(UPDATES, &alive(1, 1, 5)));
+            bare.answering = vec![1, 2, 3];
+            if let Some(row) = &how {
+                bare.tell(3, &frame(UPDATES, row));
+            }
+            if state == State::Dead {
+                bare.run(SECOND * 10);
+            }
+            bare.sent();
+            assert_eq!(bare.swim.member(id(1)).unwrap().state(), state);
+            bare.tell(2, &frame(UPDATES, row));
+            let sent = bare.sent();
+            assert_eq!(places(&sent, UPDATES).contains(&2), corrected[at], "{what} of {state:?}");
+            assert!(sent.iter().all(|sent| sent.to == addr(2)));
+            let row = id(1).0.to_le_bytes();
+            assert!(sent.iter().all(|sent| sent.bytes.windows(8).any(|part| part == row)));
+        }
+    }
+}

@@ -99,7 +99,11 @@ fn preimage(place: usize) -> [u8; 16] {
 
 /// The word of the member at `place` that it leaves.
 pub fn left(place: usize) -> Vec<u8> {
-    [&row(LEFT, place, 1, 0)[..], &preimage(place)].concat()
+    left_in(1, place)
+}
+
+pub fn left_in(boot: u64, place: usize) -> Vec<u8> {
+    [&row(LEFT, place, boot, 0)[..], &preimage(place)].concat()
 }
 
 pub fn alive(place: usize, boot: u64, incarnation: u32) -> Vec<u8> {
@@ -108,7 +112,17 @@ pub fn alive(place: usize, boot: u64, incarnation: u32) -> Vec<u8> {
 
 /// An accusation of boot 1 of the member at `place`, dead or suspect as `kind` says.
 pub fn accused(kind: u8, place: usize, incarnation: u32, accusers: &[usize]) -> Vec<u8> {
-    let mut bytes = row(kind, place, 1, incarnation);
+    accused_in(1, kind, place, incarnation, accusers)
+}
+
+pub fn accused_in(
+    boot: u64,
+    kind: u8,
+    place: usize,
+    incarnation: u32,
+    accusers: &[usize],
+) -> Vec<u8> {
+    let mut bytes = row(kind, place, boot, incarnation);
     bytes.push(u8::try_from(accusers.len()).unwrap());
     accusers.iter().for_each(|accuser| bytes.extend(id(*accuser).0.to_le_bytes()));
     bytes
