@@ -47,16 +47,8 @@ impl Instant {
 }
 
 /// A duration in whole nanoseconds, capped at 584 years.
-const fn nanos(duration: Duration) -> u64 {
-    let nanos = duration.as_nanos();
-    if nanos > u64::MAX as u128 {
-        u64::MAX
-    } else {
-        #[allow(clippy::cast_possible_truncation)] // checked on the line above
-        {
-            nanos as u64
-        }
-    }
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Add<Duration> for Instant {
@@ -111,7 +103,7 @@ impl Steady {
     }
 
     /// What the driver's clock shows when this one shows `at`.
-    pub(crate) const fn when(&self, at: Instant) -> Instant {
+    pub(crate) fn when(&self, at: Instant) -> Instant {
         Instant(at.0.saturating_sub(nanos(self.ahead)))
     }
 }
