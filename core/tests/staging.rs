@@ -1,315 +1,15 @@
-//! Full syncs to the letter, on both sides, with every peer played by the test.
+//! Full syncs to the letter, on the side that takes, with every peer played by the test.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::time::Duration;
-
 use brickwork_core::map::{Config, Map, ReplicaId};
-use brickwork_core::{Event, Instant, NodeId};
-use common::bare::{frame, packet, varint};
+use brickwork_core::{Event, NodeId};
+use common::bare::{frame, varint};
 use common::frame_of;
 use common::maps::{NOW, addr, drain};
-
-const PULL: u8 = 0xa1;
-const STATE: u8 = 0xa2;
-const FETCH: u8 = 0xa4;
-const STAGE: u8 = 0xa5;
-const GONE: u8 = 0xa6;
-
-const SECOND: Duration = Duration::from_secs(1);
-const NANO: Duration = Duration::from_nanos(1);
-
-fn tell(map: &mut Map, now: Instant, from: u64, frames: &[u8]) {
-    let mut bytes = packet("test", NodeId(from), 1, frames);
-    map.handle_packet(now, addr(from), &mut bytes).unwrap();
-}
-
-/// The bodies of the frames of this tag that the map sends to this peer now.
-fn sent(map: &mut Map, tag: u8, to: u64) -> Vec<Vec<u8>> {
-    let sent = drain(map).into_iter().filter(|(peer, _)| *peer == to);
-    sent.filter_map(|(_, bytes)| frame_of(&bytes, tag).map(<[u8]>::to_vec)).collect()
-}
-
-/// Reads the parts of a frame one by one.
-struct Parts<'b>(&'b [u8]);
-
-impl Parts<'_> {
-    fn varint(&mut self) -> u64 {
-        let value = common::bare::read_varint(self.0);
-        self.0 = &self.0[varint(value).len()..];
-        value
-    }
-
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
-        let (head, rest) = self.0.split_first_chunk().unwrap();
-        self.0 = rest;
-        *head
-    }
-
-    fn u64(&mut self) -> u64 {
-        u64::from_le_bytes(self.bytes())
-    }
-}
-
-/// The head of a STAGE frame, but for the addressee.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
-    session: u64,
-    nonce: u64,
-    contexts: u64,
-    total: u64,
-    first: u64,
-    covered: u32,
-    last: bool,
-}
-
-impl Head {
-    fn read(body: &[u8]) -> Self {
-        let mut parts = Parts(body);
-        parts.u64();
-        Self {
-            session: parts.u64(),
-            nonce: parts.varint(),
-            contexts: parts.varint(),
-            total: parts.varint(),
-            first: parts.varint(),
-            covered: u32::from_le_bytes(parts.bytes()),
-            last: parts.bytes() == [1],
-        }
-    }
-
-    /// A STAGE frame to boot 1 of node `to` with these units.
-    fn frame(self, to: u64, units: &[u8]) -> Vec<u8> {
-        let mut body = addressee(to, 1, 1).to_le_bytes().to_vec();
-        body.extend(self.session.to_le_bytes());
-        let numbers = [self.nonce, self.contexts, self.total, self.first];
-        numbers.into_iter().for_each(|number| body.extend(varint(number)));
-        body.extend(self.covered.to_le_bytes());
-        body.push(u8::from(self.last));
-        frame(STAGE, &[&body, units].concat())
-    }
-}
-
-fn mix(mut x: u64) -> u64 {
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
-}
-
-/// Whom frames about missing data are meant for: a published hash.
-fn addressee(node: u64, boot: u64, epoch: u64) -> u64 {
-    let mix2 = |a: u64, b: u64| mix(mix(a.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ b);
-    mix2(mix2(node, boot), epoch)
-}
-
-fn fetch(session: u64, budget: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
-    let (mut body, mut end) = ([session.to_le_bytes().to_vec(), varint(budget)].concat(), 0);
-    for &(from, to) in ranges {
-        body.extend([varint(from - end), varint(to - from)].concat());
-        end = to;
-    }
-    frame(FETCH, &body)
-}
-
-/// The session and the ranges of a FETCH.
-fn asked(body: &[u8]) -> (u64, Vec<(u64, u64)>) {
-    let mut parts = Parts(body);
-    let (session, _) = (parts.u64(), parts.varint());
-    let (mut ranges, mut end) = (Vec::new(), 0);
-    while !parts.0.is_empty() {
-        let from = end + parts.varint();
-        end = from + parts.varint();
-        ranges.push((from, end));
-    }
-    (session, ranges)
-}
-
-fn numbered(number: u64) -> Vec<u8> {
-    [addressee(1, 1, 1).to_le_bytes(), number.to_le_bytes()].concat()
-}
-
-fn map(id: u64, config: &Config) -> Map {
-    Map::new(NOW, ReplicaId::new(NodeId(id), 1), "test", config.clone(), 1400, [7; 32]).unwrap()
-}
-
-// The side that gives.
-
-const KEYS: u64 = 300;
-
-/// A map of 300 keys that cannot tell what happened to them one by one any more, with these peers.
-fn giver(id: u64, config: &Config, peers: impl IntoIterator<Item = u64>) -> Map {
-    let mut map = map(id, config);
-    for key in 0..KEYS {
-        map.insert(NOW, format!("key-{key:03}").as_bytes(), &[7; 20]).unwrap();
-    }
-    let mut now = NOW;
-    while map.metadata() != (0, 0) {
-        now += Duration::from_millis(100);
-        map.handle_timeout(now);
-    }
-    peers.into_iter().for_each(|peer| map.peer_up(NOW, NodeId(peer), 1, addr(peer)));
-    drain(&mut map);
-    map
-}
-
-/// The wish of a peer that has nothing for all that there is.
-fn pull(nonce: u64, budget: u64) -> Vec<u8> {
-    frame(PULL, &[varint(nonce), varint(budget), 1_u64.to_le_bytes().to_vec(), vec![0]].concat())
-}
-
-fn given(map: &mut Map, to: u64) -> Vec<Head> {
-    sent(map, STAGE, to).iter().map(|body| Head::read(body)).collect()
-}
-
-/// Goal: a peer is given all units in order, and of what it asks for again just that. Method: a pull, and requests
-/// for ranges within, across and beyond the end.
-#[test]
-fn units_are_given_as_they_are_asked_for() {
-    let mut map = giver(1, &Config::lan(), [2, 3]);
-    tell(&mut map, NOW, 2, &pull(77, 1 << 20));
-    let heads = given(&mut map, 2);
-    let mut next = 0;
-    for head in &heads {
-        let end = head.first + u64::from(head.covered);
-        assert_eq!((head.nonce, head.contexts, head.total, head.first), (77, 1, KEYS + 1, next));
-        assert_eq!((head.session, head.last), (heads[0].session, end == KEYS + 1));
-        next = end;
-    }
-    assert_eq!(next, KEYS + 1);
-    tell(&mut map, NOW, 2, &pull(77, 1 << 20));
-    assert_eq!(given(&mut map, 2), [], "a second copy of the same question");
-
-    let session = heads[0].session;
-    for (ranges, covered) in [
-        (vec![(0, 1)], vec![(0, 1)]),
-        (vec![(3, 5), (10, 12), (299, 301)], vec![(3, 2), (10, 2), (299, 2)]),
-        (vec![(300, 400)], vec![(300, 1)]),
-        (vec![(4, 5), (301, 400)], vec![(4, 1)]),
-    ] {
-        tell(&mut map, NOW, 2, &fetch(session, 1 << 20, &ranges));
-        let heads = given(&mut map, 2);
-        let found: Vec<_> = heads.iter().map(|head| (head.first, head.covered)).collect();
-        assert_eq!(found, covered);
-        let last: Vec<_> = heads.iter().map(|head| head.last).collect();
-        assert_eq!(last.iter().filter(|last| **last).count(), 1);
-        assert!(heads.last().unwrap().last && heads.iter().all(|head| head.nonce == 0));
-    }
-    tell(&mut map, NOW, 3, &fetch(session, 1 << 20, &[(0, 1)]));
-    assert_eq!(sent(&mut map, GONE, 3).len(), 1, "it is somebody else's");
-    tell(&mut map, NOW, 2, &fetch(session, 1 << 20, &[(301, 400)]));
-    assert_eq!(given(&mut map, 2), []);
-    tell(&mut map, NOW, 2, &fetch(session, 1 << 20, &[(0, 1)]));
-    let gone = sent(&mut map, GONE, 2);
-    assert_eq!(gone.len(), 1, "it was over when nothing more was asked for");
-    assert_eq!(gone[0][8..], session.to_le_bytes());
-    tell(&mut map, NOW, 2, &fetch(session, 1 << 20, &[]));
-    assert!(drain(&mut map).is_empty(), "they agree that it is over");
-}
-
-/// Goal: an answer ends where the peer's budget does, or this map's own. Method: budgets around the sizes of frames.
-#[test]
-fn an_answer_ends_with_the_budget() {
-    let mut map = giver(1, &Config::lan(), [2]);
-    tell(&mut map, NOW, 2, &pull(1, 1 << 20));
-    let mut spent = 0;
-    for (n, body) in (1..4).zip(sent(&mut map, STAGE, 2)) {
-        // With a tag and a length of two bytes, and a few bytes less where no number is echoed.
-        spent += body.len() as u64 + 3;
-        for (budget, frames) in [(spent - 20, n), (spent + 20, n + 1)] {
-            let mut map = giver(1, &Config::lan(), [2]);
-            tell(&mut map, NOW, 2, &pull(1, budget));
-            let first = given(&mut map, 2);
-            tell(&mut map, NOW, 2, &fetch(first[0].session, budget, &[(0, KEYS + 1)]));
-            for heads in [first, given(&mut map, 2)] {
-                assert_eq!(heads.len(), frames, "with a budget of {budget}");
-                let last: Vec<_> = heads.iter().map(|head| head.last).collect();
-                assert!(last[frames - 1] && !last[..frames - 1].contains(&true));
-            }
-        }
-    }
-    let mut small = Config::lan();
-    small.pull_budget = 3000;
-    let mut narrow = giver(1, &small, [2]);
-    tell(&mut narrow, NOW, 2, &pull(5, 1 << 20));
-    let heads = given(&mut narrow, 2);
-    assert_eq!((heads.len(), heads[2].last), (3, true));
-    tell(&mut narrow, NOW, 2, &fetch(heads[0].session, 1 << 20, &[(0, KEYS + 1)]));
-    assert_eq!(given(&mut narrow, 2).len(), 3);
-}
-
-/// Goal: a peer that is silent for thirty seconds is given up. Method: it asks as late as possible, twice, and once
-/// too late.
-#[test]
-fn a_session_lasts_while_its_peer_speaks() {
-    let mut map = giver(1, &Config::lan(), [2]);
-    tell(&mut map, NOW, 2, &pull(1, 1 << 20));
-    let session = given(&mut map, 2)[0].session;
-    let mut now = NOW;
-    for (silence, there) in
-        [(SECOND * 30 - NANO, true), (SECOND * 30 - NANO, true), (SECOND * 30, false)]
-    {
-        now += silence;
-        map.handle_timeout(now);
-        drain(&mut map);
-        tell(&mut map, now, 2, &fetch(session, 1000, &[(0, 1)]));
-        let frames = drain(&mut map);
-        let has = |tag| frames.iter().any(|(_, bytes)| frame_of(bytes, tag).is_some());
-        assert_eq!((has(STAGE), has(GONE)), (there, !there));
-    }
-}
-
-/// Goal: so many peers are served at a time, and others are sent away until one is done; who is served may begin anew.
-/// Method: ten peers.
-#[test]
-fn so_many_peers_are_served_at_a_time() {
-    let mut map = giver(1, &Config::lan(), 2..=11);
-    let mut sessions = Vec::new();
-    for peer in 2..=9 {
-        tell(&mut map, NOW, peer, &pull(peer, 2000));
-        sessions.push(given(&mut map, peer)[0].session);
-    }
-    for peer in 10..=11 {
-        tell(&mut map, NOW, peer, &pull(peer, 2000));
-    }
-    let gone = drain(&mut map);
-    for peer in 10..=11_u64 {
-        let told = gone
-            .iter()
-            .filter(|(to, _)| *to == peer)
-            .filter_map(|(_, bytes)| frame_of(bytes, GONE));
-        let expected = [addressee(peer, 1, 1).to_le_bytes(), peer.to_le_bytes()].concat();
-        assert_eq!(told.collect::<Vec<_>>(), [&expected[..]]);
-    }
-    assert!(gone.iter().all(|(_, bytes)| frame_of(bytes, STAGE).is_none()));
-    tell(&mut map, NOW, 3, &pull(99, 2000));
-    let again = given(&mut map, 3);
-    assert!(again[0].session != sessions[1] && again[0].nonce == 99);
-    tell(&mut map, NOW, 4, &fetch(sessions[2], 2000, &[]));
-    tell(&mut map, NOW, 10, &pull(12, 2000));
-    assert!(!given(&mut map, 10).is_empty());
-    tell(&mut map, NOW, 5, &fetch(sessions[3], 2000, &[(7, 8)]));
-    let heads = given(&mut map, 5);
-    assert_eq!((heads.len(), heads[0].first), (1, 7), "the others go on");
-}
-
-/// Goal: who is sent away hears of it, whoever else goes meanwhile, and nobody else does. Method: two are sent away,
-/// one of them goes, and another one takes its place.
-#[test]
-fn a_refusal_is_for_whom_it_was() {
-    for goes in [10, 11] {
-        let mut map = giver(1, &Config::lan(), 2..=11);
-        (2..=11).for_each(|peer| tell(&mut map, NOW, peer, &pull(peer, 2000)));
-        map.peer_down(NOW, NodeId(goes));
-        map.peer_up(NOW, NodeId(12), 1, addr(12));
-        let sent = drain(&mut map);
-        let told = sent.iter().filter(|(_, bytes)| frame_of(bytes, GONE).is_some());
-        assert_eq!(told.map(|(to, _)| *to).collect::<Vec<_>>(), [21 - goes]);
-    }
-}
-
-// The side that takes.
+use common::stages::*;
 
 const SESSION: u64 = 0x55;
 
@@ -457,6 +157,27 @@ fn a_full_sync_is_refused_if_it_does_not_fit() {
                 std::iter::from_fn(|| map.poll_event()).filter(|event| *event == Event::Full);
             assert_eq!(full.count(), usize::from(!fits));
             assert_eq!(asked(&sent(&mut map, FETCH, 2)[0]), (SESSION, vec![]), "it is over");
+        }
+    }
+}
+
+/// Goal: a giver that names more than there can be room for is stopped before it has told all. Method: the first five
+/// of a thousand units, and then one more than there may be keys, or bytes.
+#[test]
+fn what_is_put_aside_is_bounded() {
+    for (keys, bytes, sixth) in
+        [(5, 1000, false), (1000, 50, false), (1000, 59, false), (6, 60, true)]
+    {
+        let mut config = Config::lan();
+        (config.max_keys, config.max_bytes) = (keys, bytes);
+        let (mut map, nonce) = taker(1, &config);
+        let head = Head { nonce, total: 1000, ..ALL };
+        tell(&mut map, NOW, 2, &head.frame(1, &context(2, 999, None)));
+        for at in 1..=6 {
+            tell(&mut map, NOW, 2, &Head { nonce: 0, first: at, ..head }.frame(1, &key(at)));
+            let refused = at == 6 && !sixth;
+            assert_eq!(map.stats().chunks_refused, u64::from(refused), "{keys} {bytes}: {at}");
+            assert_eq!(sent(&mut map, FETCH, 2).len(), usize::from(refused));
         }
     }
 }

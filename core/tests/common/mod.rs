@@ -5,6 +5,7 @@
 
 pub mod bare;
 pub mod maps;
+pub mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
