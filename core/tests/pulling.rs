@@ -296,6 +296,78 @@ fn a_page_does_not_end_a_full_time() {
     }
 }
 
+/// The flags of a chunk that answers pull 5, and its first run: the write that it begins with and how many they are.
+fn answer(body: &[u8]) -> (u8, u64, u8) {
+    let flags = 8 + 1 + varint(read_varint(&body[9..])).len();
+    // A replica that is new to the chunk, or the one that was its first.
+    let counter = flags + 1 + if body[flags + 1] == 0 { 17 } else { 1 };
+    let first = read_varint(&body[counter..]);
+    (body[flags], first, body[counter + varint(first).len()])
+}
+
+fn pull(budget: u64) -> Vec<u8> {
+    frame(PULL, &[varint(5), varint(budget), 1_u64.to_le_bytes().to_vec(), vec![0]].concat())
+}
+
+/// Goal: an answer goes on until the budget of the pull, or of the one who answers, is used up, says then that there is
+/// more, and says at the end that there is none. Method: budgets below and above what there is.
+#[test]
+fn an_answer_ends_with_the_budget() {
+    let mut config = Config::lan();
+    config.pull_budget = 6000;
+    for (asked, budget, more) in [
+        (1, 1, true),
+        (500, 500, true),
+        (3000, 3000, true),
+        (6000, 6000, true),
+        (50_000, 6000, true),
+    ] {
+        let mut map = among(&config, []);
+        for key in 0..200 {
+            map.insert(NOW, format!("{key:04}").as_bytes(), &[7; 50]).unwrap();
+        }
+        map.peer_up(NOW, NodeId(2), 1, addr(2));
+        drain(&mut map);
+        tell(&mut map, NOW, 2, &pull(asked));
+        let chunks = run(&mut map, CHUNK, NOW, NOW);
+        let bytes: usize = chunks.iter().map(|(_, _, body)| body.len()).sum();
+        let bytes = bytes as u64;
+        // Heads do not count, and what is begun is finished.
+        assert!((bytes.saturating_sub(150)..bytes + 50).contains(&budget), "{bytes} for {budget}");
+        let flags: Vec<_> = chunks.iter().map(|(_, _, body)| answer(body).0).collect();
+        let (last, others) = flags.split_last().unwrap();
+        assert_eq!(*last, if more { LAST | MORE } else { LAST });
+        assert!(others.iter().all(|flags| *flags == 0));
+    }
+    let mut map = among(&config, []);
+    map.insert(NOW, b"key", b"value").unwrap();
+    map.peer_up(NOW, NodeId(2), 1, addr(2));
+    drain(&mut map);
+    tell(&mut map, NOW, 2, &pull(1000));
+    let chunks = run(&mut map, CHUNK, NOW, NOW);
+    assert_eq!(chunks.iter().map(|(_, _, body)| answer(body)).collect::<Vec<_>>(), [(LAST, 1, 1)]);
+}
+
+/// Goal: writes in a row are told as one run, at no more than a byte each for that. Method: more than one run may have.
+#[test]
+fn writes_in_a_row_are_one_run() {
+    let mut map = among(&Config::lan(), []);
+    for key in 0..200_u8 {
+        map.insert(NOW, &[key], b"").unwrap();
+    }
+    map.peer_up(NOW, NodeId(2), 1, addr(2));
+    drain(&mut map);
+    tell(&mut map, NOW, 2, &pull(50_000));
+    let chunks = run(&mut map, CHUNK, NOW, NOW);
+    assert_eq!(chunks.len(), 1);
+    let body = &chunks[0].2;
+    assert_eq!(answer(body), (LAST, 1, 127));
+    let item = 4; // kind, length, key, length
+    let second = 8 + 3 + 17 + 2 + 127 * item;
+    assert_eq!(body[second..second + 4], [1, 128, 1, 73]);
+    assert_eq!(body.len(), second + 4 + 73 * item);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
