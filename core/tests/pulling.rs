@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use brickwork_core::map::{Config, Map, ReplicaId};
+use brickwork_core::map::{Config, Dot, Map, ReplicaId};
 use brickwork_core::{Event, Instant, NodeId};
 use common::bare::{frame, packet, read_varint, varint};
 use common::frame_of;
@@ -294,6 +294,46 @@ fn a_page_does_not_end_a_full_time() {
         tell(&mut map, end, 2, &large);
         assert_eq!(full(&mut map), 0, "it was a page");
     }
+}
+
+/// Goal: so many writes ahead of a gap are kept, and the one that is next in any case. Method: the first of five comes
+/// last, with room for three.
+#[test]
+fn so_many_writes_ahead_of_a_gap_are_kept() {
+    let mut config = Config::lan();
+    config.max_gap_dots = 3;
+    let mut map = among(&config, [2]);
+    let known = |map: &Map| -> Vec<u64> {
+        let dot = |counter| Dot::new(ReplicaId::new(NodeId(2), 1), counter);
+        (1..9).filter(|counter| map.reflects(dot(*counter))).collect()
+    };
+    for (counter, full) in
+        [(2, false), (3, false), (4, false), (3, false), (5, true), (1, true), (6, true)]
+    {
+        let key = [u8::try_from(counter).unwrap()];
+        tell(&mut map, NOW, 2, &chunk(0, 0, 0, &write(2, counter, BARE, &key, b"value")));
+        assert_eq!(map.stats().dots_refused > 0, full, "after write {counter}");
+    }
+    assert_eq!(known(&map), [1, 2, 3, 4, 6]);
+    assert_eq!(map.stats().dots_received, 5);
+}
+
+/// Goal: a map that knows as much ahead of a gap as it may is told it again without counting it as refused, and the
+/// peer that has nothing else is left alone. Method: a whole answer with a write that is known.
+#[test]
+fn a_known_write_needs_no_room_ahead_of_a_gap() {
+    let mut config = Config::lan();
+    config.max_gap_dots = 1;
+    let mut map = among(&config, [2]);
+    let known = write(3, 2, BARE, b"key", b"value");
+    tell(&mut map, NOW, 2, &chunk(0, 0, 0, &known));
+    tell(&mut map, NOW, 2, &state(9));
+    let now = NOW + millis(150);
+    let pulls = run(&mut map, PULL, NOW, NOW);
+    tell(&mut map, now, 2, &chunk(read_varint(&pulls[0].2), 0, LAST, &known));
+    assert_eq!(map.stats().dots_refused, 0);
+    tell(&mut map, now, 2, &state(9));
+    assert_eq!(run(&mut map, PULL, now, now).len(), 0, "it has nothing new");
 }
 
 /// The flags of a chunk that answers pull 5, and its first run: the write that it begins with and how many they are.

@@ -244,9 +244,10 @@ impl Map {
         Some(slot)
     }
 
-    /// Adds a dot to the context if there is room for it; without room it is asked for again later.
+    /// Adds a dot to the context if there is room for it; without room it is asked for again later. One that is
+    /// known needs none.
     pub(super) fn claim(&mut self, dot: Packed, slot: u32) -> bool {
-        if !self.replicas.has_room(dot) {
+        if !self.replicas.contains(dot) && !self.replicas.has_room(dot) {
             self.stats.dots_refused += 1;
             return false;
         }
