@@ -116,6 +116,22 @@ fn a_session_lasts_while_its_peer_speaks() {
     }
 }
 
+/// Goal: nobody keeps what is collected waiting for ever. Method: a peer that asks for the same unit every twenty
+/// seconds, for ten minutes.
+#[test]
+fn a_session_lasts_ten_minutes_at_most() {
+    let mut map = giver(1, &Config::lan(), [2]);
+    tell(&mut map, NOW, 2, &pull(1, 1 << 20));
+    let session = given(&mut map, 2)[0].session;
+    for time in (20..=620_u32).step_by(20) {
+        let now = NOW + SECOND * time;
+        map.handle_timeout(now);
+        tell(&mut map, now, 2, &fetch(session, 1000, &[(0, 1)]));
+        let gone = sent(&mut map, GONE, 2);
+        assert_eq!(gone.len(), usize::from(time >= 600), "after {time} s");
+    }
+}
+
 /// Goal: so many peers are served at a time, and others are sent away until one is done; who is served may begin anew.
 /// Method: ten peers.
 #[test]

@@ -8,8 +8,8 @@
 //!
 //! Entries go on changing meanwhile, and what is sent of a slot may reflect more than the context of the
 //! session says. That does no harm: an entry carries the marks of what it reflects beyond it, as nothing is
-//! collected while somebody is served (a session *pins* the floor, for [`PIN`] at most after the last sign of
-//! life). Keys that are new are in the log. But a replica that itself takes a full sync in knows suddenly what
+//! collected while somebody is served (a session *pins* the floor, for [`PIN`] after the last sign of life,
+//! and for [`MAX_AGE`] at most). Keys that are new are in the log. But a replica that itself takes a full sync in knows suddenly what
 //! no mark tells of: that ends the sessions it gives.
 
 use alloc::vec::Vec;
@@ -28,6 +28,9 @@ use core::time::Duration;
 
 /// How long a session lasts without a sign of its peer.
 pub(super) const PIN: Duration = Duration::from_secs(30);
+/// How long a session lasts at most: what is written meanwhile waits for it to be forgotten. A peer that is not
+/// through by then begins anew.
+const MAX_AGE: Duration = Duration::from_secs(600);
 /// Most sessions at a time. Others are sent away, to one who has been served.
 const MAX_SESSIONS: usize = 8;
 
@@ -37,6 +40,7 @@ struct Session {
     id: u64,
     peer: u32,
     deadline: Instant,
+    began: Instant,
     context: Vec<ContextUnit>,
     /// Units in all: those of the context, and one for each slot that there was.
     total: u64,
@@ -94,6 +98,7 @@ impl Map {
             id: self.rng.u64(),
             peer: slot,
             deadline: now + PIN,
+            began: now,
             context,
             total,
             asked: pull.nonce,
@@ -144,7 +149,8 @@ impl Map {
             }
             return;
         };
-        (session.deadline, session.nonce) = (now + PIN, 0);
+        session.deadline = (now + PIN).min(session.began + MAX_AGE);
+        session.nonce = 0;
         session.todo.clear();
         while let Ok(Some((from, to))) = fetch.next() {
             if from < session.total {
