@@ -232,7 +232,7 @@ impl Replicas {
     /// Which keys its dots are about is not known.
     pub(super) fn adopt(&mut self, replica: u16, from: u64, to: u64) {
         let known = &mut self.known[usize::from(replica)];
-        let before = known.digest();
+        let (before, cut_before) = (known.digest(), known.logged);
         // What is logged must be so without a gap from some counter on, and is cut at the last adopted.
         known.logged = known.logged.max(to);
         if from <= known.base + 1 {
@@ -247,8 +247,10 @@ impl Replicas {
         let kept = usize::try_from(known.base.saturating_sub(known.logged)).unwrap_or(usize::MAX);
         let cut = known.log.len().saturating_sub(kept);
         known.log.drain(..cut);
-        for slot in known.ahead.range_mut(..=known.logged).map(|(_, slot)| slot) {
-            *slot = UNLOGGED;
+        if cut_before < known.logged {
+            for (_, slot) in known.ahead.range_mut(cut_before + 1..=known.logged) {
+                *slot = UNLOGGED;
+            }
         }
         self.close_gap(replica, before);
     }
