@@ -182,3 +182,46 @@ fn nothing_is_left_three_gossip_rounds_after_the_last_write() {
         }
     }
 }
+
+/// Goal: a peer that went down and came back in time puts nothing off. Method: it is away while a round waits for
+/// it, comes back, and everybody writes on; records are kept for the usual time, far from that for which a peer that is
+/// down is waited for.
+#[test]
+fn a_peer_that_came_back_is_not_waited_for() {
+    let config = Config::lan();
+    let mut mesh = Mesh::new(3, 1400, &config);
+    mesh.run(Duration::from_secs(2));
+    mesh.maps[0].insert(mesh.now, b"first", b"v").unwrap();
+    mesh.step();
+    let away = NodeId(FIRST + 2);
+    mesh.maps[0].peer_down(mesh.now, away);
+    mesh.run(config.collect_interval * 2);
+    assert!(mesh.maps[0].metadata().1 > 0, "it is kept for who is away");
+    mesh.maps[0].peer_up(mesh.now, away, 1, addr(FIRST + 2));
+    mesh.latency = Duration::from_millis(20);
+    let (before, time) = (mesh.written(), Duration::from_secs(40));
+    let most = mesh.write(time, Duration::from_millis(10), Duration::from_secs(25));
+    let kept = most as u64 / ((mesh.written() - before) / 40);
+    assert!(kept <= 15, "records of {kept} s are kept");
+}
+
+/// Goal: a timer that fires is due later than before, at any setting. Method: the shortest intervals, while garbage
+/// waits for a peer that never speaks.
+#[test]
+fn the_shortest_intervals_do_not_fire_for_ever() {
+    for nanos in 1..9 {
+        let mut config = Config::lan();
+        (config.sync_interval, config.pull_interval) =
+            (Duration::from_nanos(nanos), Duration::from_nanos(nanos));
+        config.collect_interval = Duration::from_nanos(nanos);
+        let mut mesh = Mesh::new(2, 1400, &config);
+        let map = &mut mesh.maps[0];
+        map.insert(NOW, b"key", b"value").unwrap();
+        for _ in 0..100 {
+            let Some(now) = map.poll_timeout() else { break };
+            map.handle_timeout(now);
+            assert!(map.poll_timeout().is_none_or(|at| at > now), "{nanos} ns");
+            while map.poll_transmit(&mut [0; 1400]).is_some() {}
+        }
+    }
+}

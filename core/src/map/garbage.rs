@@ -15,6 +15,7 @@
 //! [full sync](super::full). A peer that is down counts for [`Config::keep_for`](super::Config::keep_for)
 //! more, then it is forgotten; if it comes back, it is a member again if it missed no floor.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -66,7 +67,7 @@ pub(super) struct Garbage {
     sweeping: Option<(u16, Instant)>,
     /// Slots of entries with marks that no log leads to: those that a full sync brought, and those that
     /// could not be tidied up while somebody was served.
-    untidy: Vec<u32>,
+    untidy: BTreeSet<u32>,
 }
 
 impl Garbage {
@@ -79,8 +80,10 @@ impl Garbage {
 impl Map {
     /// The context changed: there will be something to collect.
     pub(super) fn expect_garbage(&mut self, now: Instant) {
-        if self.garbage.at.is_none() && !self.garbage.open {
-            self.garbage.at = Some(now + self.config.collect_interval);
+        if !self.garbage.open {
+            // One that waited for a peer that was down is not waited for longer than that.
+            let at = now + self.config.collect_interval;
+            self.garbage.at = Some(self.garbage.at.map_or(at, |before| before.min(at)));
         }
     }
 
@@ -322,7 +325,7 @@ impl Map {
     pub(super) fn tidy(&mut self, slot: u32) {
         if !self.store.is_tidy(&self.replicas, slot) {
             if self.is_pinned() {
-                self.garbage.untidy.push(slot);
+                self.garbage.untidy.insert(slot);
             } else {
                 self.store.tidy(&self.replicas, slot);
             }
@@ -332,7 +335,8 @@ impl Map {
     /// Tidies the entries that no log leads to.
     fn revisit(&mut self) {
         let mut untidy = core::mem::take(&mut self.garbage.untidy);
-        untidy.retain(|&slot| {
+        untidy.retain(|slot| {
+            let slot = *slot;
             self.store.tidy(&self.replicas, slot);
             !self.store.entry(slot).superseded.is_empty()
         });
@@ -354,7 +358,7 @@ impl Map {
 
     /// Notes an entry with a mark that came when the log was cut beyond it.
     pub(super) fn note_unlogged(&mut self, slot: u32) {
-        self.garbage.untidy.push(slot);
+        self.garbage.untidy.insert(slot);
     }
 
     /// Nobody is served any more, unless somebody is.

@@ -21,11 +21,23 @@ use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::Writer;
 
-/// Requests in a row without an answer after which a full sync is given up.
-const MAX_TRIES: u32 = 5;
+/// Requests in a row without an answer after which a full sync is given up: five seconds on a fast network, so
+/// that a giver may stand still for some without all that came being thrown away.
+const MAX_TRIES: u32 = 7;
 
 /// Pieces that what came may be in: more than an answer has datagrams.
 const MAX_PIECES: usize = 4_096;
+
+/// What became of some units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Put {
+    /// They are put aside, or were so before.
+    Aside,
+    /// There is no room for them.
+    NoRoom,
+    /// They tell of writes of this replica that it never made.
+    Forged,
+}
 
 /// An entry put aside.
 #[derive(Debug)]
@@ -110,10 +122,20 @@ impl Map {
             return;
         };
         let before = (staging.got.base, staging.got.runs.clone());
-        if !self.put_aside(&mut staging, stage) || !self.has_room_for(&staging) {
-            self.refuse(now, slot);
-            self.abandon(now, &staging);
-            return;
+        let put = self.put_aside(&mut staging, stage);
+        match put {
+            Put::Aside if self.has_room_for(&staging) => {}
+            Put::Aside | Put::NoRoom => {
+                self.refuse(now, slot);
+                self.abandon(now, &staging);
+                return;
+            }
+            Put::Forged => {
+                self.stats.chunks_forged += 1;
+                self.pull_after = now + self.config.pull_interval * 32;
+                self.abandon(now, &staging);
+                return;
+            }
         }
         if before != (staging.got.base, staging.got.runs.clone()) {
             staging.deadline = now + self.pull_patience();
@@ -146,8 +168,9 @@ impl Map {
 
     fn begin_staging(&mut self, now: Instant, slot: u32, stage: &Stage<'_>) {
         reached!("map: full sync comes");
-        self.pulling = None;
-        self.unanswered = 0;
+        if let Some(pulling) = self.pulling.take() {
+            self.measure_pull(now - pulling.started());
+        }
         if let Some(before) = self.staging.take() {
             self.abandon(now, &before);
         }
@@ -166,13 +189,13 @@ impl Map {
         });
     }
 
-    /// Puts the units of a frame aside, unless they are there already. Returns whether there is room.
-    fn put_aside(&mut self, staging: &mut Staging, stage: &Stage<'_>) -> bool {
+    /// Puts the units of a frame aside, unless they are there already.
+    fn put_aside(&mut self, staging: &mut Staging, stage: &Stage<'_>) -> Put {
         let (first, covered) = (stage.head.first, u64::from(stage.head.covered));
         let known = staging.got.contains(first + 1) || staging.got.contains(first + covered);
         if covered == 0 || known || staging.got.runs.len() > MAX_PIECES {
             reached!("map: units known");
-            return true;
+            return Put::Aside;
         }
         let mut introduced = Introduced::default();
         let mut units = stage.units;
@@ -199,15 +222,14 @@ impl Map {
             let room = staging.entries.len() <= self.config.max_keys
                 && staging.bytes <= self.config.max_bytes;
             if staging.forged(self.replicas.base(0)) {
-                self.stats.chunks_forged += 1;
-                return false;
+                return Put::Forged;
             }
             if put.is_none() || !room {
-                return false;
+                return Put::NoRoom;
             }
         }
         staging.got.add_uncut(first + 1, first + covered);
-        true
+        Put::Aside
     }
 
     /// Asks again, or gives up.
@@ -218,7 +240,6 @@ impl Map {
         };
         staging.tries += 1;
         if staging.tries > MAX_TRIES {
-            reached!("map: full sync abandoned");
             self.abandon(now, &staging);
             self.wanted = self.candidate();
             return;

@@ -57,6 +57,10 @@ impl Pulling {
         self.peer
     }
 
+    pub(super) const fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Whether it is the one that a datagram of the peer in `slot` answers.
     pub(super) const fn is(&self, slot: u32, nonce: u64) -> bool {
         self.peer == slot && self.nonce == nonce
@@ -152,7 +156,9 @@ impl Map {
     /// Makes sure that a peer is told the state digest about `within` from now.
     pub(super) fn arm_sync(&mut self, now: Instant, within: Duration) {
         if self.peers.len() > 0 && self.sync_at.is_none_or(|at| at > now + within * 5 / 4) {
-            self.sync_at = Some(now + self.rng.jitter(within));
+            // A timer that fires must be later than before.
+            let within = self.rng.jitter(within).max(Duration::from_nanos(1));
+            self.sync_at = Some(now + within);
         }
     }
 
@@ -235,7 +241,7 @@ impl Map {
     }
 
     /// An answer took this long.
-    fn measure_pull(&mut self, sample: Duration) {
+    pub(super) fn measure_pull(&mut self, sample: Duration) {
         // Smoothed by one eighth, as round trips are (RFC 6298 section 2), but upwards by halves: a
         // late answer is asked for twice.
         self.pull_time = Some(match self.pull_time {
