@@ -8,6 +8,7 @@ use core::ops::Deref;
 use smallvec::SmallVec;
 
 use crate::id::{Identity, NodeId};
+use crate::map::Dot;
 
 /// A key of the map, as events carry it. Keys of up to 40 bytes are stored in place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,12 +97,16 @@ pub enum Event {
         /// How many members acknowledged the leave; zero if all were unreachable.
         acknowledged: usize,
     },
-    /// The value read for a key is another one, or gone.
+    /// The value read for a key is another one, or gone. Applied in order, `new` in the place of `old`, these
+    /// events give the write that [`Map::get`](crate::map::Map::get) reads for each key. Siblings that are
+    /// not read come and go without one.
     Changed {
         /// The key.
         key: Key,
-        /// The writer of the value that is read now; `None` if the key was removed.
-        writer: Option<NodeId>,
+        /// The write whose value was read before; `None` if there was no value.
+        old: Option<Dot>,
+        /// The write whose value is read now, and in its `replica` who wrote it; `None` if there is no value.
+        new: Option<Dot>,
     },
     /// The map is at its configured size and refuses data from peers; see `map::Config`. Told once,
     /// and again only after the peer that was refused had nothing left that is missing here.

@@ -279,13 +279,14 @@ fn changes_are_told_once_each() {
     }
     maps[0].remove(now, b"k").unwrap();
     settle(&mut maps, now);
-    let writers: Vec<_> = std::iter::from_fn(|| maps[1].poll_event())
+    let told: Vec<_> = std::iter::from_fn(|| maps[1].poll_event())
         .map(|event| match event {
-            Event::Changed { key, writer } if &*key == b"k" => writer,
+            Event::Changed { key, old, new } if &*key == b"k" => (old, new),
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(writers, [Some(NodeId(1)), Some(NodeId(1)), None]);
+    let dot = |counter| Some(Dot::new(ReplicaId::new(NodeId(1), 1), counter));
+    assert_eq!(told, [(None, dot(1)), (dot(1), dot(2)), (dot(2), None)]);
 }
 
 /// Every life of a node that writes a key leaves a mark on it. Without room for one more the write is

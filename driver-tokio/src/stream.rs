@@ -4,7 +4,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use brickwork_core::{Event, Key, NodeId};
+use brickwork_core::map::Dot;
+use brickwork_core::{Event, Key};
 use futures_core::Stream;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -71,8 +72,10 @@ pub enum Change {
     Key {
         /// The key.
         key: Key,
-        /// The writer of the value that is read now; `None` if the key was removed.
-        writer: Option<NodeId>,
+        /// The write whose value was read before; `None` if there was no value.
+        old: Option<Dot>,
+        /// The write whose value is read now, and in its `replica` who wrote it; `None` if there is no value.
+        new: Option<Dot>,
     },
     /// Up to this many changes were lost to a slow receiver: the map is the truth to resume from.
     Missed {
@@ -111,8 +114,8 @@ impl Stream for Changes {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Change>> {
         loop {
             match ready!(Pin::new(&mut self.events).poll_next(cx)) {
-                Some(Event::Changed { key, writer }) if key.starts_with(&self.prefix) => {
-                    return Poll::Ready(Some(Change::Key { key, writer }));
+                Some(Event::Changed { key, old, new }) if key.starts_with(&self.prefix) => {
+                    return Poll::Ready(Some(Change::Key { key, old, new }));
                 }
                 Some(Event::Missed { events }) => {
                     return Poll::Ready(Some(Change::Missed { events }));

@@ -123,13 +123,15 @@ async fn members_can_be_waited_for_and_changes_followed_by_prefix() {
         a.call(|node, now| node.insert(now, key, b"v")).await.unwrap().unwrap();
         if key.starts_with(b"up/") {
             let change = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
-            let Change::Key { key: changed, writer: by } = change else { panic!("{change:?}") };
-            assert_eq!((&*changed, by), (key, Some(writer)));
+            let Change::Key { key: changed, new: Some(new), .. } = change else {
+                panic!("{change:?}")
+            };
+            assert_eq!((&*changed, new.replica.node), (key, writer));
         }
     }
     a.call(|node, now| node.remove(now, b"up/2")).await.unwrap().unwrap();
     let change = timeout(PATIENCE, changes.next()).await.unwrap().unwrap();
-    assert!(matches!(change, Change::Key { key, writer: None } if &*key == b"up/2"));
+    assert!(matches!(change, Change::Key { key, new: None, .. } if &*key == b"up/2"));
     // A wait for what never comes ends with the task.
     let waiting = tokio::spawn({
         let a = a.clone();

@@ -334,7 +334,8 @@ impl Map {
             return;
         }
         let key = Key::new(&self.store.entry(slot).key);
-        let writer = after.map(|dot| self.replicas.id(dot.replica()).node);
-        self.events.push(Event::Changed { key, writer });
+        let name = |dot: Option<Packed>| dot.map(|dot| self.replicas.dot(dot));
+        let (old, new) = (name(before), name(after));
+        self.events.push(Event::Changed { key, old, new });
     }
 }

@@ -457,11 +457,11 @@ impl Map {
         (&self.config, self.max_datagram)
     }
 
-    /// All keys that have a value, with the writer of the one that is read.
-    pub(crate) fn writers(&self) -> impl Iterator<Item = (&[u8], NodeId)> {
+    /// All keys that have a value, with the write whose value is read.
+    pub(crate) fn winners(&self) -> impl Iterator<Item = (&[u8], Dot)> {
         self.store.entries().iter().filter_map(|entry| {
             let winner = entry.winner(&self.replicas)?;
-            Some((&*entry.key, self.replicas.dot(winner.dot).replica.node))
+            Some((&*entry.key, self.replicas.dot(winner.dot)))
         })
     }
 }

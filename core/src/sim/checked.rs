@@ -47,8 +47,8 @@ pub struct Checked<M = Node> {
     machine: M,
     /// The members as the events tell them, with their boot epochs.
     members: BTreeMap<NodeId, u64>,
-    /// The keys with values as the events tell them, with the writers of the values that are read.
-    keys: BTreeMap<Key, NodeId>,
+    /// The keys with values as the events tell them, with the writes whose values are read.
+    keys: BTreeMap<Key, Dot>,
     /// The application did not take events in time: nothing is known until it has looked at the lists.
     lagging: bool,
     inputs: usize,
@@ -337,11 +337,13 @@ impl<M: Machine> Checked<M> {
             Event::Suspected { id, .. } | Event::Recovered { id } => {
                 assert!(list.contains_key(id), "OM10: {id} is suspected or cleared and no member");
             }
-            Event::Changed { key, writer: Some(writer) } => {
-                self.keys.insert(key.clone(), *writer);
-            }
-            Event::Changed { key, writer: None } => {
-                assert!(self.keys.remove(key).is_some(), "OM10: {key:?} is gone twice");
+            Event::Changed { key, old, new } => {
+                let before = match new {
+                    Some(new) => self.keys.insert(key.clone(), *new),
+                    None => self.keys.remove(key),
+                };
+                assert_eq!(before, *old, "OM10: another write was read for {key:?} before");
+                assert_ne!(before, *new, "OM10: {key:?} did not change");
             }
             Event::Conflict { .. }
             | Event::LeaveFinished { .. }
@@ -407,7 +409,7 @@ fn members(swim: &Swim) -> BTreeMap<NodeId, u64> {
     swim.members().map(|member| (member.id(), member.identity().boot_epoch)).collect()
 }
 
-/// The keys that have a value, with the writer of the one that is read.
-fn keys(map: &Map) -> BTreeMap<Key, NodeId> {
-    map.writers().map(|(key, writer)| (Key::new(key), writer)).collect()
+/// The keys that have a value, with the write whose value is read.
+fn keys(map: &Map) -> BTreeMap<Key, Dot> {
+    map.winners().map(|(key, winner)| (Key::new(key), winner)).collect()
 }
