@@ -380,6 +380,11 @@ impl Node {
         self.map.context(key)
     }
 
+    /// The keys that begin with `prefix` and have a value, in the order of the keys; see [`Map::prefix`].
+    pub fn prefix<'n>(&'n self, prefix: &'n [u8]) -> impl Iterator<Item = (&'n [u8], &'n [u8])> {
+        self.map.prefix(prefix)
+    }
+
     /// All keys that have a value, with the value read for each.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.map.iter()

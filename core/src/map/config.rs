@@ -21,6 +21,9 @@ pub struct Config {
     pub max_keys: usize,
     /// Most bytes of keys and values; treated as `max_keys` is.
     pub max_bytes: usize,
+    /// Whether keys are kept in order for [`Map::prefix`](super::Map::prefix), at five to eight bytes per key
+    /// and O(log n) comparisons whenever one comes or goes.
+    pub ordered: bool,
     /// Most replicas ever seen, at most 65,535: every start of a node without its old state is one.
     pub max_replicas: usize,
     /// Most dots of one replica that are known ahead of a gap.
@@ -59,6 +62,7 @@ impl Config {
             max_value: 512,
             max_keys: 1 << 22,
             max_bytes: 1 << 30,
+            ordered: false,
             max_replicas: 65_535,
             max_gap_dots: 65_536,
             push_interval: Duration::from_millis(20),

@@ -55,6 +55,7 @@ mod error;
 mod full;
 mod full_wire;
 mod garbage;
+mod order;
 mod peer;
 mod replica;
 mod stage;
@@ -199,12 +200,13 @@ impl Map {
         config.check(max_datagram)?;
         let mut rng = Rng::fork(&entropy, 2);
         let secret = Secret::new(&mut rng);
+        let store = Store::new(secret, max_datagram);
         Ok(Self {
             max_datagram,
             cluster: packet::cluster_tag(cluster),
             boot: replica.epoch,
             replicas: Replicas::new(replica, config.max_replicas, config.max_gap_dots),
-            store: Store::new(secret, max_datagram),
+            store: if config.ordered { store.ordered() } else { store },
             peers: Peers::new(secret),
             marks: Marks::default(),
             pulling: None,
@@ -394,8 +396,33 @@ impl Map {
         })
     }
 
-    /// All keys that have a value, with the value read for each, in the order in which this replica
-    /// met the keys.
+    /// The keys that begin with `prefix` and have a value, with the value read for each, in the order of the
+    /// keys as bytes. With [`Config::ordered`] the first one takes O(log n) comparisons and each one after it
+    /// O(1); without, all keys are looked at, and those that are found are sorted.
+    ///
+    /// ```
+    /// # use brickwork_core::map::{self, Map, ReplicaId};
+    /// # use brickwork_core::{Instant, NodeId};
+    /// # let (now, me) = (Instant::ZERO, ReplicaId::new(NodeId(1), 1));
+    /// let mut config = map::Config::lan();
+    /// config.ordered = true;
+    /// let mut map = Map::new(now, me, "docs", config, 1400, [7; 32])?;
+    /// for key in ["up/b", "down/a", "up/a", "up"] {
+    ///     map.insert(now, key.as_bytes(), b"v")?;
+    /// }
+    /// let keys: Vec<&[u8]> = map.prefix(b"up/").map(|(key, _)| key).collect();
+    /// assert_eq!(keys, [b"up/a", b"up/b"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn prefix<'m>(&'m self, prefix: &'m [u8]) -> impl Iterator<Item = (&'m [u8], &'m [u8])> {
+        self.store.prefix(prefix).filter_map(|entry| {
+            let winner = entry.winner(&self.replicas)?;
+            Some((&*entry.key, &*winner.value))
+        })
+    }
+
+    /// All keys that have a value, with the value read for each, in an order that may differ between replicas;
+    /// [`prefix`](Self::prefix) of no bytes goes by the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.store.entries().iter().filter_map(|entry| {
             let winner = entry.winner(&self.replicas)?;

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::chunk;
 use super::dot::Packed;
+use super::order::Order;
 use super::replica::Replicas;
 use crate::hash::{self, Secret};
 use crate::hrw;
@@ -105,6 +106,8 @@ pub(super) struct Store {
     index: HashTable<u32>,
     /// Slots of entries that were dropped.
     free: Vec<u32>,
+    /// The slots in the order of their keys, if that is wanted.
+    order: Option<Order>,
     /// Bytes of keys and values.
     bytes: usize,
     /// Keys with a value.
@@ -119,7 +122,13 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new(secret: Secret, limit: usize) -> Self {
         let (entries, index, free) = (Vec::new(), HashTable::new(), Vec::new());
-        Self { secret, entries, index, free, bytes: 0, live: 0, limit, large: 0, digest: 0 }
+        let order = None;
+        Self { secret, entries, index, free, order, bytes: 0, live: 0, limit, large: 0, digest: 0 }
+    }
+
+    /// Keeps the keys in their order from now on: of a store that has none.
+    pub(super) fn ordered(self) -> Self {
+        Self { order: Some(Order::default()), ..self }
     }
 
     pub(super) fn slot(&self, key: &[u8]) -> Option<u32> {
@@ -150,7 +159,27 @@ impl Store {
         let (secret, entries) = (self.secret, &self.entries);
         let rehash = |slot: &u32| secret.hash(&entries[*slot as usize].key);
         self.index.insert_unique(secret.hash(key), slot, rehash);
+        if let Some(order) = &mut self.order {
+            order.insert(slot, |slot| &*entries[slot as usize].key);
+        }
         slot
+    }
+
+    /// The entries whose keys begin with `prefix`, in the order of the keys. Looks at all keys, unless they are
+    /// kept in order.
+    pub(super) fn prefix<'s>(&'s self, prefix: &'s [u8]) -> impl Iterator<Item = &'s Entry> {
+        let key = |slot: u32| &*self.entry(slot).key;
+        let kept = self.order.as_ref().map(|order| order.from(prefix, key));
+        let mut found: Vec<u32> = Vec::new();
+        if kept.is_none() {
+            // What is free or was removed has no values; those are left to the caller.
+            let all = (0..).zip(&self.entries);
+            let those = all.filter(|(_, entry)| entry.key.starts_with(prefix));
+            found.extend(those.map(|(slot, _)| slot));
+            found.sort_unstable_by_key(|slot| key(*slot));
+        }
+        let slots = kept.into_iter().flatten().chain(found);
+        slots.map(|slot| self.entry(slot)).take_while(|entry| entry.key.starts_with(prefix))
     }
 
     pub(super) fn entry(&self, slot: u32) -> &Entry {
@@ -320,13 +349,15 @@ impl Store {
         let entry = &mut self.entries[slot as usize];
         entry.superseded = SmallVec::new();
         self.large = self.large - large + usize::from(self.is_large(slot));
-        let entry = &mut self.entries[slot as usize];
-        if !entry.siblings.is_empty() {
+        if !self.entries[slot as usize].siblings.is_empty() {
             reached!("map: marks dropped");
             return;
         }
         reached!("map: removed key dropped");
-        let key = core::mem::take(&mut entry.key);
+        if let Some(order) = &mut self.order {
+            order.remove(slot, |slot| &*self.entries[slot as usize].key);
+        }
+        let key = core::mem::take(&mut self.entries[slot as usize].key);
         self.bytes -= key.len();
         if let Ok(place) = self.index.find_entry(self.secret.hash(&key), |other| *other == slot) {
             place.remove();
@@ -342,6 +373,15 @@ impl Store {
         }
         let mut free = alloc::vec![false; self.entries.len()];
         core::mem::take(&mut self.free).into_iter().for_each(|slot| free[slot as usize] = true);
+        if let Some(order) = &mut self.order {
+            let mut next = 0;
+            let number = |free: &bool| {
+                next += u32::from(!free);
+                next.saturating_sub(1)
+            };
+            let numbers: Vec<u32> = free.iter().map(number).collect();
+            order.renumber(|slot| numbers[slot as usize]);
+        }
         let mut free = free.into_iter();
         self.entries.retain(|_| !free.next().unwrap_or(false));
         self.entries.shrink_to_fit();

@@ -135,6 +135,7 @@ impl<'p> World<'p> {
         (config.max_key, config.max_value) = (16, 64);
         config.collect_interval = Duration::from_millis(self.plan.collect);
         config.keep_for = Duration::from_millis(self.plan.keep);
+        config.ordered = self.plan.seed.is_multiple_of(2);
         if self.plan.small_budget {
             config.pull_budget = self.plan.max_datagram;
         }
