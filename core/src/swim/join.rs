@@ -29,6 +29,8 @@ const MAX_SEEDS: usize = 64;
 const MAX_ASKED: usize = 64;
 /// Most contested names that are challenged at a time.
 const MAX_CHALLENGES: usize = 16;
+/// How many of the lost are looked at for one that failed.
+const MAX_DRAWS: usize = 8;
 /// Cookies change this often; the last two are good.
 const COOKIE_PERIOD: Duration = Duration::from_secs(10);
 /// One node knocks at lost members about this often, however many there are to do it.
@@ -167,27 +169,33 @@ impl Swim {
             }
             return;
         }
-        let gone = self.table.gone().len();
-        let drawn = self.rng.below(gone + self.joiner.seeds.len());
-        if drawn < gone {
-            self.knock_at_dead();
-        } else if let Some(&seed) = self.joiner.seeds.get(drawn - gone) {
-            // Once per interval of the whole cluster, so looking at all members is cheap enough.
-            if !self.members().any(|member| member.addr() == seed) {
+        // Half of the knocks are for seeds that are no members, however many are lost: whoever left, or came back
+        // at another address, is met there and nowhere else.
+        let seeds = &self.joiner.seeds;
+        let seed = seeds.get(self.rng.below(seeds.len())).copied();
+        // Once per interval of the whole cluster, so looking at all members is cheap enough.
+        let seed = seed.filter(|seed| !self.members().any(|member| member.addr() == *seed));
+        match seed {
+            Some(seed) if self.table.gone().is_empty() || self.rng.below(2) == 0 => {
                 self.ask(now, seed, 0);
             }
+            _ => self.knock_at_dead(),
         }
         self.arm_join(now);
     }
 
-    /// Pings a failed member; the ping tells it that it is held dead, and it refutes.
+    /// Pings a failed member; the ping tells it that it is held dead, and it refutes. Those that left are not
+    /// disturbed.
     fn knock_at_dead(&mut self) {
-        let gone = self.table.gone();
-        let Some(&slot) = gone.get(self.rng.below(gone.len())) else { return };
-        let member = self.table.member(slot);
-        if member.state == State::Dead {
-            let (seq, target) = (self.prober.next_seq(), member.id());
-            self.outbox.msg(slot, Msg::Ping { seq, target });
+        for _ in 0..MAX_DRAWS {
+            let gone = self.table.gone();
+            let Some(&slot) = gone.get(self.rng.below(gone.len())) else { return };
+            let member = self.table.member(slot);
+            if member.state == State::Dead {
+                let (seq, target) = (self.prober.next_seq(), member.id());
+                self.outbox.msg(slot, Msg::Ping { seq, target });
+                return;
+            }
         }
     }
 
