@@ -31,7 +31,7 @@ use random::world::{self, Coverage, Outcome};
 const SEEDS: u64 = 20_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
-const WANTED: [&str; 24] = [
+const WANTED: [&str; 25] = [
     "answer with news",
     "arrived superseded",
     "chunk from an older life",
@@ -53,6 +53,7 @@ const WANTED: [&str; 24] = [
     "removal beside a concurrent value",
     "repeated chunk",
     "restart",
+    "restore",
     "stale resolve beside a newer value",
     "superseded by what arrived",
     "winner that is not the latest",

@@ -117,6 +117,7 @@ const BUGS: &[Bug] = &[
     ("removed-key-dropped-early", Histories, &["OC9", "OC10"]),
     ("restart-ignored", Plans, &["OX1"]),
     ("served-below-the-floor", Histories, &["OC9", "OC10"]),
+    ("snapshot-loses-marks", Histories, &["OC9"]),
     ("stale-alive", Plans, &["OM5"]),
     ("stall-blames-others", Plans, &["OM12"]),
     ("suspicion-for-ever", Plans, &["OM1"]),

@@ -59,6 +59,8 @@ pub(super) struct Garbage {
     equals: usize,
     common: u64,
     absent: Vec<Absent>,
+    /// Until when nothing is dropped, for the sake of peers that have yet to come.
+    held: Option<Instant>,
     /// When the next round begins, or the one under way is looked at again.
     at: Option<Instant>,
     /// The digest of the context whose cut was taken last.
@@ -253,7 +255,8 @@ impl Map {
             return;
         }
         self.garbage.absent.retain(|absent| now < absent.until);
-        let back = self.garbage.absent.iter().map(|absent| absent.until).max();
+        let absent = self.garbage.absent.iter().map(|absent| absent.until);
+        let back = absent.chain(self.garbage.held.filter(|until| now < *until)).max();
         if let Some(until) = back.filter(|_| self.garbage.open) {
             reached!("map: round waits for one who is down");
             self.garbage.at = Some(until);
@@ -370,6 +373,13 @@ impl Map {
             }
             self.try_to_collect(now);
         }
+    }
+
+    /// This replica was made of a snapshot: those that were its members then are given time to come.
+    pub(super) fn hold(&mut self, now: Instant) {
+        self.garbage.held = Some(now + self.config.keep_for);
+        self.note_untidy();
+        self.expect_garbage(now);
     }
 
     /// After a full sync was taken in: the floor rose, and who counts is judged anew.

@@ -58,6 +58,7 @@ mod garbage;
 mod order;
 mod peer;
 mod replica;
+mod snapshot;
 mod stage;
 mod store;
 mod sync;
@@ -72,6 +73,7 @@ use smallvec::SmallVec;
 pub use config::Config;
 pub use dot::{Dot, ReplicaId};
 pub use error::InsertError;
+pub use snapshot::{RestoreError, Snapshot};
 pub(crate) use wire::owns;
 
 use crate::config::{ConfigError, check_datagram};

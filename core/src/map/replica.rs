@@ -48,6 +48,14 @@ impl Known {
     }
 }
 
+/// What is known of a replica, but for single dots.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) base: u64,
+    pub(super) floor: u64,
+    pub(super) logged: u64,
+}
+
 /// The causal context with the dot logs: exact sets of dots, grouped by replica. `d` in the context
 /// means that the entry of d's key reflects d.
 #[derive(Debug)]
@@ -253,6 +261,59 @@ impl Replicas {
             }
         }
         self.close_gap(replica, before);
+    }
+
+    /// What is known of a replica, but for its log and what is ahead of a gap.
+    pub(super) fn bounds(&self, replica: u16) -> Bounds {
+        let known = &self.known[usize::from(replica)];
+        Bounds { base: known.base, floor: known.floor, logged: self.served_from(replica) }
+    }
+
+    /// The same, of a replica that nothing is known of.
+    pub(super) fn set_bounds(&mut self, replica: u16, bounds: Bounds) {
+        let known = &mut self.known[usize::from(replica)];
+        (known.base, known.floor, known.logged) = (bounds.base, bounds.floor, bounds.logged);
+        self.digest = self.digest.wrapping_add(known.digest());
+    }
+
+    /// The dots of a replica after `after` that the log tells of, or that are ahead of a gap, each with its slot if
+    /// that is known. Those are left out that the floor has passed.
+    pub(super) fn records(
+        &self,
+        replica: u16,
+        after: u64,
+    ) -> impl Iterator<Item = (u64, Option<u32>)> {
+        let known = &self.known[usize::from(replica)];
+        let first = known.base + 1 - known.log.len() as u64;
+        let from = after.max(self.served_from(replica)) + 1;
+        let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
+        let log = (first..).zip(known.log.iter().copied()).skip(skip);
+        let ahead = known.ahead.range(after + 1..).map(|(counter, slot)| (*counter, *slot));
+        log.chain(ahead).map(|(counter, slot)| (counter, (slot != UNLOGGED).then_some(slot)))
+    }
+
+    /// Adds a dot that [`records`](Self::records) told. Returns whether it is in its place: the dots of a log one
+    /// after the other up to the base, and those beyond it each once.
+    pub(super) fn record(&mut self, dot: Packed, slot: Option<u32>) -> bool {
+        let known = &mut self.known[usize::from(dot.replica())];
+        let counter = dot.counter();
+        if counter <= known.base {
+            let next = known.logged + 1 + known.log.len() as u64;
+            known.log.extend(slot);
+            return counter == next && slot.is_some();
+        }
+        let unlogged = slot.is_none() == (counter <= known.logged);
+        let gap = counter > known.base + 1 && known.ahead.len() < self.max_ahead;
+        let new = known.ahead.insert(counter, slot.unwrap_or(UNLOGGED)).is_none();
+        self.digest = self.digest.wrapping_add(self.hash(dot));
+        unlogged && gap && new
+    }
+
+    /// Whether the logs tell of all dots that they should.
+    pub(super) fn is_logged_whole(&self) -> bool {
+        let whole =
+            |known: &Known| known.log.len() as u64 == known.base.saturating_sub(known.logged);
+        self.known.iter().all(whole)
     }
 
     /// How many dots the logs tell the keys of.

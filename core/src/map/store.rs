@@ -126,6 +126,26 @@ impl Store {
         Self { secret, entries, index, free, order, bytes: 0, live: 0, limit, large: 0, digest: 0 }
     }
 
+    /// A store without entries that is like this one.
+    pub(super) fn empty(&self) -> Self {
+        let new = Self::new(self.secret, self.limit);
+        if self.order.is_some() { new.ordered() } else { new }
+    }
+
+    /// Gives an entry that has nothing its siblings and marks.
+    pub(super) fn fill(
+        &mut self,
+        replicas: &Replicas,
+        slot: u32,
+        siblings: SmallVec<[Sibling; 1]>,
+        superseded: SmallVec<[Packed; 2]>,
+    ) {
+        self.uncount(replicas, slot);
+        let entry = &mut self.entries[slot as usize];
+        (entry.siblings, entry.superseded) = (siblings, superseded);
+        self.count(replicas, slot);
+    }
+
     /// Keeps the keys in their order from now on: of a store that has none.
     pub(super) fn ordered(self) -> Self {
         Self { order: Some(Order::default()), ..self }

@@ -45,6 +45,10 @@ pub enum Step {
     Restart {
         at: usize,
     },
+    /// A replica starts again from a snapshot, and meets all others.
+    Restore {
+        at: usize,
+    },
     Down {
         at: usize,
         peer: usize,
@@ -161,7 +165,8 @@ fn step(dice: &mut Dice, replicas: usize, keys: usize, churn: usize) -> Step {
         30..=34 => Step::Resolve { pick, put: dice.percent(60) },
         35..=74 => Step::Deliver { pick },
         75..=79 => Step::Repeat { pick },
-        80..=84 => Step::Pass { millis: [1, 20, 100, 700][dice.below(4)] },
+        80..=83 => Step::Pass { millis: [1, 20, 100, 700][dice.below(4)] },
+        84 => Step::Restore { at },
         87..=93 => Step::Fire { at },
         85 if dice.below(10) < churn => Step::Restart { at },
         86 => Step::Down { at, peer },

@@ -55,6 +55,8 @@ struct Flight {
 /// A replica and what it reflects of each key, by what it claims and what the writers had seen.
 struct Replica {
     map: Map,
+    /// Writes of this life before the map was made of a snapshot.
+    written: u64,
     claims: Vec<Events>,
     reflects: Reflected,
     value: Vec<Events>,
@@ -62,6 +64,13 @@ struct Replica {
     told: Option<Reflected>,
     /// What those knew who gave full syncs, whose units are put aside.
     staged: Option<Reflected>,
+}
+
+impl Replica {
+    /// Its last write.
+    fn last(&self) -> Dot {
+        Dot::new(self.map.replica(), self.written + self.map.stats().writes)
+    }
 }
 
 struct Reading {
@@ -147,7 +156,8 @@ impl<'p> World<'p> {
             Map::new(self.now, life, "test", config, self.plan.max_datagram, entropy).unwrap();
         let none = vec![Events::new(); self.keys.len()];
         let reflects = vec![Rc::default(); self.keys.len()];
-        Replica { map, claims: none.clone(), reflects, value: none, told: None, staged: None }
+        let claims = none.clone();
+        Replica { map, written: 0, claims, reflects, value: none, told: None, staged: None }
     }
 
     /// Nodes that are gone wrote one key each, and told the first replica.
@@ -209,6 +219,7 @@ impl<'p> World<'p> {
                 self.met("pull timed out", given_up);
                 Some(at)
             }
+            Step::Restore { at } => self.restore(at)?,
             Step::Restart { at } => self.restart(at),
             Step::Down { at, peer } => {
                 self.replicas[at].map.peer_down(self.now, NodeId(id(peer)));
@@ -252,7 +263,7 @@ impl<'p> World<'p> {
         let live = !replica.value[key].is_empty();
         let done = replica.map.remove(self.now, &self.keys[key]);
         ensure!(done.is_err() || done == Ok(live), "{done:?} for a key with a value: {live}");
-        let dot = Dot::new(replica.map.replica(), replica.map.stats().writes);
+        let dot = replica.last();
         self.note(at, key, None, None, done.map(|removed| removed.then_some(dot)))?;
         Ok(at)
     }
@@ -290,7 +301,7 @@ impl<'p> World<'p> {
         let replica = &self.replicas[at];
         match done {
             Ok(Some(dot)) => {
-                let own = Dot::new(replica.map.replica(), replica.map.stats().writes);
+                let own = replica.last();
                 ensure!(dot == own, "OC6: {dot:?} instead of {own:?}");
                 let seen = &replica.reflects[key];
                 self.history.write(dot, &self.keys[key], value, seen, read)?;
@@ -385,6 +396,25 @@ impl<'p> World<'p> {
         ensure!(map.poll_event().is_none(), "I9: a repeated datagram caused an event");
         self.met("repeated chunk", frame_of(&flight.bytes, CHUNK).is_some());
         Ok(Some(flight.to))
+    }
+
+    /// A replica starts again as what it was: whatever holds of it holds still.
+    fn restore(&mut self, at: usize) -> Outcome<Option<usize>> {
+        let before = &self.replicas[at];
+        let (life, marks) = (before.map.replica(), before.map.metadata().0);
+        let mut map = self.replica(life.node.0, life.epoch).map;
+        let done = map.restore(self.now, before.map.snapshot());
+        ensure!(done == Ok(()), "a snapshot is refused: {done:?}");
+        ensure!(map.digest() == before.map.digest(), "another map is restored");
+        ensure!(map.len() == before.map.len(), "another number of keys is restored");
+        ensure!(map.metadata().0 <= marks, "a mark appears");
+        let replica = &mut self.replicas[at];
+        replica.written += replica.map.stats().writes;
+        (replica.map, replica.told, replica.staged) = (map, None, None);
+        self.readings.retain(|reading| reading.at != at);
+        (0..self.replicas.len()).for_each(|peer| self.meet(at, peer));
+        self.met("restore", true);
+        Ok(Some(at))
     }
 
     fn restart(&mut self, at: usize) -> Option<usize> {
