@@ -9,7 +9,7 @@
 //! Entries go on changing meanwhile, and what is sent of a slot may reflect more than the context of the
 //! session says. That does no harm: an entry carries the marks of what it reflects beyond it, as nothing is
 //! collected while somebody is served (a session *pins* the floor, for [`PIN`] after the last sign of life,
-//! and for [`MAX_AGE`] at most). Keys that are new are in the log. But a replica that itself takes a full sync in knows suddenly what
+//! for [`MAX_AGE`] and a little for each unit at most). Keys that are new are in the log. But a replica that itself takes a full sync in knows suddenly what
 //! no mark tells of: that ends the sessions it gives.
 
 use alloc::vec::Vec;
@@ -28,9 +28,11 @@ use core::time::Duration;
 
 /// How long a session lasts without a sign of its peer.
 pub(super) const PIN: Duration = Duration::from_secs(30);
-/// How long a session lasts at most: what is written meanwhile waits for it to be forgotten. A peer that is not
-/// through by then begins anew.
+/// How long sessions last at most, and how long one may follow the other: what is written meanwhile waits for it to
+/// be forgotten. A peer that is not through by then begins anew.
 const MAX_AGE: Duration = Duration::from_secs(600);
+/// So much longer for each unit that there is.
+const UNIT_AGE: Duration = Duration::from_millis(1);
 /// Most sessions at a time. Others are sent away, to one who has been served.
 const MAX_SESSIONS: usize = 8;
 
@@ -40,7 +42,8 @@ struct Session {
     id: u64,
     peer: u32,
     deadline: Instant,
-    began: Instant,
+    /// When it is over, whatever its peer does.
+    end: Instant,
     context: Vec<ContextUnit>,
     /// Units in all: those of the context, and one for each slot that there was.
     total: u64,
@@ -56,6 +59,8 @@ struct Session {
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     open: Vec<Session>,
+    /// When the first of those began that have followed each other without a pause.
+    since: Instant,
     gone: Vec<(u32, u64)>,
 }
 
@@ -90,15 +95,24 @@ impl Map {
             self.tell_gone(slot, pull.nonce);
             return;
         }
-        reached!("map: full sync begins");
-        self.sessions.forget(slot);
         let context = self.context_units();
         let total = (context.len() + self.store.entries().len()) as u64;
+        let age = MAX_AGE + UNIT_AGE.saturating_mul(u32::try_from(total).unwrap_or(u32::MAX));
+        if self.sessions.open.is_empty() {
+            self.sessions.since = now;
+        } else if now >= self.sessions.since + age {
+            self.sessions.forget(slot);
+            self.tell_gone(slot, pull.nonce);
+            self.unpinned(now);
+            return;
+        }
+        reached!("map: full sync begins");
+        self.sessions.forget(slot);
         let session = Session {
             id: self.rng.u64(),
             peer: slot,
             deadline: now + PIN,
-            began: now,
+            end: now + age,
             context,
             total,
             asked: pull.nonce,
@@ -149,7 +163,7 @@ impl Map {
             }
             return;
         };
-        session.deadline = (now + PIN).min(session.began + MAX_AGE);
+        session.deadline = (now + PIN).min(session.end);
         session.nonce = 0;
         session.todo.clear();
         while let Ok(Some((from, to))) = fetch.next() {
