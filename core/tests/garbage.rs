@@ -163,8 +163,8 @@ fn logs_are_forgotten_when_bases_take_several_datagrams() {
     assert!(kept <= 15, "records of {kept} s are kept");
 }
 
-/// Goal: three gossip rounds after the last write nothing is left of keys that were removed (C8), and soon after
-/// them if datagrams are lost. Method: the last writes are removals, so anything that is left is kept for nobody.
+/// Goal: three gossip rounds after the last of many writes nothing is left of keys that were removed, and soon after
+/// them if datagrams are lost. After a few it takes until digests have been told in turn. Method: the last writes are removals, so anything that is left is kept for nobody.
 #[test]
 fn nothing_is_left_three_gossip_rounds_after_the_last_write() {
     let three_rounds = Duration::from_millis(600);

@@ -99,7 +99,7 @@ const BUGS: &[Bug] = &[
     ("members-uncapped", Phantoms, &["OM13"]),
     ("merge-loses-value", Plans, &["OC3"]),
     ("nack-is-ack", Plans, &["OM1"]),
-    ("names-unchecked", Histories, &["OC9", "OC10"]),
+    ("names-unchecked", Histories, &["OC3", "OC9", "OC10"]),
     ("object-omitted", Histories, &["OC9", "OC10"]),
     ("older-boot-believed", Plans, &["OM3"]),
     ("own-death-believed", Plans, &["OM7"]),

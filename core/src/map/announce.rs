@@ -4,9 +4,9 @@
 //! Pushes are not acknowledged, and digests say something only to whoever has an equal one, which under steady
 //! writes nobody has. So a replica tells the bases of its context:
 //!
-//! * For every [`NEWS_PER_TURN`] dots that are new here, the peer whose turn it is. Each pair has then heard from
-//!   each other once that many dots times the number of peers have been written, however fast; that bounds the
-//!   logs, and costs some bytes per dot. A vector per peer and turn is all that Scuttlebutt and DottedDB would
+//! * For every [`NEWS_PER_TURN`] dots that are new here, and more where there are many replicas, the peer whose turn
+//!   it is. Each pair has then heard from each other once that many dots times the number of peers have been
+//!   written, however fast; that bounds the logs, and costs some bytes per dot. A vector per peer and turn is all that Scuttlebutt and DottedDB would
 //!   send too, but they send it by the clock, whether or not there is something to forget.
 //! * When nothing has been new for a pull interval, all peers, by the digest: all of them are equal by then,
 //!   or will pull. It is told again once or twice, for datagrams get lost, as far as news has paid for it: it
@@ -23,8 +23,10 @@ use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
-/// Dots that come for each peer that is told the bases.
+/// Dots that come for each peer that is told the bases …
 const NEWS_PER_TURN: u64 = 32;
+/// … and bases that are told for each of them at most.
+const BASES_PER_NEWS: u64 = 4;
 /// How often all peers are told the digest after the same news, at most.
 const TELLINGS: u64 = 3;
 
@@ -39,6 +41,8 @@ pub(super) struct Announcements {
     last: Option<Instant>,
     /// When it is looked whether nothing came meanwhile.
     calm: Option<Instant>,
+    /// Whose turn it is, from a random peer on: not everybody tells the same one.
+    turn: Option<u32>,
 }
 
 impl Announcements {
@@ -51,14 +55,17 @@ impl Map {
     /// So many dots are new here.
     pub(super) fn count_news(&mut self, now: Instant, dots: u64) {
         let peers = self.peers.len() as u64;
+        let per_turn = NEWS_PER_TURN.max(self.replicas.len() as u64 / BASES_PER_NEWS);
         let told = &mut self.announcements;
         told.last = Some(now);
         told.calm.get_or_insert(now + self.config.pull_interval);
         told.credit = (told.credit + dots).min(peers * TELLINGS);
-        told.news = (told.news + dots).min(peers * NEWS_PER_TURN);
-        while self.announcements.news >= NEWS_PER_TURN {
-            self.announcements.news -= NEWS_PER_TURN;
-            let Some(slot) = self.peers.in_turn(&mut self.rng) else { return };
+        told.news = (told.news + dots).min(peers * per_turn);
+        while self.announcements.news >= per_turn {
+            self.announcements.news -= per_turn;
+            let turn = self.announcements.turn.unwrap_or_else(|| self.rng.u32()).wrapping_add(1);
+            self.announcements.turn = Some(turn);
+            let Some(slot) = self.peers.at(turn as usize) else { return };
             if let Some(peer) = self.peers.get_mut(slot) {
                 peer.owes_have = Some(0);
                 self.peers.wake(slot);
@@ -83,6 +90,8 @@ impl Map {
             return;
         }
         let peers = self.peers.len() as u64;
+        // Some may have gone since.
+        told.credit = told.credit.min(peers * TELLINGS);
         if peers == 0 || told.credit < peers {
             return;
         }

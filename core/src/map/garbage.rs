@@ -6,8 +6,8 @@
 //! hear of the contexts of its peers (as in DottedDB, Gonçalves et al. 2017, with one vector per replica).
 //!
 //! A replica collects in rounds. It notes the bases of its context, the *cut*, and waits until every *member*
-//! has shown that it has all dots of the cut: by a context digest equal to the one here, or by a pull that
-//! names them. Then the cut becomes the floor. So a round costs one comparison per datagram, and one pass
+//! has shown that it has all dots of the cut: by a context digest equal to the one here, by the bases that it
+//! [announces](super::announce), or by a pull that names them. Then the cut becomes the floor. So a round costs one comparison per datagram, and one pass
 //! over the replicas when it begins and ends; logs are swept some dots at a time.
 //!
 //! A member is a peer that has all dots below the floor. Only members are pushed to and answered from the
@@ -156,7 +156,7 @@ impl Map {
         }
     }
 
-    /// The peer in `slot` told its whole context: is it a member, and has it the cut?
+    /// The peer in `slot` told of its context: is it a member, and has it the cut?
     #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
     pub(super) fn heard_context(&mut self, now: Instant, slot: u32) {
         let Some(peer) = self.peers.get(slot) else { return };

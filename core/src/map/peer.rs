@@ -194,6 +194,11 @@ impl Peers {
         self.active.get(rng.below(self.active.len())).copied()
     }
 
+    /// The peer whose turn this is.
+    pub(super) fn at(&self, turn: usize) -> Option<u32> {
+        self.active.get(turn.checked_rem(self.active.len())?).copied()
+    }
+
     /// Each peer in its turn, from a random one on.
     pub(super) fn in_turn(&mut self, rng: &mut Rng) -> Option<u32> {
         let turn = self.turn.get_or_insert_with(|| rng.below(usize::MAX / 2));

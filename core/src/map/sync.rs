@@ -460,9 +460,9 @@ impl Map {
                 peer.owes_state = false;
             }
         }
-        self.write_have(slot, w);
         self.write_fetch(slot, w);
         self.write_push(slot, w);
+        self.write_have(slot, w);
         self.write_serve(slot, w);
         self.write_full(slot, w);
     }
