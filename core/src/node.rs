@@ -381,7 +381,10 @@ impl Node {
     }
 
     /// The keys that begin with `prefix` and have a value, in the order of the keys; see [`Map::prefix`].
-    pub fn prefix<'n>(&'n self, prefix: &'n [u8]) -> impl Iterator<Item = (&'n [u8], &'n [u8])> {
+    pub fn prefix<'n, 'p>(
+        &'n self,
+        prefix: &'p [u8],
+    ) -> impl Iterator<Item = (&'n [u8], &'n [u8])> + use<'n, 'p> {
         self.map.prefix(prefix)
     }
 

@@ -21,8 +21,8 @@ pub struct Config {
     pub max_keys: usize,
     /// Most bytes of keys and values; treated as `max_keys` is.
     pub max_bytes: usize,
-    /// Whether keys are kept in order for [`Map::prefix`](super::Map::prefix), at five to eight bytes per key
-    /// and O(log n) comparisons whenever one comes or goes.
+    /// Whether keys are kept in order for [`Map::prefix`](super::Map::prefix), at five to eight bytes per key,
+    /// 16 after most were removed, and O(log n) comparisons whenever one comes or goes.
     pub ordered: bool,
     /// Most replicas ever seen, at most 65,535: every start of a node without its old state is one.
     pub max_replicas: usize,

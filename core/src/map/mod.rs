@@ -399,8 +399,8 @@ impl Map {
     }
 
     /// The keys that begin with `prefix` and have a value, with the value read for each, in the order of the
-    /// keys as bytes. With [`Config::ordered`] the first one takes O(log n) comparisons and each one after it
-    /// O(1); without, all keys are looked at, and those that are found are sorted.
+    /// keys as bytes. With [`Config::ordered`] the first one takes O(log n) comparisons, and each one after it, or
+    /// key that was removed and is not forgotten yet, O(1); without, all keys are looked at, and those that are found are sorted.
     ///
     /// ```
     /// # use brickwork_core::map::{self, Map, ReplicaId};
@@ -416,7 +416,10 @@ impl Map {
     /// assert_eq!(keys, [b"up/a", b"up/b"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn prefix<'m>(&'m self, prefix: &'m [u8]) -> impl Iterator<Item = (&'m [u8], &'m [u8])> {
+    pub fn prefix<'m, 'p>(
+        &'m self,
+        prefix: &'p [u8],
+    ) -> impl Iterator<Item = (&'m [u8], &'m [u8])> + use<'m, 'p> {
         self.store.prefix(prefix).filter_map(|entry| {
             let winner = entry.winner(&self.replicas)?;
             Some((&*entry.key, &*winner.value))

@@ -187,7 +187,10 @@ impl Store {
 
     /// The entries whose keys begin with `prefix`, in the order of the keys. Looks at all keys, unless they are
     /// kept in order.
-    pub(super) fn prefix<'s>(&'s self, prefix: &'s [u8]) -> impl Iterator<Item = &'s Entry> {
+    pub(super) fn prefix<'s, 'p>(
+        &'s self,
+        prefix: &'p [u8],
+    ) -> impl Iterator<Item = &'s Entry> + use<'s, 'p> {
         let key = |slot: u32| &*self.entry(slot).key;
         let kept = self.order.as_ref().map(|order| order.from(prefix, key));
         let mut found: Vec<u32> = Vec::new();
@@ -602,7 +605,7 @@ mod tests {
         fn slots_are_numbered_anew_when_most_are_free(kept in proptest::collection::btree_set(0..150_u64, 0..60)) {
             let me = ReplicaId::new(NodeId(1), 1);
             let mut replicas = Replicas::new(me, 10, 10);
-            let mut store = Store::new(Secret::new(&mut Rng::fork(&[7; 32], 1)), 1_400);
+            let mut store = Store::new(Secret::new(&mut Rng::fork(&[7; 32], 1)), 1_400).ordered();
             let name = |key: u64| -> String { alloc::format!("key {key}") };
             let mut counter = 0;
             let mut write = |store: &mut Store, replicas: &mut Replicas, key: u64, value| {
@@ -624,6 +627,11 @@ mod tests {
             store.shrink();
             prop_assert_eq!((store.bytes(), store.digest(), store.live()), (bytes, digest, kept.len()));
             prop_assert_eq!(store.entries().len(), kept.len());
+            let mut names: Vec<String> = kept.iter().map(|key| name(*key)).collect();
+            names.sort_unstable();
+            let told = store.prefix(b"key 1").map(|entry| &*entry.key);
+            let sorted = names.iter().filter(|name| name.starts_with("key 1"));
+            prop_assert!(told.eq(sorted.map(|name| name.as_bytes())));
             for key in 0..150 {
                 let found = store.slot(name(key).as_bytes());
                 prop_assert_eq!(found.is_some(), kept.contains(&key));

@@ -17,9 +17,13 @@ impl World<'_> {
         }
         self.replicas[at].told = None;
         let map = &mut self.replicas[at].map;
-        let mut keys: Vec<_> = map.iter().filter(|(key, _)| key.starts_with(b"key-1")).collect();
-        keys.sort_unstable();
-        ensure!(map.prefix(b"key-1").eq(keys), "the keys are not in order at {at}");
+        // Not every time, for it takes longer than all the rest.
+        if self.history.len().is_multiple_of(8) {
+            let mut keys: Vec<_> =
+                map.iter().filter(|(key, _)| key.starts_with(b"key-1")).collect();
+            keys.sort_unstable();
+            ensure!(map.prefix(b"key-1").eq(keys), "the keys are not in order at {at}");
+        }
         while let Some(event) = map.poll_event() {
             ensure!(matches!(event, Event::Changed { .. }), "{event:?}");
         }
