@@ -114,7 +114,7 @@ const BUGS: &[Bug] = &[
     ("refutation-ignored", Plans, &["OM2"]),
     ("refutes-too-low", Plans, &["OM6"]),
     ("removal-unmarked", Plans, &["OC4"]),
-    ("removed-key-dropped-early", Histories, &["OC9", "OC10"]),
+    ("removed-key-dropped-early", Histories, &["OC3", "OC9", "OC10"]),
     ("restart-ignored", Plans, &["OX1"]),
     ("served-below-the-floor", Histories, &["OC9", "OC10"]),
     ("snapshot-loses-marks", Histories, &["OC9"]),
