@@ -30,8 +30,9 @@ pub(crate) use reached;
 /// fuzzing send; and a pull that would have to share its datagram, which no caller makes it do.
 ///
 /// Four more are left out because two hundred plans are too few for them: a full sync whose taker falls silent
-/// and is given up (`tests/full_sync.rs`), one whose giver does (`tests/staging.rs`), slots that are numbered anew (a property in `store.rs`), and a dot that
-/// comes when the log is cut beyond it (`tests/model_random.rs`, whose I7 fails without its entry being noted).
+/// and is given up (`tests/full_sync.rs`), one whose giver does (`tests/staging.rs`), slots that are numbered anew
+/// (a property in `store/tests.rs`), and a dot that comes when the log is cut beyond it (`tests/model_random.rs`,
+/// whose I7 fails without its entry being noted).
 #[cfg(feature = "sim")]
 pub(crate) const BRANCHES: &[&str] = &[
     "map: write over nothing",

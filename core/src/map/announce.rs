@@ -6,8 +6,8 @@
 //!
 //! * For every [`NEWS_PER_TURN`] dots that are new here, and more where there are many replicas, the peer whose turn
 //!   it is. Each pair has then heard from each other once that many dots times the number of peers have been
-//!   written, however fast; that bounds the logs, and costs some bytes per dot. A vector per peer and turn is all that Scuttlebutt and DottedDB would
-//!   send too, but they send it by the clock, whether or not there is something to forget.
+//!   written, however fast; that bounds the logs, and costs some bytes per dot. Scuttlebutt (van Renesse et al.
+//!   2008) and DottedDB send such a vector too, but by the clock, whether or not there is something to forget.
 //! * When nothing has been new for a pull interval, all peers, by the digest: all of them are equal by then,
 //!   or will pull. It is told again once or twice, for datagrams get lost, as far as news has paid for it: it
 //!   costs a datagram per peer, so as many dots must have come.

@@ -9,8 +9,8 @@
 //! Entries go on changing meanwhile, and what is sent of a slot may reflect more than the context of the
 //! session says. That does no harm: an entry carries the marks of what it reflects beyond it, as nothing is
 //! collected while somebody is served (a session *pins* the floor, for [`PIN`] after the last sign of life,
-//! for [`MAX_AGE`] and a little for each unit at most). Keys that are new are in the log. But a replica that itself takes a full sync in knows suddenly what
-//! no mark tells of: that ends the sessions it gives.
+//! for [`MAX_AGE`] and a little for each slot at most). Keys that are new are in the log. But a replica that
+//! itself takes a full sync in knows suddenly what no mark tells of: that ends the sessions it gives.
 
 use alloc::vec::Vec;
 
@@ -31,8 +31,8 @@ pub(super) const PIN: Duration = Duration::from_secs(30);
 /// How long sessions last at most, and how long one may follow the other: what is written meanwhile waits for it to
 /// be forgotten. A peer that is not through by then begins anew.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// So much longer for each unit that there is.
-const UNIT_AGE: Duration = Duration::from_millis(1);
+/// So much longer for each slot that is given.
+const SLOT_AGE: Duration = Duration::from_millis(1);
 /// Most sessions at a time. Others are sent away, to one who has been served.
 const MAX_SESSIONS: usize = 8;
 
@@ -95,9 +95,8 @@ impl Map {
             self.tell_gone(slot, pull.nonce);
             return;
         }
-        let context = self.context_units();
-        let total = (context.len() + self.store.entries().len()) as u64;
-        let age = MAX_AGE + UNIT_AGE.saturating_mul(u32::try_from(total).unwrap_or(u32::MAX));
+        let slots = u32::try_from(self.store.entries().len()).unwrap_or(u32::MAX);
+        let age = MAX_AGE + SLOT_AGE.saturating_mul(slots);
         if self.sessions.open.is_empty() {
             self.sessions.since = now;
         } else if now >= self.sessions.since + age {
@@ -108,6 +107,8 @@ impl Map {
         }
         reached!("map: full sync begins");
         self.sessions.forget(slot);
+        let context = self.context_units();
+        let total = (context.len() + self.store.entries().len()) as u64;
         let session = Session {
             id: self.rng.u64(),
             peer: slot,

@@ -7,8 +7,9 @@
 //!
 //! A replica collects in rounds. It notes the bases of its context, the *cut*, and waits until every *member*
 //! has shown that it has all dots of the cut: by a context digest equal to the one here, by the bases that it
-//! [announces](super::announce), or by a pull that names them. Then the cut becomes the floor. So a round costs one comparison per datagram, and one pass
-//! over the replicas when it begins and ends; logs are swept some dots at a time.
+//! [announces](super::announce), or by a pull that names them. Then the cut becomes the floor. So a round costs
+//! one comparison per digest that is told, one pass over the replicas for each context that is, and one when it
+//! begins and ends; logs are swept some dots at a time.
 //!
 //! A member is a peer that has all dots below the floor. Only members are pushed to and answered from the
 //! log. Whoever lacks such a dot would be told of writes without what they supersede; it needs a

@@ -3,8 +3,8 @@
 //! Slots of four bytes in blocks of at most [`BLOCK`], the blocks in a list: a tree of two levels whose leaves lie
 //! in one piece. A million keys are some 3,000 blocks; finding one takes about 20 comparisons, and adding or
 //! removing one moves less than two kilobytes, and once in hundreds of times the list of blocks. The keys
-//! themselves stay with the entries, so an ordered map costs five to eight bytes per key, and 16 after most were removed. (A `BTreeMap` would
-//! need keys of its own, since it cannot compare by what lies elsewhere.)
+//! themselves stay with the entries, so an ordered map costs five to eight bytes per key, and 16 after most were
+//! removed. (A `BTreeMap` would need keys of its own, since it cannot compare by what lies elsewhere.)
 
 use alloc::vec::Vec;
 
