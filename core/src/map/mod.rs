@@ -15,8 +15,8 @@
 //! [`Config::keep_for`], is given the whole map.
 //!
 //! Not built yet: forgetting the lives of nodes (each keeps some bytes of context, and a write that died
-//! with its writer keeps the marks and logs of that writer's later ones), values larger than a datagram,
-//! snapshots, and leases.
+//! with its writer keeps the marks and logs of that writer's later ones), values larger than a datagram, and
+//! leases.
 //!
 //! ```
 //! use brickwork_core::map::{self, Map, ReplicaId};
@@ -488,6 +488,11 @@ impl Map {
     /// Its settings and the longest datagram it sends.
     pub(crate) const fn limits(&self) -> (&Config, usize) {
         (&self.config, self.max_datagram)
+    }
+
+    /// Whether an entry may fit no datagram, so that it can be told to nobody.
+    pub(crate) const fn has_large(&self) -> bool {
+        self.store.large() > 0
     }
 
     /// All keys that have a value, with the write whose value is read.

@@ -90,6 +90,7 @@ pub struct World<'p> {
     taken: Vec<Flight>,
     readings: Vec<Reading>,
     restarts: u64,
+    restores: u64,
     /// The content that each context was seen with: one function for all replicas and times.
     contents: BTreeMap<u64, u64>,
     coverage: Coverage,
@@ -127,6 +128,7 @@ impl<'p> World<'p> {
             taken: Vec::new(),
             readings: Vec::new(),
             restarts: 0,
+            restores: 0,
             contents: BTreeMap::new(),
             coverage: Coverage::new(),
         };
@@ -151,6 +153,8 @@ impl<'p> World<'p> {
         let mut entropy = [7; 32];
         entropy[..8].copy_from_slice(&self.plan.seed.to_le_bytes());
         entropy[8..16].copy_from_slice(&(id << 8 | epoch).to_le_bytes());
+        // Whoever starts again draws other numbers, or it would take old answers for those that it waits for.
+        entropy[16..24].copy_from_slice(&self.restores.to_le_bytes());
         let life = ReplicaId::new(NodeId(id), epoch);
         let map =
             Map::new(self.now, life, "test", config, self.plan.max_datagram, entropy).unwrap();
@@ -400,6 +404,7 @@ impl<'p> World<'p> {
 
     /// A replica starts again as what it was: whatever holds of it holds still.
     fn restore(&mut self, at: usize) -> Outcome<Option<usize>> {
+        self.restores += 1;
         let before = &self.replicas[at];
         let (life, marks) = (before.map.replica(), before.map.metadata().0);
         let mut map = self.replica(life.node.0, life.epoch).map;
