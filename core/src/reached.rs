@@ -24,8 +24,8 @@ pub(crate) use reached;
 
 /// The branches where the map decides something.
 ///
-/// Those are left out that no node takes in a cluster as simulations set it up: where limits refuse and where
-/// an entry fits no datagram, which tests of lone maps ask for; and what no honest peer sends, one dot named
+/// Those are left out that no node takes in a cluster as simulations set it up: where limits refuse, which tests
+/// of lone maps ask for; and what no honest peer sends, one dot named
 /// twice, a key that is not known here, a value without a mark of its own, which `tests/forged.rs` and the
 /// fuzzing send; and a pull that would have to share its datagram, which no caller makes it do.
 ///
@@ -69,6 +69,12 @@ pub(crate) const BRANCHES: &[&str] = &[
     "map: asked by one who is not",
     "map: asked about a replica unknown here",
     "map: asked for a page",
+    "map: chunk of an entry that fits no datagram",
+    "map: first of the fragments",
+    "map: fragments go on",
+    "map: fragments make an item",
+    "map: fragments make a unit",
+    "map: fragment that nobody waits for",
     "map: answer in order",
     "map: answer with a chunk missing",
     "map: answer that is late",

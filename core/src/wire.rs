@@ -384,6 +384,11 @@ impl<'b> Writer<'b> {
         })
     }
 
+    /// How many bytes more fit.
+    pub(crate) const fn room(&self) -> usize {
+        self.limit - self.at
+    }
+
     /// Whether the datagram holds nothing but its header so far.
     pub(crate) const fn is_fresh(&self) -> bool {
         self.at <= HEADER

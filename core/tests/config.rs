@@ -106,8 +106,12 @@ const SWIM: &[Rule<swim::Config>] = &[
 
 const MAP: &[Rule<map::Config>] = &[
     (
-        "map.max_key + map.max_value + 160 must fit max_datagram (and 16,000)",
-        &[|c| c.max_key = 1_400 - 160 - c.max_value + 1, |c| c.max_value = usize::MAX],
+        "map.max_key must be at most a quarter of max_datagram (and 4,000)",
+        &[|c| c.max_key = 1_400 / 4 + 1, |c| c.max_key = usize::MAX],
+    ),
+    (
+        "map.max_value must be at most 65,536",
+        &[|c| c.max_value = 65_537, |c| c.max_value = usize::MAX],
     ),
     (
         "map.max_replicas must be from 1 to 65,535",
@@ -187,16 +191,16 @@ fn every_rule_refuses_what_breaks_it() {
     assert!(missed.is_empty(), "{missed:#?}");
 }
 
-/// A key and a value of 16,000 bytes together fit no frame, whatever the datagram holds.
+/// A key of more than 4,000 bytes leaves too little of a frame to what comes with it, whatever the datagram holds.
 #[test]
-fn an_entry_must_fit_a_frame_in_the_largest_datagram_too() {
+fn a_key_must_leave_room_in_the_longest_frame_too() {
     let mut config = Config::lan();
     config.max_datagram = MAX_DATAGRAM;
     config.map.pull_budget = MAX_DATAGRAM;
-    config.map.max_value = 16_000 - 160 - config.map.max_key;
+    config.map.max_key = 4_000;
     assert_eq!(node(config.clone()), Ok(()));
-    config.map.max_value += 1;
-    assert!(matches!(node(config), Err(ConfigError::Refused(rule)) if rule.contains("16,000")));
+    config.map.max_key += 1;
+    assert!(matches!(node(config), Err(ConfigError::Refused(rule)) if rule.contains("4,000")));
 }
 
 #[test]
@@ -211,14 +215,14 @@ fn presets_and_the_bounds_themselves_are_good() {
         (most.swim.max_local_health, most.swim.max_members) = (64, 1 << 20);
         most.swim.retry_min = most.swim.retry_max;
         most.swim.join_retry = most.swim.join_retry_max;
-        most.map.max_key = 1_400 - 160 - most.map.max_value;
+        (most.map.max_key, most.map.max_value) = (1_400 / 4, 65_536);
         (most.map.max_replicas, most.map.max_keys) = (65_535, 1 << 31);
         most.map.pull_timeout_min = most.map.pull_timeout;
         most.map.pull_budget = most.max_datagram;
         assert_eq!(node(most), Ok(()));
         let mut least = preset;
         least.max_datagram = MIN_DATAGRAM;
-        (least.map.max_key, least.map.max_value) = (MIN_DATAGRAM - 160, 0);
+        (least.map.max_key, least.map.max_value) = (MIN_DATAGRAM / 4, 0);
         (least.max_events, least.swim.max_events, least.map.max_events) = (1, 1, 1);
         (least.swim.indirect_probes, least.swim.suspicion_confirmations) = (0, 0);
         (least.swim.max_local_health, least.swim.max_members) = (0, 2);

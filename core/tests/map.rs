@@ -289,61 +289,66 @@ fn changes_are_told_once_each() {
     assert_eq!(told, [(None, dot(1)), (dot(1), dot(2)), (dot(2), None)]);
 }
 
-/// Every life of a node that writes a key leaves a mark on it. Without room for one more the write is
-/// an error; it must not succeed here and reach nobody.
-/// Goal: no write is refused for its entry's size that a datagram had room for. Method: the longest value that
-/// is accepted beside two others.
+/// Goal: a write is refused that nobody could be told. Method: concurrent values of the longest that there are, as
+/// many as fit the longest entry, and one more.
 #[test]
-fn an_entry_that_is_as_long_as_may_be_nearly_fills_a_datagram() {
-    let mut maps = vec![replica(1, &[]), replica(2, &[])];
-    for map in &mut maps {
-        map.insert(NOW, b"k", &[7; 400]).unwrap();
-        drain(map);
-    }
-    maps[0].peer_up(NOW, NodeId(2), 1, addr(2));
-    maps[1].peer_up(NOW, NodeId(1), 1, addr(1));
-    let now = settle(&mut maps, NOW);
-    let nothing = Map::context(&maps[0], b"another");
-    let longest = (0..=config().max_value).rev().find(|&len| {
-        let value = vec![7; len];
-        maps[0].resolve(now, b"k", &nothing, Some(&value)).is_ok()
+fn an_entry_that_is_too_large_for_anybody_is_refused_at_the_writer() {
+    let mut limits = config();
+    limits.max_value = 65_536;
+    let me = ReplicaId::new(NodeId(1), 1);
+    let mut map = Map::new(NOW, me, "test", limits, 1400, [7; 32]).unwrap();
+    let (nothing, value) = (map.context(b"another"), vec![7; 65_536]);
+    let refused = (0..100).find_map(|n| {
+        let done = map.resolve(NOW, b"k", &nothing, Some(&value));
+        done.err().map(|error| (n, error))
     });
-    assert!(longest.is_some_and(|len| len < config().max_value), "{longest:?}");
-    let sent = drain(&mut maps[0]);
-    let chunk = sent.iter().map(|(_, bytes)| bytes).find(|bytes| frame_of(bytes, 0xa3).is_some());
-    let chunk = chunk.expect("it is pushed");
-    assert!((1_240..=1_400).contains(&chunk.len()), "{}", chunk.len());
+    let (values, error) = refused.expect("a limit is met");
+    assert_eq!(values, 63, "and its marks have room too");
+    assert!(matches!(error, InsertError::EntryTooLarge { max: 4_194_304, .. }), "{error}");
+    assert_eq!(map.siblings(b"k").count(), values);
+    map.insert(NOW, b"k", &value).unwrap();
+    assert_eq!(map.siblings(b"k").count(), 1, "what supersedes them all makes room");
 }
 
+/// Goal: concurrent values that nobody resolves end somewhere. Method: writes that supersede nothing.
 #[test]
-#[cfg_attr(miri, ignore = "forty lives of a node take an interpreter minutes")]
-fn an_entry_that_would_fit_no_datagram_is_refused_at_the_writer() {
-    let mut refused = None;
-    let mut maps = vec![replica(1, &[])];
-    // One peer is never heard, so that nothing is collected.
-    const SILENT: u64 = 1_000;
-    maps[0].peer_up(NOW, NodeId(SILENT), 1, addr(SILENT));
-    for life in 2..100 {
-        let mut next = replica(life, &[1]);
-        maps[0].peer_up(NOW, NodeId(life), 1, addr(life));
-        std::mem::swap(&mut maps[0], &mut next);
-        maps[0].peer_up(NOW, NodeId(SILENT), 1, addr(SILENT));
-        maps[0].peer_up(NOW, NodeId(life - 1), 1, addr(life - 1));
-        next.peer_up(NOW, NodeId(life), 1, addr(life));
-        maps.insert(1, next);
-        maps.truncate(2);
-        let now = settle(&mut maps, NOW);
-        if let Err(error) = maps[0].insert(now, b"k", &[7; 100]) {
-            refused = Some((life, error));
-            break;
-        }
-        settle(&mut maps, now);
-        assert_eq!(maps[0].digest(), maps[1].digest(), "life {life}");
-        assert_eq!(maps[0].stats().oversize, 0);
+fn a_key_has_at_most_so_many_concurrent_values() {
+    let mut map = replica(1, &[]);
+    let nothing = map.context(b"another");
+    for _ in 0..1_024 {
+        map.resolve(NOW, b"k", &nothing, Some(b"v")).unwrap();
     }
-    let (life, error) = refused.expect("a limit is met");
-    assert!(matches!(error, InsertError::EntryTooLarge { max: 1400, .. }), "{error}");
-    assert!(life > 40, "no sooner than need be: {life}");
+    let refused = map.resolve(NOW, b"k", &nothing, Some(b"v"));
+    assert_eq!(refused, Err(InsertError::TooManySiblings { max: 1_024 }));
+    map.insert(NOW, b"k", b"w").unwrap();
+    assert_eq!(map.siblings(b"k").count(), 1);
+}
+
+/// Goal: what fits a datagram is pushed in one. Method: values of each length beside another one, up to the first that
+/// is left to pulls.
+#[test]
+fn an_entry_that_fits_a_datagram_is_pushed_in_one() {
+    let nothing = replica(1, &[]).context(b"another");
+    let mut longest = 0;
+    for len in 0..1_400 {
+        let mut map = replica(1, &[2]);
+        map.insert(NOW, b"k", &[7; 400]).unwrap();
+        drain(&mut map);
+        let now = NOW + Duration::from_secs(1);
+        map.resolve(now, b"k", &nothing, Some(&vec![7; len])).unwrap();
+        map.handle_timeout(now);
+        let sent = drain(&mut map);
+        let chunk = sent.iter().find(|(_, bytes)| frame_of(bytes, 0xa3).is_some());
+        match chunk {
+            Some((_, bytes)) => longest = bytes.len(),
+            None => {
+                let state = sent.iter().find(|(_, bytes)| frame_of(bytes, 0xa2).is_some());
+                assert!(state.is_some(), "the peer is told that there is something");
+                break;
+            }
+        }
+    }
+    assert_eq!(longest, 1_400);
 }
 
 #[test]

@@ -31,7 +31,7 @@ use random::world::{self, Coverage, Outcome};
 const SEEDS: u64 = 20_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
-const WANTED: [&str; 25] = [
+const WANTED: [&str; 27] = [
     "answer with news",
     "arrived superseded",
     "chunk from an older life",
@@ -39,6 +39,7 @@ const WANTED: [&str; 25] = [
     "chunk to an older life",
     "chunk without news",
     "concurrent siblings",
+    "entry of several datagrams",
     "full sync amid writes",
     "full sync of several datagrams",
     "insert",
@@ -56,6 +57,7 @@ const WANTED: [&str; 25] = [
     "restore",
     "stale resolve beside a newer value",
     "superseded by what arrived",
+    "unit of several datagrams",
     "winner that is not the latest",
 ];
 

@@ -182,7 +182,7 @@ fn a_peer_without_news_is_left_alone() {
         (&[(1, false)], 0, false, true),
         (&[(0, false), (2, false)], 0, false, true),
         (&[(0, true)], MORE, true, true),
-        (&[(0, false)], MORE, false, false),
+        (&[(0, false)], MORE, false, true),
     ];
     for (chunks, flags, at_once, again) in cases {
         let mut map = among(&Config::lan(), [2]);

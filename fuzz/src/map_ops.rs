@@ -15,12 +15,14 @@ const KEYS: usize = 12;
 const NAMES: [&[u8]; KEYS] = [
     b"a", b"b", b"c", b"d", b"e", b"f", b"key-g", b"key-h", b"key-i", b"key-j", b"key-k", b"key-l",
 ];
-/// All concurrent values of a key must fit one datagram together with the marks of their writers.
+/// Lengths of values: up to this …
 const MAX_VALUE: usize = 40;
+/// … or so many times as long, which fits no datagram.
+const LARGE: usize = 50;
 const MAX_OPS: usize = 400;
 /// Datagrams under way; more push out the oldest, which are lost.
 const MAX_FLIGHTS: usize = 96;
-/// Every life leaves a mark on the keys that it writes, and the marks of a key must fit a datagram.
+/// Every life costs some bytes for ever.
 const MAX_RESTARTS: usize = 8;
 /// Virtual time within which a calm network must make all replicas equal.
 const HEAL: Duration = Duration::from_secs(60);
@@ -137,7 +139,8 @@ impl World {
     /// A value that tells its write, or an empty one.
     fn value(&self, choice: u8) -> Vec<u8> {
         let tag = u16::try_from(self.history.len()).unwrap_or(u16::MAX).to_le_bytes();
-        tag.into_iter().cycle().take(usize::from(choice) % MAX_VALUE).collect()
+        let times = if choice % 8 == 7 { LARGE } else { 1 };
+        tag.into_iter().cycle().take(usize::from(choice) % MAX_VALUE * times).collect()
     }
 
     fn take_flight(&mut self, choice: usize) -> Option<Flight> {

@@ -4,17 +4,18 @@ use core::time::Duration;
 
 use crate::config::ConfigError;
 
-/// What a chunk needs besides one key and one value: headers, and the dots that the entry names.
-const OVERHEAD: usize = 160;
+/// Longest value that any configuration allows.
+const MAX_VALUE: usize = 65_536;
 
 /// Settings of the map. Start from [`Config::lan`] or [`Config::local`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Longest key, in bytes.
+    /// Longest key, in bytes: at most a quarter of a datagram.
     pub max_key: usize,
-    /// Longest value, in bytes. A key and a value together must fit one datagram with 160 bytes to
-    /// spare.
+    /// Longest value, in bytes: at most 65,536. What fits one datagram with its key, its concurrent values and 160
+    /// bytes to spare is pushed to the peers; a larger entry is pulled by them in fragments: a round trip
+    /// more, and another for each `pull_budget` of it.
     pub max_value: usize,
     /// Most keys, removed ones included. A local insert beyond it is an error; a chunk from a peer
     /// that would exceed it is refused whole, counted, and asked for again later.
@@ -59,7 +60,7 @@ impl Config {
     pub const fn lan() -> Self {
         Self {
             max_key: 256,
-            max_value: 512,
+            max_value: MAX_VALUE,
             max_keys: 1 << 22,
             max_bytes: 1 << 30,
             ordered: false,
@@ -95,9 +96,11 @@ impl Config {
 
     pub(crate) fn check(&self, max_datagram: usize) -> Result<(), ConfigError> {
         let refuse = |reason| Err(ConfigError::Refused(reason));
-        let entry = self.max_key.saturating_add(self.max_value).saturating_add(OVERHEAD);
-        if entry > max_datagram.min(16_000) {
-            return refuse("map.max_key + map.max_value + 160 must fit max_datagram (and 16,000)");
+        if self.max_key > max_datagram.min(16_000) / 4 {
+            return refuse("map.max_key must be at most a quarter of max_datagram (and 4,000)");
+        }
+        if self.max_value > MAX_VALUE {
+            return refuse("map.max_value must be at most 65,536");
         }
         if self.max_replicas == 0 || self.max_replicas > 65_535 {
             return refuse("map.max_replicas must be from 1 to 65,535");

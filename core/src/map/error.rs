@@ -30,12 +30,17 @@ pub enum InsertError {
         /// The limit.
         max: usize,
     },
-    /// The entry would no longer fit a datagram, because too many lives of nodes have written the key
-    /// and their marks are not collected yet.
+    /// The entry would be too large to be told to anybody: more than four mebibytes with all its concurrent values, or
+    /// written by more than 4,096 lives since everybody was last heard to have all its writes.
     EntryTooLarge {
         /// Its encoded size in bytes, at most.
         len: usize,
         /// The most bytes it may have.
+        max: usize,
+    },
+    /// The key would have more than 1,024 concurrent values: nobody resolves them.
+    TooManySiblings {
+        /// The limit.
         max: usize,
     },
     /// This replica has used up its 2^48 - 1 writes.
@@ -55,6 +60,9 @@ impl fmt::Display for InsertError {
             Self::TooManyBytes { max } => write!(f, "the map is at its limit of {max} bytes"),
             Self::EntryTooLarge { len, max } => {
                 write!(f, "the entry would have {len} bytes, and {max} are the most")
+            }
+            Self::TooManySiblings { max } => {
+                write!(f, "the key has {max} concurrent values, which is the most")
             }
             Self::Exhausted => f.write_str("this replica has used up its writes"),
         }

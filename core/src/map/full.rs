@@ -4,7 +4,8 @@
 //! it is given all entries and the context that they make up together. What is given is numbered: first the
 //! context as it was when the session began, in units of a replica each, then the slots of the store. The peer
 //! asks for the units that it lacks, in any order, as often as datagrams are lost, and takes all of it in at
-//! once; see [`stage`](super::stage). Here nothing is copied but the context.
+//! once; see [`stage`](super::stage). Here nothing is copied but the context, and what is under way of an entry that
+//! fits no datagram.
 //!
 //! Entries go on changing meanwhile, and what is sent of a slot may reflect more than the context of the
 //! session says. That does no harm: an entry carries the marks of what it reflects beyond it, as nothing is
@@ -17,9 +18,10 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use super::Map;
+use super::fragment::Fragments;
 use super::full_wire::{self, ContextUnit, Fetch, Range, StageHead, UNIT_RUNS};
 use super::peer::Introduced;
-use super::wire::{self, Pull};
+use super::wire::{self, Held, Of, Pull};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
@@ -53,6 +55,10 @@ struct Session {
     nonce: u64,
     todo: SmallVec<[Range; 4]>,
     budget: u64,
+    /// What the peer has already of a unit that comes in fragments.
+    held: Option<Held>,
+    /// The unit that is under way in fragments.
+    fragments: Option<(u64, Fragments)>,
 }
 
 /// Full syncs being given, and who is told that there is none.
@@ -120,6 +126,8 @@ impl Map {
             nonce: pull.nonce,
             todo: SmallVec::from_slice(&[(0, total)]),
             budget: pull.budget.min(self.config.pull_budget as u64),
+            held: None,
+            fragments: None,
         };
         self.sessions.open.push(session);
         self.peers.wake(slot);
@@ -167,6 +175,7 @@ impl Map {
         session.deadline = (now + PIN).min(session.end);
         session.nonce = 0;
         session.todo.clear();
+        (session.held, session.fragments) = (fetch.held, None);
         while let Ok(Some((from, to))) = fetch.next() {
             if from < session.total {
                 session.todo.push((from, to.min(session.total)));
@@ -226,6 +235,9 @@ impl Map {
     /// Writes one frame of the answer. Returns whether there is more of it.
     fn write_stage(&mut self, w: &mut Writer<'_>, addressee: u64, session: &mut Session) -> bool {
         let Some(&(first, end)) = session.todo.first() else { return false };
+        if session.fragments.is_some() {
+            return Self::write_fragment(w, addressee, session);
+        }
         let start = w.len();
         let fresh = w.is_fresh();
         let head = StageHead {
@@ -243,7 +255,7 @@ impl Map {
         let written = w.frame(wire::STAGE, |w| {
             let place = head.write(w)?;
             next = self.units(w, &session.context, first, end);
-            if next == first && !fresh {
+            if next == first {
                 return Err(NoRoom);
             }
             let spent = (w.len() - start) as u64;
@@ -253,22 +265,61 @@ impl Map {
             Ok(())
         });
         if written.is_err() {
-            return true;
+            if fresh {
+                self.begin_fragments(session, first);
+            }
+            return !session.todo.is_empty();
         }
         session.budget = session.budget.saturating_sub((w.len() - start) as u64);
         if next == end {
             session.todo.remove(0);
-        } else if next > first {
-            session.todo[0].0 = next;
         } else {
-            // It would not fit any datagram; the peer gives up in the end.
-            self.stats.oversize += 1;
-            session.todo.clear();
+            session.todo[0].0 = next;
         }
         if last {
             session.todo.clear();
         }
         !session.todo.is_empty()
+    }
+
+    /// This unit of a session fits no datagram.
+    fn begin_fragments(&mut self, session: &mut Session, unit: u64) {
+        let slot = unit.checked_sub(session.context.len() as u64);
+        let slot = slot.and_then(|slot| usize::try_from(slot).ok());
+        let entry = slot.and_then(|slot| self.store.entries().get(slot));
+        let fragments = |entry| {
+            Fragments::of_unit(&self.replicas, entry, session.held.as_slice(), session.budget)
+        };
+        session.fragments = entry.and_then(fragments).map(|fragments| (unit, fragments));
+        if session.fragments.is_none() {
+            // Nobody could take it; the peer gives up in the end.
+            self.stats.oversize += 1;
+            session.todo.clear();
+        }
+    }
+
+    /// Writes a fragment of the answer. Returns whether there is more of that.
+    fn write_fragment(w: &mut Writer<'_>, addressee: u64, session: &mut Session) -> bool {
+        let Some((unit, fragments)) = &mut session.fragments else { return false };
+        let of = Of::Unit { session: session.id, unit: *unit };
+        let left = session.budget.saturating_sub(fragments.len() as u64);
+        let only = matches!(session.todo.as_slice(), [(from, end)] if from + 1 == *end);
+        let ends = !fragments.is_end() || left == 0 || only;
+        if fragments.write(w, addressee, of, ends) != Ok(true) {
+            return true;
+        }
+        session.fragments = None;
+        session.budget = left;
+        if ends {
+            // What is left is asked for again.
+            session.todo.clear();
+        } else if let Some((from, end)) = session.todo.first_mut() {
+            *from += 1;
+            if from == end {
+                session.todo.remove(0);
+            }
+        }
+        !ends
     }
 
     /// Writes units from `first` on, as many as fit. Returns the first that did not.

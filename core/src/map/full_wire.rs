@@ -8,7 +8,7 @@ use super::dot::{MAX_COUNTER, ReplicaId};
 use super::peer::Introduced;
 use super::replica::Replicas;
 use super::store::Entry;
-use super::wire::{self, FLAG_LAST, FullEntry, MAX_BYTES, ReplicaRef};
+use super::wire::{self, FLAG_LAST, FullEntry, Held, MAX_BYTES, ReplicaRef};
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
 
 /// Most ranges of units that one FETCH asks for.
@@ -26,6 +26,8 @@ pub(super) type Range = (u64, u64);
 pub(super) struct Fetch<'p> {
     pub(super) session: u64,
     pub(super) budget: u64,
+    /// What it has already of a unit that comes in fragments.
+    pub(super) held: Option<Held>,
     end: u64,
     rest: Reader<'p>,
 }
@@ -44,8 +46,9 @@ impl Fetch<'_> {
 }
 
 pub(super) fn parse_fetch(mut r: Reader<'_>) -> Result<Fetch<'_>, PacketError> {
-    let (session, budget) = (r.u64()?, r.varint()?);
-    let fetch = Fetch { session, budget, end: 0, rest: r };
+    let (session, budget, len) = (r.u64()?, r.varint()?, r.varint()?);
+    let held = if len == 0 { None } else { Some(Held { id: r.u64()?, len }) };
+    let fetch = Fetch { session, budget, held, end: 0, rest: r };
     let (mut check, mut ranges) = (fetch, 0);
     while check.next()?.is_some() {
         ranges += 1;
@@ -57,11 +60,14 @@ pub(super) fn write_fetch(
     w: &mut Writer<'_>,
     session: u64,
     budget: u64,
+    held: Option<Held>,
     ranges: impl Iterator<Item = Range>,
 ) -> Result<(), NoRoom> {
     w.frame(wire::FETCH, |w| {
         w.u64(session)?;
         w.varint(budget)?;
+        w.varint(held.map_or(0, |held| held.len))?;
+        held.map_or(Ok(()), |held| w.u64(held.id))?;
         let mut end = 0;
         for (from, to) in ranges.take(MAX_RANGES) {
             w.varint(from - end)?;
@@ -149,6 +155,16 @@ pub(super) enum Unit<'p> {
 }
 
 impl<'p> Units<'p> {
+    /// An entry's, that was put together from fragments.
+    pub(super) fn checked(bytes: &'p [u8], unit: u64) -> Result<Self, PacketError> {
+        let end = unit.checked_add(1).ok_or(PacketError::LimitExceeded)?;
+        let rest = Reader::new(bytes);
+        let units = Self { rest, next: unit, contexts: 0, end, replicas: 0 };
+        let mut check = units;
+        while check.next()?.is_some() {}
+        Ok(units)
+    }
+
     /// The next unit.
     pub(super) fn next(&mut self) -> Result<Option<Unit<'p>>, PacketError> {
         if self.rest.is_empty() {
@@ -247,4 +263,15 @@ pub(super) fn write_entry(
     w.u8(ENTRY)?;
     w.bytes(&entry.key)?;
     introduced.write_dots(w, replicas, entry)
+}
+
+/// Writes the unit of an entry that fits no datagram, the same wherever the same is known of the key.
+pub(super) fn write_large_entry(
+    w: &mut Writer<'_>,
+    replicas: &Replicas,
+    entry: &Entry,
+) -> Result<(), NoRoom> {
+    w.u8(ENTRY)?;
+    w.bytes(&entry.key)?;
+    Introduced::default().write_dots_in_order(w, replicas, entry)
 }

@@ -322,6 +322,7 @@ impl Map {
             // What each has in particular is known by the floor.
             self.peers.forget_contexts();
             self.marks = Marks::default();
+            self.assemblies = Vec::new();
         }
     }
 

@@ -15,8 +15,7 @@
 //! [`Config::keep_for`], is given the whole map.
 //!
 //! Not built yet: forgetting the lives of nodes (each keeps some bytes of context, and a write that died
-//! with its writer keeps the marks and logs of that writer's later ones), values larger than a datagram, and
-//! leases.
+//! with its writer keeps the marks and logs of that writer's later ones), and leases.
 //!
 //! ```
 //! use brickwork_core::map::{self, Map, ReplicaId};
@@ -52,6 +51,7 @@ mod chunk;
 mod config;
 mod dot;
 mod error;
+mod fragment;
 mod full;
 mod full_wire;
 mod garbage;
@@ -65,6 +65,7 @@ mod sync;
 mod wire;
 mod write;
 
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
@@ -87,6 +88,7 @@ use crate::{MIN_DATAGRAM, Transmit};
 use announce::Announcements;
 use chunk::Marks;
 use dot::{MAX_COUNTER, Packed};
+use fragment::{Assembly, MAX_ENTRY};
 use full::Sessions;
 use garbage::Garbage;
 use peer::Peers;
@@ -113,7 +115,7 @@ pub struct Stats {
     pub chunks_refused: u64,
     /// Chunks refused because they tell of writes of this replica that it never made.
     pub chunks_forged: u64,
-    /// Entries that were not sent because they fit no datagram.
+    /// Entries that were not sent because they have more than four mebibytes.
     pub oversize: u64,
     /// Frames from unknown peers, or meant for another boot: skipped.
     pub misaddressed: u64,
@@ -174,6 +176,9 @@ pub struct Map {
     announcements: Announcements,
     sessions: Sessions,
     staging: Option<Staging>,
+    /// What came so far of entries that fit no datagram. Of peers that do not have them nothing is learned about
+    /// that, so they stay until others come, or until nothing is missing anywhere.
+    assemblies: Vec<Assembly>,
     /// Who gave the full sync that was taken last, until the rest of what it has is here too: others may
     /// have dropped already what came to it meanwhile.
     catching: Option<u32>,
@@ -202,7 +207,7 @@ impl Map {
         config.check(max_datagram)?;
         let mut rng = Rng::fork(&entropy, 2);
         let secret = Secret::new(&mut rng);
-        let store = Store::new(secret, max_datagram);
+        let store = Store::new(secret, MAX_ENTRY);
         Ok(Self {
             max_datagram,
             cluster: packet::cluster_tag(cluster),
@@ -227,6 +232,7 @@ impl Map {
             announcements: Announcements::default(),
             sessions: Sessions::default(),
             staging: None,
+            assemblies: Vec::new(),
             catching: None,
             over: None,
             events: Queue::new(config.max_events),
@@ -488,11 +494,6 @@ impl Map {
     /// Its settings and the longest datagram it sends.
     pub(crate) const fn limits(&self) -> (&Config, usize) {
         (&self.config, self.max_datagram)
-    }
-
-    /// Whether an entry may fit no datagram, so that it can be told to nobody.
-    pub(crate) const fn has_large(&self) -> bool {
-        self.store.large() > 0
     }
 
     /// All keys that have a value, with the write whose value is read.

@@ -7,9 +7,10 @@ use core::net::SocketAddr;
 use smallvec::SmallVec;
 
 use super::dot::{Packed, ReplicaId, Runs};
+use super::fragment::Fragments;
 use super::replica::Replicas;
-use super::store::Entry;
-use super::wire::{self, ReplicaRef};
+use super::store::{Entry, Sibling};
+use super::wire::{self, Held, ReplicaRef};
 use crate::hash::{Index, Secret};
 use crate::id::NodeId;
 use crate::pool::Pool;
@@ -91,7 +92,7 @@ impl Cursor {
 }
 
 /// An answer to a pull under way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Serve {
     pub(super) nonce: u64,
     /// Number of the chunk that comes next.
@@ -99,6 +100,59 @@ pub(super) struct Serve {
     pub(super) cursor: Cursor,
     /// Bytes that the peer still wants.
     pub(super) budget: u64,
+    /// What it has already of entries that come in fragments.
+    pub(super) held: SmallVec<[Held; 1]>,
+    /// Dots whose entries fit no datagram: they come last, so that nothing waits for them.
+    pub(super) large: SmallVec<[Packed; 2]>,
+    /// How much of the budget is theirs.
+    pub(super) reserved: u64,
+    /// How often there was one.
+    passed: usize,
+    /// Whether only those are left.
+    pub(super) small_told: bool,
+    /// Whether something is left for the next pull.
+    pub(super) more: bool,
+    /// The entry that is under way in fragments.
+    pub(super) fragments: Option<Fragments>,
+}
+
+/// Most entries that fit no datagram in one answer to a pull.
+const MAX_LARGE: usize = 64;
+
+impl Serve {
+    pub(super) fn new(nonce: u64, cursor: Cursor, budget: u64, held: SmallVec<[Held; 1]>) -> Self {
+        let (large, small_told, more) = (SmallVec::new(), false, false);
+        let fragments = None;
+        let (reserved, passed) = (0, 0);
+        let number = 0;
+        Self {
+            nonce,
+            number,
+            cursor,
+            budget,
+            held,
+            large,
+            reserved,
+            passed,
+            small_told,
+            more,
+            fragments,
+        }
+    }
+
+    /// The entry of this dot fits no datagram. Half of the budget is for such, the lowest dots first: a peer tells of
+    /// few runs beyond what it lacks, and would be told the same again.
+    pub(super) fn leave_for_last(&mut self, dot: Packed) {
+        if self.large.is_empty() {
+            self.reserved = self.budget / 2;
+        }
+        self.passed += 1;
+        if self.passed <= MAX_LARGE {
+            self.large.push(dot);
+        } else {
+            (self.small_told, self.more) = (true, true);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -123,6 +177,8 @@ pub(super) struct Peer {
     /// A context digest of its with which it had nothing new for this replica.
     pub(super) exhausted: Option<u64>,
     pub(super) owes_push: bool,
+    /// Whether some of what it was to be pushed fits no datagram.
+    pub(super) left_large: bool,
     pub(super) owes_state: bool,
     /// The bases that it is to be told, from which number on.
     pub(super) owes_have: Option<u64>,
@@ -224,6 +280,7 @@ impl Peers {
             equal: 0,
             exhausted: None,
             owes_push: false,
+            left_large: false,
             owes_state: false,
             owes_have: None,
             owes_pull: false,
@@ -360,14 +417,38 @@ impl Introduced {
         replicas: &Replicas,
         entry: &Entry,
     ) -> Result<(), NoRoom> {
-        w.varint(entry.siblings.len() as u64)?;
-        for sibling in &entry.siblings {
+        self.write_those(w, replicas, entry.siblings.iter(), entry.superseded.iter())
+    }
+
+    /// The same in the order of the dots, which is that of no replica in particular.
+    pub(super) fn write_dots_in_order(
+        &mut self,
+        w: &mut Writer<'_>,
+        replicas: &Replicas,
+        entry: &Entry,
+    ) -> Result<(), NoRoom> {
+        let mut siblings: Vec<&Sibling> = entry.siblings.iter().collect();
+        siblings.sort_unstable_by_key(|sibling| replicas.dot(sibling.dot));
+        let mut superseded: Vec<&Packed> = entry.superseded.iter().collect();
+        superseded.sort_unstable_by_key(|dot| replicas.dot(**dot));
+        self.write_those(w, replicas, siblings.into_iter(), superseded.into_iter())
+    }
+
+    fn write_those<'e>(
+        &mut self,
+        w: &mut Writer<'_>,
+        replicas: &Replicas,
+        siblings: impl ExactSizeIterator<Item = &'e Sibling>,
+        superseded: impl ExactSizeIterator<Item = &'e Packed>,
+    ) -> Result<(), NoRoom> {
+        w.varint(siblings.len() as u64)?;
+        for sibling in siblings {
             self.write(w, replicas, sibling.dot.replica())?;
             w.varint(sibling.dot.counter())?;
             w.bytes(&sibling.value)?;
         }
-        w.varint(entry.superseded.len() as u64)?;
-        for dot in &entry.superseded {
+        w.varint(superseded.len() as u64)?;
+        for dot in superseded {
             self.write(w, replicas, dot.replica())?;
             w.varint(dot.counter())?;
         }
@@ -415,8 +496,7 @@ mod tests {
     #[test]
     fn answers_that_are_broken_off_leave_nothing_behind() {
         let mut peers = Peers::new(Secret::new(&mut Rng::fork(&[7; 32], 1)));
-        let answer =
-            |nonce| Serve { nonce, number: 0, cursor: Cursor::over(None, None), budget: 1 };
+        let answer = |nonce| Serve::new(nonce, Cursor::over(None, None), 1, SmallVec::new());
         for boot in 0..10 {
             let slot = peers.insert(NodeId(1), boot, ([10, 0, 0, 1], 1).into(), 0);
             peers.serve(slot, answer(1));

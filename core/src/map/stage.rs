@@ -52,6 +52,8 @@ struct Staged {
 pub(super) struct Staging {
     peer: u32,
     session: u64,
+    /// Units that tell of the context, and all of them.
+    contexts: u64,
     total: u64,
     /// Units that are here, counted from one.
     got: Runs,
@@ -177,6 +179,7 @@ impl Map {
         self.staging = Some(Staging {
             peer: slot,
             session: stage.head.session,
+            contexts: stage.head.contexts,
             total: stage.head.total,
             got: Runs::default(),
             context: Vec::new(),
@@ -232,6 +235,51 @@ impl Map {
         Put::Aside
     }
 
+    /// A fragment of a unit comes from the peer in `slot`. Returns whether it is of the full sync that is taken.
+    pub(super) fn stages_in_fragments(&mut self, slot: u32, session: u64, unit: u64) -> bool {
+        let staging = self.staging.as_mut();
+        let staging = staging.filter(|it| it.peer == slot && it.session == session);
+        let Some(staging) = staging else {
+            // Nobody waits for it: its giver need not either.
+            self.over = Some((slot, session));
+            self.peers.wake(slot);
+            return false;
+        };
+        let entries = staging.contexts..staging.total;
+        if !entries.contains(&unit) || staging.got.contains(unit + 1) {
+            return false;
+        }
+        true
+    }
+
+    /// Something new of a full sync came from the peer in `slot`.
+    pub(super) fn note_staged(&mut self, now: Instant, slot: u32) {
+        let patience = self.pull_patience();
+        if let Some(staging) = self.staging.as_mut().filter(|staging| staging.peer == slot) {
+            (staging.deadline, staging.tries) = (now + patience, 0);
+        }
+    }
+
+    /// The full sync from the peer in `slot` finds no room.
+    pub(super) fn abandon_staging(&mut self, now: Instant, slot: u32) {
+        if let Some(staging) = self.staging.take_if(|staging| staging.peer == slot) {
+            self.abandon(now, &staging);
+        }
+    }
+
+    /// How many units the full sync has that is taken.
+    pub(super) fn staged_total(&self) -> u64 {
+        self.staging.as_ref().map_or(0, |staging| staging.total)
+    }
+
+    /// The answer of the peer in `slot` is over, and more is missing.
+    pub(super) fn ask_for_units(&mut self, slot: u32) {
+        if let Some(staging) = self.staging.as_mut().filter(|staging| staging.peer == slot) {
+            staging.owes = true;
+            self.peers.wake(slot);
+        }
+    }
+
     /// Asks again, or gives up.
     pub(super) fn fire_staging(&mut self, now: Instant) {
         let patience = self.pull_patience();
@@ -282,16 +330,17 @@ impl Map {
     /// Asks for what is missing of a full sync, or says that it is over.
     pub(super) fn write_fetch(&mut self, slot: u32, w: &mut Writer<'_>) {
         if let Some((_, session)) = self.over.take_if(|(peer, _)| *peer == slot)
-            && full_wire::write_fetch(w, session, 0, core::iter::empty()).is_err()
+            && full_wire::write_fetch(w, session, 0, None, core::iter::empty()).is_err()
         {
             self.over = Some((slot, session));
             self.peers.wake(slot);
         }
+        let held = self.held().last().copied();
         let Some(staging) = self.staging.as_mut().filter(|it| it.peer == slot && it.owes) else {
             return;
         };
         let budget = self.config.pull_budget as u64;
-        if full_wire::write_fetch(w, staging.session, budget, staging.missing()).is_ok() {
+        if full_wire::write_fetch(w, staging.session, budget, held, staging.missing()).is_ok() {
             staging.owes = false;
         } else {
             self.peers.wake(slot);

@@ -12,8 +12,8 @@ use alloc::vec::Vec;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::chunk;
 use super::dot::Packed;
+use super::fragment;
 use super::order::Order;
 use super::replica::Replicas;
 use crate::hash::{self, Secret};
@@ -112,7 +112,7 @@ pub(super) struct Store {
     bytes: usize,
     /// Keys with a value.
     live: usize,
-    /// Bytes of a datagram, and keys whose concurrent values together may exceed it.
+    /// Bytes of the longest entry that can be told, and keys whose concurrent values together may exceed it.
     limit: usize,
     large: usize,
     /// Sum of a hash of (key, dot) over all siblings: equal contents have equal sums.
@@ -227,7 +227,7 @@ impl Store {
         self.live
     }
 
-    /// How many keys have concurrent values that together may fit no datagram.
+    /// How many keys have so many concurrent values that their entries may be told to nobody.
     pub(super) const fn large(&self) -> usize {
         self.large
     }
@@ -445,10 +445,10 @@ impl Store {
         self.large += usize::from(self.is_large(slot));
     }
 
-    /// Whether an entry may fit no datagram. Writers see to it that theirs do.
+    /// Whether an entry may be too long to be told. Writers see to it that theirs are not.
     fn is_large(&self, slot: u32) -> bool {
         let entry = self.entry(slot);
-        entry.siblings.len() > 1 && chunk::encoded_len(entry, None, |_| false) > self.limit
+        entry.siblings.len() > 1 && fragment::is_too_large(entry, self.limit)
     }
 
     fn sums(&self, replicas: &Replicas, slot: u32) -> (u64, usize, bool) {

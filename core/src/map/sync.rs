@@ -3,15 +3,16 @@
 //! The writer alone pushes a fresh change, once, to every peer; nobody forwards. Whatever that
 //! misses is pulled: state digests ride on pings and acks, and a replica that sees a different one
 //! sends its context and is answered with what it lacks. The next pull is the acknowledgement of the
-//! last, so the answering side keeps no timers and no copies.
+//! last, so the answering side keeps no timers, and no copies but of what is under way in fragments.
 
 use core::time::Duration;
 
 use super::Map;
-use super::chunk::{ChunkWriter, End};
+use super::chunk::{self, Answer, ChunkWriter, End};
 use super::dot::{Packed, ReplicaId};
+use super::fragment::Fragments;
 use super::peer::{Cursor, Serve};
-use super::wire::{self, Chunk, Frame, Pull, PullHead};
+use super::wire::{self, Chunk, Frame, Of, Pull, PullHead};
 use crate::id::NodeId;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
@@ -46,6 +47,9 @@ pub(super) struct Pulling {
     news: u64,
     /// Number of the chunk that comes next, while none was lost, overtaken or refused in part.
     next: Option<u64>,
+    /// Whether it brought new bytes of an entry that is not whole yet, and whether it made others be given up.
+    partial: bool,
+    crowded: bool,
 }
 
 impl Pulling {
@@ -79,6 +83,7 @@ impl Map {
             Frame::Stage(stage) => self.on_stage(now, slot, &stage),
             Frame::Gone { addressee, number } => self.on_gone(now, slot, addressee, number),
             Frame::Have(have) => self.on_have(now, slot, have),
+            Frame::Fragment(fragment) => self.on_fragment(now, slot, &fragment),
             Frame::Unknown => {}
         }
     }
@@ -213,6 +218,8 @@ impl Map {
             upto: None,
             news: 0,
             next: Some(0),
+            partial: false,
+            crowded: false,
         });
         self.pull_after = now + self.config.pull_interval;
         self.stats.pulls_sent += 1;
@@ -338,7 +345,7 @@ impl Map {
                 reached!("map: page of one who may lack what is gone");
             }
             let budget = pull.budget.min(self.config.pull_budget as u64);
-            self.peers.serve(slot, Serve { nonce: pull.nonce, number: 0, cursor, budget });
+            self.peers.serve(slot, Serve::new(pull.nonce, cursor, budget, pull.held.collect()));
         } else {
             self.peers.stop_serving(slot);
             self.offer_full(now, slot, &asked);
@@ -351,7 +358,7 @@ impl Map {
         }
     }
 
-    fn on_chunk(&mut self, now: Instant, slot: u32, chunk: &Chunk<'_>) {
+    pub(super) fn on_chunk(&mut self, now: Instant, slot: u32, chunk: &Chunk<'_>) {
         if !self.is_mine(chunk.addressee) {
             reached!("map: chunk to an earlier life");
             self.stats.misaddressed += 1;
@@ -396,6 +403,30 @@ impl Map {
         }
     }
 
+    /// A fragment comes from the peer in `slot`. Returns whether it answers the pull under way, or the one before.
+    pub(super) fn answers_in_fragments(&mut self, now: Instant, slot: u32, nonce: u64) -> bool {
+        let patience = self.pull_patience();
+        let Some(pulling) = self.pulling.as_mut().filter(|pulling| pulling.is(slot, nonce)) else {
+            return self.late.as_ref().is_some_and(|late| late.is(slot, nonce));
+        };
+        pulling.deadline = now + patience;
+        let (first, took) = (!pulling.answered, now - pulling.started);
+        pulling.answered = true;
+        if first {
+            self.measure_pull(took);
+        }
+        true
+    }
+
+    /// A fragment that answers this pull was put to the others.
+    pub(super) fn count_fragment(&mut self, slot: u32, nonce: u64, partial: bool, crowded: bool) {
+        let pulling = self.pulling.as_mut().filter(|pulling| pulling.is(slot, nonce));
+        if let Some(pulling) = pulling {
+            pulling.partial |= partial;
+            pulling.crowded |= crowded;
+        }
+    }
+
     /// A pull was answered to its end.
     fn pulled(&mut self, now: Instant, pulling: &Pulling, more: bool) {
         if !more && !sabotaged!("page-never-turns") {
@@ -414,14 +445,17 @@ impl Map {
         }
         // Pushes may have been faster.
         let worth = pulling.news > 0 || self.catching == Some(pulling.peer);
-        if pulling.upto.is_some() || (more && worth) {
+        // Some of an entry is missing. If others were given up for it, all might be begun again and again.
+        let partial = pulling.partial && !pulling.crowded;
+        let turns = pulling.upto.is_some() && (!more || pulling.news > 0);
+        if turns || partial || (more && worth) {
             self.start_pull(now, pulling.peer);
             return;
         }
         self.catching.take_if(|giver| *giver == pulling.peer);
         // All of the answer to all of the digest came, and nothing in it was new: that state of the
         // peer has nothing for this replica.
-        let whole = pulling.after.is_none() && pulling.next.is_some();
+        let whole = pulling.after.is_none() && pulling.next.is_some() && !more;
         if whole
             && pulling.news == 0
             && let Some(peer) = self.peers.get_mut(pulling.peer)
@@ -482,6 +516,7 @@ impl Map {
 
     /// Writes the context, or the page of it that fits, as a pull.
     fn write_pull(&mut self, slot: u32, w: &mut Writer<'_>) -> Result<(), NoRoom> {
+        let held = self.held();
         let Some(pulling) = self.pulling.as_mut().filter(|pulling| pulling.peer == slot) else {
             return Ok(());
         };
@@ -492,6 +527,7 @@ impl Map {
             epoch: replicas.id(0).epoch,
             after: self.page,
             upto: None,
+            held,
         };
         let dots = |w: &mut Writer<'_>, id, number| {
             let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
@@ -534,9 +570,12 @@ impl Map {
         let mut cursor = Cursor::of(&self.replicas, 0, peer.pushed);
         let last = self.replicas.base(0);
         let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
-        let (marks, stats) = (&mut self.marks, &mut self.stats);
-        let chunk = ChunkWriter::new(&self.replicas, &self.store, marks, stats, peer);
+        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, peer);
         let end = chunk.write(w, addressee, None, &mut cursor, u64::MAX);
+        let large = end == Ok(End::Large);
+        if let Some(dot) = cursor.next(&self.replicas, &peer.known).filter(|_| large) {
+            cursor.pass(dot);
+        }
         let next = cursor.next(&self.replicas, &peer.known).map_or(last, Packed::counter_before);
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.pushed = next;
@@ -544,27 +583,97 @@ impl Map {
                 peer.known.runs_mut(0).add(1, next);
             }
             peer.owes_push = end != Ok(End::Complete);
+            // It is left to a pull, which the peer may begin when it has the rest.
+            peer.left_large |= large;
+            if !peer.owes_push && core::mem::take(&mut peer.left_large) {
+                peer.owes_state = true;
+                self.peers.wake(slot);
+                return;
+            }
             if peer.owes_push {
                 self.peers.wake(slot);
             }
         }
     }
 
-    /// Goes on with the answer to the peer's pull.
+    /// Goes on with the answer to the peer's pull: what fits datagrams first, then the rest in fragments.
     fn write_serve(&mut self, slot: u32, w: &mut Writer<'_>) {
         let Some(mut serve) = self.peers.stop_serving(slot) else { return };
         let Some(peer) = self.peers.get(slot) else { return };
         let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
-        let (marks, stats) = (&mut self.marks, &mut self.stats);
-        let before = w.len();
-        let chunk = ChunkWriter::new(&self.replicas, &self.store, marks, stats, peer);
-        let answer = Some((serve.nonce, serve.number));
-        let end = chunk.write(w, addressee, answer, &mut serve.cursor, serve.budget);
-        serve.number += u64::from(end.is_ok());
-        serve.budget = serve.budget.saturating_sub((w.len() - before) as u64);
-        let done = matches!(end, Ok(End::Complete | End::Budget));
-        if !done {
+        let ended = if let Some(fragments) = &mut serve.fragments {
+            let of = Of::Item { nonce: serve.nonce, number: serve.number };
+            if fragments.write(w, addressee, of, false) == Ok(true) {
+                serve.budget = serve.budget.saturating_sub(fragments.len() as u64);
+                serve.more |= !fragments.is_end();
+                serve.number += 1;
+                serve.fragments = None;
+            }
+            false
+        } else if !serve.small_told {
+            self.serve_chunk(slot, w, addressee, &mut serve)
+        } else if !serve.large.is_empty() && serve.budget > 0 {
+            self.serve_large(&mut serve);
+            false
+        } else {
+            let more = serve.more || !serve.large.is_empty();
+            chunk::write_end(w, addressee, serve.nonce, serve.number, more).is_ok()
+        };
+        if !ended {
             self.peers.serve(slot, serve);
         }
+    }
+
+    /// Writes the next chunk of an answer. Returns whether that was the last.
+    fn serve_chunk(
+        &mut self,
+        slot: u32,
+        w: &mut Writer<'_>,
+        addressee: u64,
+        serve: &mut Serve,
+    ) -> bool {
+        let Some(peer) = self.peers.get(slot) else { return true };
+        let before = w.len();
+        let goes_on = serve.more || !serve.large.is_empty();
+        let answer = Answer { nonce: serve.nonce, number: serve.number, goes_on };
+        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, peer);
+        let budget = serve.budget.saturating_sub(serve.reserved);
+        let end = chunk.write(w, addressee, Some(answer), &mut serve.cursor, budget);
+        serve.number += u64::from(w.len() > before);
+        serve.budget = serve.budget.saturating_sub((w.len() - before) as u64);
+        match end {
+            Ok(End::Large) => {
+                if let Some(dot) = serve.cursor.next(&self.replicas, &peer.known) {
+                    serve.cursor.pass(dot);
+                    serve.leave_for_last(dot);
+                }
+                false
+            }
+            Ok(End::Complete) => {
+                serve.small_told = true;
+                !goes_on
+            }
+            Ok(End::Budget) => {
+                (serve.small_told, serve.more) = (true, true);
+                !goes_on
+            }
+            Ok(End::Full) | Err(NoRoom) => false,
+        }
+    }
+
+    /// Begins with the next entry that comes in fragments.
+    fn serve_large(&mut self, serve: &mut Serve) {
+        let dot = serve.large.remove(0);
+        // It may have been forgotten meanwhile.
+        let logged = dot.counter() > self.replicas.served_from(dot.replica());
+        let Some(about) = self.replicas.slot(dot).filter(|_| logged) else { return };
+        // What else it has of the same key is claimed when it has the entry.
+        let (replicas, before) = (&self.replicas, serve.large.len());
+        serve.large.retain(|other| replicas.slot(*other) != Some(about));
+        serve.more |= serve.large.len() < before;
+        let entry = self.store.entry(about);
+        serve.fragments = Fragments::of_item(&self.replicas, entry, dot, &serve.held, serve.budget);
+        // One that is too large for anybody is left out, or it would hold up the others.
+        self.stats.oversize += u64::from(serve.fragments.is_none());
     }
 }

@@ -3,8 +3,8 @@
 //! ```text
 //! tag  frame   body
 //! a1   PULL    nonce varint, byte budget varint, puller's replica epoch u64,
-//!              bounds u8 (bit 0: lower, bit 1: upper), [replica: not above], [replica: not beyond],
-//!              then per replica, ascending, to the end:
+//!              flags u8 (bit 0: lower bound, bit 1: upper bound, bit 2: fragments), [entries held in part u8 (1..=8),
+//!              each name u64, bytes varint], [replica: not above], [replica: not beyond], then per replica, ascending, to the end:
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
 //! a2   STATE   digest of the context u64, digest of the content u64,
 //!              [replica epoch u64, if it is not the boot epoch of the header]
@@ -12,7 +12,8 @@
 //!              bit 1: there is more), then runs of claimed dots to the end:
 //!                replica ref, first counter varint, dots u8 (1..=127), an item per dot
 //!
-//! a4   FETCH   session u64, byte budget varint, then the units that are missing, to the end (none: it is over):
+//! a4   FETCH   session u64, byte budget varint, bytes held of a unit that comes in fragments varint,
+//!              [their name u64, if any are], then the units that are missing, to the end (none: it is over):
 //!              gap varint, length varint, at most 16 times
 //! a5   STAGE   addressee u64, session u64, nonce varint (0: answers a FETCH), contexts varint, total varint,
 //!              first varint, covered u32, flags u8 (bit 0: last of this answer), then units to the end:
@@ -22,6 +23,11 @@
 //! a7   HAVE    names u64, number of the first varint, then bases varint to the end: the sender has all dots up to
 //!              these of the replicas of which it has any, in their order. `names` is the sum of
 //!              mix(mix2(node id, epoch)) over those
+//!
+//! a8   FRAGMENT  addressee u64, flags u8 (bit 0: of a unit, bit 1: last of this answer), of an answer to a pull
+//!              nonce varint and chunk number varint, of a unit session u64 and unit varint, then XXH3 of the whole
+//!              u64, its length varint, offset varint, and bytes to the end. The whole is an item with its run,
+//!              or a unit
 //!
 //! unit  below `contexts`: replica, base varint, floor varint, after varint, runs u8 (<= 16), per run: gap
 //!                varint, length varint
@@ -48,6 +54,7 @@
 use smallvec::SmallVec;
 
 use super::dot::{MAX_COUNTER, MAX_RUNS, ReplicaId, Runs};
+use super::fragment::{MAX_ENTRY, MAX_HELD, MAX_MARKS, MAX_SIBLINGS};
 use super::full_wire::{self, Fetch, Stage};
 use crate::hash;
 use crate::id::NodeId;
@@ -60,6 +67,7 @@ pub(super) const FETCH: u8 = 0xa4;
 pub(super) const STAGE: u8 = 0xa5;
 pub(super) const GONE: u8 = 0xa6;
 pub(super) const HAVE: u8 = 0xa7;
+pub(super) const FRAGMENT: u8 = 0xa8;
 
 pub(super) const ITEM_REF: u8 = 0;
 pub(super) const ITEM_OWN: u8 = 1;
@@ -69,6 +77,9 @@ pub(super) const ITEM_KEY: u8 = 4;
 
 pub(super) const FLAG_LAST: u8 = 1;
 pub(super) const FLAG_MORE: u8 = 2;
+
+pub(super) const FRAGMENT_UNIT: u8 = 1;
+pub(super) const FRAGMENT_LAST: u8 = 2;
 
 /// Longest key or value that any configuration allows, far above what a datagram holds.
 pub(super) const MAX_BYTES: usize = 65_536;
@@ -100,6 +111,7 @@ pub(super) enum Frame<'p> {
         number: u64,
     },
     Have(Have<'p>),
+    Fragment(Fragment<'p>),
     /// An optional frame of a later version.
     Unknown,
 }
@@ -111,7 +123,40 @@ pub(super) struct Pull<'p> {
     pub(super) epoch: u64,
     pub(super) after: Option<ReplicaId>,
     pub(super) upto: Option<ReplicaId>,
+    /// What it has already of entries that come in fragments.
+    pub(super) held: HeldList<'p>,
     rest: Reader<'p>,
+}
+
+/// How many bytes from the first on somebody has of something that comes in fragments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    /// The name of the whole.
+    pub(super) id: u64,
+    pub(super) len: u64,
+}
+
+/// What a fragment is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The only item of the chunk of this number in the answer to a pull.
+    Item { nonce: u64, number: u64 },
+    /// A unit of a full sync.
+    Unit { session: u64, unit: u64 },
+}
+
+/// Some of the bytes of what fits no datagram.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fragment<'p> {
+    pub(super) addressee: u64,
+    pub(super) of: Of,
+    /// Whether it ends the answer.
+    pub(super) last: bool,
+    /// The name and the length of the whole.
+    pub(super) id: u64,
+    pub(super) len: usize,
+    pub(super) offset: usize,
+    pub(super) bytes: &'p [u8],
 }
 
 impl Pull<'_> {
@@ -174,12 +219,13 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         PULL => {
             let (nonce, budget, epoch) = (r.varint()?, r.varint()?, r.u64()?);
             let bounds = r.u8()?;
-            if bounds > 3 || nonce == 0 {
+            if bounds > 7 || nonce == 0 {
                 return Err(PacketError::Malformed);
             }
+            let held = HeldList::read(&mut r, bounds & 4 != 0)?;
             let after = if bounds & 1 == 0 { None } else { Some(replica(&mut r)?) };
             let upto = if bounds & 2 == 0 { None } else { Some(replica(&mut r)?) };
-            let pull = Pull { nonce, budget, epoch, after, upto, rest: r };
+            let pull = Pull { nonce, budget, epoch, after, upto, held, rest: r };
             let (mut check, mut last) = (pull, after);
             while let Some((id, _)) = check.next()? {
                 if last.is_some_and(|last| last >= id) || upto.is_some_and(|upto| id > upto) {
@@ -223,8 +269,77 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             while check.next()?.is_some() {}
             Ok(Frame::Have(have))
         }
+        FRAGMENT => fragment(r).map(Frame::Fragment),
         tag => crate::wire::unknown(tag).map(|()| Frame::Unknown),
     }
+}
+
+/// What a pull says that its sender has in fragments, already checked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeldList<'p> {
+    count: usize,
+    rest: Reader<'p>,
+}
+
+impl<'p> HeldList<'p> {
+    fn read(r: &mut Reader<'p>, any: bool) -> Result<Self, PacketError> {
+        let count = if any { usize::from(r.u8()?) } else { 0 };
+        if count > MAX_HELD || any && count == 0 {
+            return Err(PacketError::LimitExceeded);
+        }
+        let list = Self { count, rest: *r };
+        for _ in 0..count {
+            r.u64()?;
+            r.varint()?;
+        }
+        Ok(list)
+    }
+
+    pub(super) fn collect(mut self) -> SmallVec<[Held; 1]> {
+        let mut next =
+            || Ok::<_, PacketError>(Held { id: self.rest.u64()?, len: self.rest.varint()? });
+        (0..self.count).map_while(|_| next().ok()).collect()
+    }
+}
+
+fn fragment(mut r: Reader<'_>) -> Result<Fragment<'_>, PacketError> {
+    let (addressee, flags) = (r.u64()?, r.u8()?);
+    let of = match flags & FRAGMENT_UNIT {
+        0 => Of::Item { nonce: r.varint()?, number: r.varint()? },
+        _ => Of::Unit { session: r.u64()?, unit: r.varint()? },
+    };
+    let (id, len, offset) = (r.u64()?, r.count(MAX_ENTRY)?, r.count(MAX_ENTRY)?);
+    let bytes = r.raw(r.remaining())?;
+    if flags & !(FRAGMENT_UNIT | FRAGMENT_LAST) != 0 || bytes.is_empty() {
+        return Err(PacketError::Malformed);
+    }
+    if offset + bytes.len() > len {
+        return Err(PacketError::LimitExceeded);
+    }
+    Ok(Fragment { addressee, of, last: flags & FRAGMENT_LAST != 0, id, len, offset, bytes })
+}
+
+/// Writes what a fragment says before the name of the whole. Returns where its flags are.
+pub(super) fn write_fragment_head(
+    w: &mut Writer<'_>,
+    addressee: u64,
+    of: Of,
+) -> Result<usize, NoRoom> {
+    w.u64(addressee)?;
+    let flags_at = w.len();
+    match of {
+        Of::Item { nonce, number } => {
+            w.u8(0)?;
+            w.varint(nonce)?;
+            w.varint(number)?;
+        }
+        Of::Unit { session, unit } => {
+            w.u8(FRAGMENT_UNIT)?;
+            w.u64(session)?;
+            w.varint(unit)?;
+        }
+    }
+    Ok(flags_at)
 }
 
 pub(super) fn replica(r: &mut Reader<'_>) -> Result<ReplicaId, PacketError> {
@@ -289,14 +404,14 @@ impl<'p> FullEntry<'p> {
     /// Reads and checks one, after `replicas` replicas were introduced.
     pub(super) fn read(r: &mut Reader<'p>, replicas: &mut usize) -> Result<Self, PacketError> {
         // Each sibling takes three bytes at least, each superseded dot two.
-        let count = r.count(r.remaining() / 3)?;
+        let count = r.count(MAX_SIBLINGS.min(r.remaining() / 3))?;
         let siblings = (count, *r);
         for _ in 0..count {
             checked_ref(r, replicas)?;
             counter(r, 1)?;
             r.bytes(MAX_BYTES)?;
         }
-        let count = r.count(r.remaining() / 2)?;
+        let count = r.count(MAX_MARKS.min(r.remaining() / 2))?;
         let superseded = (count, *r);
         for _ in 0..count {
             checked_ref(r, replicas)?;
@@ -367,6 +482,18 @@ impl<'p> Items<'p> {
         Self { rest, left_in_run: 0, counter: 0, replicas: 0, objects: 0 }
     }
 
+    /// That of a chunk that was put together from fragments.
+    pub(super) fn checked(bytes: &'p [u8]) -> Result<Self, PacketError> {
+        let items = Self::new(Reader::new(bytes));
+        let mut check = items;
+        let (run, item) = (check.next()?, check.next()?);
+        let body = |step| if let Step::Item(item) = step { Some(item.body) } else { None };
+        let full = matches!(item.and_then(body), Some(Body::Full { .. }));
+        // Limits were judged for one entry.
+        let one = matches!(run, Some(Step::Run(_))) && full && check.next()?.is_none();
+        if one { Ok(items) } else { Err(PacketError::Malformed) }
+    }
+
     pub(super) fn next(&mut self) -> Result<Option<Step<'p>>, PacketError> {
         if self.left_in_run > 0 {
             self.left_in_run -= 1;
@@ -423,6 +550,7 @@ pub(super) struct PullHead {
     pub(super) epoch: u64,
     pub(super) after: Option<ReplicaId>,
     pub(super) upto: Option<ReplicaId>,
+    pub(super) held: SmallVec<[Held; 1]>,
 }
 
 impl PullHead {
@@ -431,7 +559,15 @@ impl PullHead {
         w.varint(self.nonce)?;
         w.varint(self.budget)?;
         w.u64(self.epoch)?;
-        w.u8(u8::from(self.after.is_some()) | u8::from(self.upto.is_some()) << 1)?;
+        let bounds = u8::from(self.after.is_some()) | u8::from(self.upto.is_some()) << 1;
+        w.u8(bounds | u8::from(!self.held.is_empty()) << 2)?;
+        if !self.held.is_empty() {
+            w.u8(u8::try_from(self.held.len()).map_err(|_| NoRoom)?)?;
+        }
+        for held in &self.held {
+            w.u64(held.id)?;
+            w.varint(held.len)?;
+        }
         [self.after, self.upto].into_iter().flatten().try_for_each(|id| write_replica(w, id))
     }
 }

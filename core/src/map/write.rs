@@ -2,6 +2,7 @@
 
 use super::dot::{Dot, MAX_COUNTER, Packed};
 use super::error::InsertError;
+use super::fragment::{MAX_ENTRY, MAX_MARKS, MAX_SIBLINGS};
 use super::{Context, Map, chunk};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
@@ -80,8 +81,12 @@ impl Map {
         let known = self.store.slot(key).map(|slot| self.store.entry(slot));
         if let Some(entry) = known {
             let len = chunk::encoded_len(entry, value, &reads);
-            if len > self.max_datagram {
-                return Err(InsertError::EntryTooLarge { len, max: self.max_datagram });
+            if len > MAX_ENTRY || entry.superseded.len() >= MAX_MARKS {
+                return Err(InsertError::EntryTooLarge { len, max: MAX_ENTRY });
+            }
+            let kept = entry.siblings.iter().filter(|sibling| !reads(sibling.dot)).count();
+            if value.is_some() && kept >= MAX_SIBLINGS {
+                return Err(InsertError::TooManySiblings { max: MAX_SIBLINGS });
             }
         }
         let Some(value) = value else { return Ok(()) };

@@ -13,7 +13,7 @@ use super::fault::{Fault, Trouble};
 use super::judge::Violation;
 use super::net::{Luck, Traffic};
 use super::run::Run;
-use super::setting::scale;
+use super::setting::{scale, with_small_keys};
 use crate::Config;
 use crate::time::Instant;
 
@@ -142,7 +142,7 @@ impl Plan {
         let mut plan = Self {
             seed,
             nodes,
-            config: Config::local(),
+            config: with_small_keys(),
             configs: Vec::new(),
             origins: Vec::new(),
             meta: 0,

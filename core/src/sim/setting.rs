@@ -22,6 +22,8 @@ const SCALES: [(usize, &str); 7] = [
 ];
 /// Datagram limits: the smallest that there is, what every IPv4 host takes, and a usual one.
 const DATAGRAMS: [usize; 3] = [crate::MIN_DATAGRAM, 576, 1_400];
+/// The longest value, in bytes: it fits none of them.
+const LARGE: usize = 2_000;
 
 /// Within this time a key is written again.
 const SOON: Duration = Duration::from_millis(100);
@@ -125,7 +127,7 @@ impl Plan {
             0 => self.configs = (0..nodes).map(|_| skewed(dice)).collect(),
             1 => {
                 let small = |dice: &mut Dice| {
-                    let mut config = with_small_entries();
+                    let mut config = with_small_keys();
                     config.max_datagram = DATAGRAMS[dice.below(2)];
                     config
                 };
@@ -211,11 +213,10 @@ fn origin(dice: &mut Dice) -> Instant {
     }
 }
 
-/// Entries that fit the smallest datagram.
-fn with_small_entries() -> Config {
+/// Keys that fit the smallest datagram, and values that fit none.
+pub(super) fn with_small_keys() -> Config {
     let mut config = Config::local();
-    config.map.max_key = 64;
-    config.map.max_value = 200;
+    (config.map.max_key, config.map.max_value) = (64, LARGE);
     config
 }
 
@@ -224,7 +225,7 @@ fn skewed(dice: &mut Dice) -> Config {
     let millis = |dice: &mut Dice, least: usize, most: usize| {
         Duration::from_millis((least + dice.below(most - least + 1)) as u64)
     };
-    let mut config = with_small_entries();
+    let mut config = with_small_keys();
     config.max_datagram = DATAGRAMS[dice.below(DATAGRAMS.len())];
     let swim = &mut config.swim;
     swim.probe_interval = millis(dice, 100, 400);

@@ -99,7 +99,9 @@ pub fn addressee(node: u64, boot: u64, epoch: u64) -> u64 {
 }
 
 pub fn fetch(session: u64, budget: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
-    let (mut body, mut end) = ([session.to_le_bytes().to_vec(), varint(budget)].concat(), 0);
+    // Nothing is held of a unit in fragments.
+    let head = [session.to_le_bytes().to_vec(), varint(budget), varint(0)];
+    let (mut body, mut end) = (head.concat(), 0);
     for &(from, to) in ranges {
         body.extend([varint(from - end), varint(to - from)].concat());
         end = to;
@@ -110,7 +112,8 @@ pub fn fetch(session: u64, budget: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
 /// The session and the ranges of a FETCH.
 pub fn asked(body: &[u8]) -> (u64, Vec<(u64, u64)>) {
     let mut parts = Parts(body);
-    let (session, _) = (parts.u64(), parts.varint());
+    let (session, _, held) = (parts.u64(), parts.varint(), parts.varint());
+    assert_eq!(held, 0);
     let (mut ranges, mut end) = (Vec::new(), 0);
     while !parts.0.is_empty() {
         let from = end + parts.varint();

@@ -74,6 +74,8 @@ pub struct Plan {
     pub keep: u64,
     /// Whether an answer is one datagram, so that a full sync takes many.
     pub small_budget: bool,
+    /// Whether values may be longer than a datagram.
+    pub large: bool,
     /// Lives of the past whose writes are known to the first replica at the start.
     pub crowd: usize,
     /// Each with a number from which it draws all its luck, so that leaving one out does not shift
@@ -106,6 +108,7 @@ impl Plan {
             collect: 1,
             keep: 0,
             small_budget: true,
+            large: seed % 2 == 1,
             crowd: 0,
             steps,
         }
@@ -135,6 +138,7 @@ impl Plan {
             collect,
             keep,
             small_budget,
+            large: seed % 4 == 3,
             crowd,
             steps,
         }

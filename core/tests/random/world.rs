@@ -18,6 +18,7 @@ const PULL: u8 = 0xa1;
 const CHUNK: u8 = 0xa3;
 const FETCH: u8 = 0xa4;
 const STAGE: u8 = 0xa5;
+const FRAGMENT: u8 = 0xa8;
 /// Every life leaves a mark on the keys that it writes, and entries must fit the smallest datagram.
 const MAX_RESTARTS: u64 = 8;
 /// More datagrams than this are not under way at once.
@@ -143,7 +144,7 @@ impl<'p> World<'p> {
 
     fn replica(&self, id: u64, epoch: u64) -> Replica {
         let mut config = Config::lan();
-        (config.max_key, config.max_value) = (16, 64);
+        (config.max_key, config.max_value) = (16, 6_000);
         config.collect_interval = Duration::from_millis(self.plan.collect);
         config.keep_for = Duration::from_millis(self.plan.keep);
         config.ordered = self.plan.seed.is_multiple_of(2);
@@ -250,8 +251,9 @@ impl<'p> World<'p> {
 
     fn value(&self, len: usize) -> Vec<u8> {
         let mut value = format!("{}", self.history.len()).into_bytes();
-        // All siblings of a key together must fit a datagram.
-        value.resize(value.len() + len * self.plan.max_datagram / 5000, b'.');
+        // So long that all siblings of a key together fit a datagram, or that one of them does not.
+        let share = if self.plan.large { 12 } else { 5_000 };
+        value.resize(value.len() + len * self.plan.max_datagram / share, b'.');
         value
     }
 
@@ -347,6 +349,9 @@ impl<'p> World<'p> {
         self.met("push that shows a gap", push && news && after.pulls_sent > before.pulls_sent);
         self.met("answer with news", chunk && !push && news);
         self.met("chunk without news", chunk && !news);
+        let fragment = frame_of(&flight.bytes, FRAGMENT);
+        self.met("entry of several datagrams", fragment.is_some_and(|body| body[8] & 1 == 0));
+        self.met("unit of several datagrams", fragment.is_some_and(|body| body[8] & 1 == 1));
         let units = frame_of(&flight.bytes, STAGE).is_some();
         let synced = after.full_syncs > before.full_syncs;
         self.met("full sync", synced);
@@ -367,7 +372,8 @@ impl<'p> World<'p> {
     /// What the sender of a datagram reflected is what it may bring; a full sync, what all of its knew.
     fn note_told(&mut self, flight: &Flight) {
         let replica = &mut self.replicas[flight.to];
-        if frame_of(&flight.bytes, STAGE).is_none() {
+        let unit = frame_of(&flight.bytes, FRAGMENT).is_some_and(|body| body[8] & 1 == 1);
+        if frame_of(&flight.bytes, STAGE).is_none() && !unit {
             replica.told = Some(flight.knew.clone());
             return;
         }
@@ -387,7 +393,9 @@ impl<'p> World<'p> {
     fn repeat(&mut self, pick: usize) -> Outcome<Option<usize>> {
         let Some(pick) = pick.checked_rem(self.taken.len()) else { return Ok(None) };
         let flight = self.taken[pick].clone();
-        if flight.lives.1 != self.lives(flight.from, flight.to).1 {
+        // What came in fragments may have waited for this one again.
+        let fragment = frame_of(&flight.bytes, FRAGMENT).is_some();
+        if fragment || flight.lives.1 != self.lives(flight.from, flight.to).1 {
             return Ok(None);
         }
         let map = &mut self.replicas[flight.to].map;
@@ -481,7 +489,7 @@ impl<'p> World<'p> {
             for at in 0..self.replicas.len() {
                 for flight in self.drain(at) {
                     quiet = false;
-                    let tags = [PULL, CHUNK, FETCH, STAGE];
+                    let tags = [PULL, CHUNK, FETCH, STAGE, FRAGMENT];
                     let more = tags.iter().any(|tag| frame_of(&flight.bytes, *tag).is_some());
                     asked += u64::from(more);
                     let to = flight.to;

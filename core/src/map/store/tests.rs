@@ -2,6 +2,7 @@ use alloc::string::String;
 
 use proptest::prelude::*;
 
+use super::super::chunk;
 use super::*;
 use crate::NodeId;
 use crate::map::ReplicaId;
@@ -151,7 +152,7 @@ proptest! {
     }
 }
 
-/// Values that together fit a datagram to the last byte are not large.
+/// Values that together can be told, to the last byte, are not large.
 #[test]
 fn what_just_fits_is_not_large() {
     let large = |limit| {

@@ -43,9 +43,7 @@
 //! with a budget in a scenario of the benchmarks (OM1, OM2: crash, mass-crash, split-and-heal; OM6, OM8: loss;
 //! OC10: updates). No run here lasts as long as a tombstone, so OM5 is not asked beyond its end, nor OM8 how
 //! often one piece of news is sent: both belong to the work on membership. That maps become equal at a cost of
-//! what differs (OC10) belongs to the work on the map. So does what OC10 and OC11 do not ask yet: that maps become
-//! equal though a key has so many concurrent values and marks that its entry fits no datagram. A plan that ends so
-//! is counted as excused.
+//! what differs (OC10) belongs to the work on the map.
 //!
 //! OC8, that nothing is collected which somebody lacks and that nothing is left in the end, is asked of lone maps
 //! beside the reference model, in `tests/model_random.rs` and `tests/full_sync.rs`.

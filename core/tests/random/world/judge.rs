@@ -31,7 +31,7 @@ impl World<'_> {
         let stats = *map.stats();
         ensure!(stats.diverged == 0, "a peer has other content for the same context");
         ensure!(stats.chunks_forged == 0, "an honest chunk is called forged");
-        ensure!(stats.oversize == 0, "an entry fits no datagram: the test asks too much");
+        ensure!(stats.oversize == 0, "an entry is told to nobody: the test asks too much");
         let known = *self.contents.entry(context).or_insert(content);
         ensure!(known == content, "OC2: equal contexts with unequal contents");
         Ok(())
@@ -127,12 +127,10 @@ impl World<'_> {
             let replica = &self.replicas[at];
             let left = replica.map.metadata();
             // A write that died with its writer is waited for by those that came after it.
-            let (gap, crowded) = (self.has_gap(at), self.is_crowded(at));
+            let gap = self.has_gap(at);
             self.met("write that is waited for in vain", gap);
-            self.met("values that may fit no datagram", crowded && left != (0, 0));
             self.met("nothing left to collect", left == (0, 0));
-            let excused = gap || crowded;
-            ensure!(excused || left == (0, 0), "I7: {at} keeps {left:?}");
+            ensure!(gap || left == (0, 0), "I7: {at} keeps {left:?}");
             let map = &self.replicas[at].map;
             let live = self.keys.iter().flat_map(|key| {
                 let values: Vec<_> = map.siblings(key).map(|sibling| sibling.value.len()).collect();
@@ -140,11 +138,7 @@ impl World<'_> {
                 values.into_iter().chain([key])
             });
             let live: usize = live.sum();
-            ensure!(
-                excused || map.bytes() == live,
-                "I7: {at} has {} bytes, not {live}",
-                map.bytes()
-            );
+            ensure!(gap || map.bytes() == live, "I7: {at} has {} bytes, not {live}", map.bytes());
         }
         for flight in late {
             let to = flight.to;
@@ -153,12 +147,6 @@ impl World<'_> {
             ensure!(self.replicas[to].map.digest() == digest, "a late datagram changed {to}");
         }
         Ok(())
-    }
-
-    /// Whether the values of a key together may fit no datagram, which keeps everything from being collected.
-    fn is_crowded(&self, at: usize) -> bool {
-        let map = &self.replicas[at].map;
-        self.keys.iter().any(|key| map.siblings(key).count() * 130 > self.plan.max_datagram)
     }
 
     /// Whether a replica has a write of some life without one before it.
