@@ -48,6 +48,16 @@ fn throughput_measures_every_driver() {
 }
 
 #[test]
+fn catchup_takes_all_through_every_driver() {
+    let text = run(env!("CARGO_BIN_EXE_catchup"), &["--entries", "500", "--rounds", "1"]);
+    for through in ["core alone", "tokio", "mio", "bare sockets"] {
+        assert_eq!(rows(&text).filter(|row| row[1] == through).count(), 1, "{through} in\n{text}");
+    }
+    let datagrams = |row: Vec<&str>| row[3].parse::<u64>().ok();
+    assert!(rows(&text).filter_map(datagrams).all(|sent| sent > 20), "{text}");
+}
+
+#[test]
 fn what_cannot_be_measured_is_refused() {
     for args in [&["Z"][..], &["--rounds", "0"], &["--quick", "h1"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_compare")).args(args).output().unwrap();
