@@ -99,7 +99,13 @@ proptest! {
     /// Goal: values of any length reach everybody, whatever is lost and however small the datagrams and the budgets
     /// are. Method: concurrent writes of random lengths at three replicas.
     #[test]
-    fn values_of_any_length_reach_everybody(lens in proptest::collection::vec((0..3_usize, 0..4_u8, 0..9_000_usize), 1..12), longest in prop_oneof![Just(0_usize), Just(65_536)], room in 512..1_400_usize, loss in prop_oneof![Just(0_u32), Just(20), Just(40)], small in any::<bool>()) {
+    fn values_of_any_length_reach_everybody(
+        lens in proptest::collection::vec((0..3_usize, 0..4_u8, 0..9_000_usize), 1..12),
+        longest in prop_oneof![Just(0_usize), Just(65_536)],
+        room in 512..1_400_usize,
+        loss in prop_oneof![Just(0_u32), Just(20), Just(40)],
+        small in any::<bool>(),
+    ) {
         let mut config = config();
         if small { config.pull_budget = 1_400; }
         let mut net = Net::new(3, room, &config);
@@ -111,7 +117,9 @@ proptest! {
         }
         net.agree(30_000);
         for key in 0..10_u8 {
-            let of = |map: &Map| map.siblings(&[key]).map(|sibling| (sibling.dot, sibling.value.to_vec())).collect::<Vec<_>>();
+            let of = |map: &Map| -> Vec<_> {
+                map.siblings(&[key]).map(|one| (one.dot, one.value.to_vec())).collect()
+            };
             prop_assert_eq!(of(&net.maps[1]), of(&net.maps[0]));
             prop_assert_eq!(of(&net.maps[2]), of(&net.maps[0]));
         }
@@ -120,7 +128,11 @@ proptest! {
 
     /// Goal: a newcomer is given entries that fit no datagram too. Method: a full sync with loss.
     #[test]
-    fn a_full_sync_has_entries_of_any_length(lens in proptest::collection::vec(0..9_000_usize, 1..12), loss in prop_oneof![Just(0_u32), Just(20)], small in any::<bool>()) {
+    fn a_full_sync_has_entries_of_any_length(
+        lens in proptest::collection::vec(0..9_000_usize, 1..12),
+        loss in prop_oneof![Just(0_u32), Just(20)],
+        small in any::<bool>(),
+    ) {
         let mut config = config();
         config.keep_for = Duration::ZERO;
         if small { config.pull_budget = 1_400; }

@@ -378,7 +378,12 @@ mod tests {
     proptest! {
         /// Whatever is lost, what was held is not sent again, and in the end all of it is there.
         #[test]
-        fn fragments_make_the_bytes_whatever_is_lost(len in 1_000..9_000_usize, room in 512..1_400_usize, budget in 1..6_000_u64, losses in proptest::collection::vec(any::<bool>(), 400)) {
+        fn fragments_make_the_bytes_whatever_is_lost(
+            len in 1_000..9_000_usize,
+            room in 512..1_400_usize,
+            budget in 1..6_000_u64,
+            losses in proptest::collection::vec(any::<bool>(), 400),
+        ) {
             let whole = item(&[1, 2], len, &[], u64::MAX).unwrap();
             let mut assembly = Assembly::new(whole.id, whole.bytes.len());
             let mut losses = losses.into_iter();

@@ -58,6 +58,7 @@ mod garbage;
 mod order;
 mod peer;
 mod replica;
+mod serve;
 mod snapshot;
 mod stage;
 mod store;

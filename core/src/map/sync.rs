@@ -8,11 +8,10 @@
 use core::time::Duration;
 
 use super::Map;
-use super::chunk::{self, Answer, ChunkWriter, End};
+use super::chunk::{ChunkWriter, End};
 use super::dot::{Packed, ReplicaId};
-use super::fragment::Fragments;
 use super::peer::{Cursor, Serve};
-use super::wire::{self, Chunk, Frame, Of, Pull, PullHead};
+use super::wire::{self, Chunk, Frame, Pull, PullHead};
 use crate::id::NodeId;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
@@ -594,86 +593,5 @@ impl Map {
                 self.peers.wake(slot);
             }
         }
-    }
-
-    /// Goes on with the answer to the peer's pull: what fits datagrams first, then the rest in fragments.
-    fn write_serve(&mut self, slot: u32, w: &mut Writer<'_>) {
-        let Some(mut serve) = self.peers.stop_serving(slot) else { return };
-        let Some(peer) = self.peers.get(slot) else { return };
-        let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
-        let ended = if let Some(fragments) = &mut serve.fragments {
-            let of = Of::Item { nonce: serve.nonce, number: serve.number };
-            if fragments.write(w, addressee, of, false) == Ok(true) {
-                serve.budget = serve.budget.saturating_sub(fragments.len() as u64);
-                serve.more |= !fragments.is_end();
-                serve.number += 1;
-                serve.fragments = None;
-            }
-            false
-        } else if !serve.small_told {
-            self.serve_chunk(slot, w, addressee, &mut serve)
-        } else if !serve.large.is_empty() && serve.budget > 0 {
-            self.serve_large(&mut serve);
-            false
-        } else {
-            let more = serve.more || !serve.large.is_empty();
-            chunk::write_end(w, addressee, serve.nonce, serve.number, more).is_ok()
-        };
-        if !ended {
-            self.peers.serve(slot, serve);
-        }
-    }
-
-    /// Writes the next chunk of an answer. Returns whether that was the last.
-    fn serve_chunk(
-        &mut self,
-        slot: u32,
-        w: &mut Writer<'_>,
-        addressee: u64,
-        serve: &mut Serve,
-    ) -> bool {
-        let Some(peer) = self.peers.get(slot) else { return true };
-        let before = w.len();
-        let goes_on = serve.more || !serve.large.is_empty();
-        let answer = Answer { nonce: serve.nonce, number: serve.number, goes_on };
-        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, peer);
-        let budget = serve.budget.saturating_sub(serve.reserved);
-        let end = chunk.write(w, addressee, Some(answer), &mut serve.cursor, budget);
-        serve.number += u64::from(w.len() > before);
-        serve.budget = serve.budget.saturating_sub((w.len() - before) as u64);
-        match end {
-            Ok(End::Large) => {
-                if let Some(dot) = serve.cursor.next(&self.replicas, &peer.known) {
-                    serve.cursor.pass(dot);
-                    serve.leave_for_last(dot);
-                }
-                false
-            }
-            Ok(End::Complete) => {
-                serve.small_told = true;
-                !goes_on
-            }
-            Ok(End::Budget) => {
-                (serve.small_told, serve.more) = (true, true);
-                !goes_on
-            }
-            Ok(End::Full) | Err(NoRoom) => false,
-        }
-    }
-
-    /// Begins with the next entry that comes in fragments.
-    fn serve_large(&mut self, serve: &mut Serve) {
-        let dot = serve.large.remove(0);
-        // It may have been forgotten meanwhile.
-        let logged = dot.counter() > self.replicas.served_from(dot.replica());
-        let Some(about) = self.replicas.slot(dot).filter(|_| logged) else { return };
-        // What else it has of the same key is claimed when it has the entry.
-        let (replicas, before) = (&self.replicas, serve.large.len());
-        serve.large.retain(|other| replicas.slot(*other) != Some(about));
-        serve.more |= serve.large.len() < before;
-        let entry = self.store.entry(about);
-        serve.fragments = Fragments::of_item(&self.replicas, entry, dot, &serve.held, serve.budget);
-        // One that is too large for anybody is left out, or it would hold up the others.
-        self.stats.oversize += u64::from(serve.fragments.is_none());
     }
 }
