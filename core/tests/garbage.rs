@@ -225,3 +225,32 @@ fn the_shortest_intervals_do_not_fire_for_ever() {
         }
     }
 }
+
+/// Goal: digests are told sooner for those who may answer, not while all wait for one that is down. Method: two
+/// replicas of which one has written, a third that went, and how many datagrams they send in a minute.
+#[test]
+fn nobody_hastens_for_one_that_is_down() {
+    let mut config = Config::lan();
+    config.keep_for = Duration::from_secs(600);
+    let mut mesh = Mesh::new(3, 1_400, &config);
+    let gone = mesh.maps.pop().unwrap().replica().node;
+    let now = mesh.now;
+    mesh.maps.iter_mut().for_each(|map| map.peer_down(now, gone));
+    mesh.maps[0].insert(now, b"k", b"v").unwrap();
+    let mut sent = 0;
+    let mut buf = [0; 1_400];
+    for step in 0..80_000 {
+        mesh.now += STEP;
+        for at in 0..2 {
+            mesh.maps[at].handle_timeout(mesh.now);
+            let from = FIRST + at as u64;
+            while let Some(datagram) = mesh.maps[at].poll_transmit(&mut buf) {
+                let mut bytes = datagram.payload.to_vec();
+                sent += usize::from(step >= 20_000);
+                mesh.maps[1 - at].handle_packet(mesh.now, addr(from), &mut bytes).unwrap();
+            }
+        }
+    }
+    assert_ne!(mesh.maps[0].metadata(), (0, 0), "it waits");
+    assert!(sent <= 2 * 60 / 2 * 5 / 4, "{sent} datagrams");
+}

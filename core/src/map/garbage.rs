@@ -116,8 +116,10 @@ impl Map {
 
     /// Whether there is something to collect, as soon as all members show that they have it.
     pub(super) const fn awaits_members(&self) -> bool {
-        let waits = self.garbage.at.is_some() && self.garbage.seen != self.replicas.digest();
-        self.garbage.open || waits
+        let garbage = &self.garbage;
+        let waits = garbage.at.is_some() && garbage.seen != self.replicas.digest();
+        // For one that is down no digest helps.
+        garbage.open && garbage.confirmed < garbage.members || waits
     }
 
     #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
