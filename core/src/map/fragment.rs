@@ -17,11 +17,12 @@ use smallvec::SmallVec;
 use super::Map;
 use super::chunk::encoded_len;
 use super::dot::{Packed, Runs};
+use super::fragment_wire::{self, Fragment, Held, Of};
 use super::full_wire::{self, Stage, StageHead, Units};
 use super::peer::Introduced;
 use super::replica::Replicas;
 use super::store::Entry;
-use super::wire::{self, Chunk, Fragment, Held, ITEM_FULL, Items, Of};
+use super::wire::{self, Chunk, ITEM_FULL, Items};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
@@ -128,7 +129,7 @@ impl Fragments {
         let fresh = w.is_fresh();
         let mut len = 0;
         w.frame(wire::FRAGMENT, |w| {
-            let flags_at = wire::write_fragment_head(w, addressee, of)?;
+            let flags_at = fragment_wire::write_head(w, addressee, of)?;
             w.u64(self.id)?;
             w.varint(self.len as u64)?;
             w.varint((self.offset + self.sent) as u64)?;
@@ -139,7 +140,7 @@ impl Fragments {
             len = rest.len().min(w.room());
             w.put(rest.get(..len).unwrap_or_default())?;
             if ends && len == rest.len() && matches!(of, Of::Unit { .. }) {
-                w.set(flags_at, &[wire::FRAGMENT_UNIT | wire::FRAGMENT_LAST]);
+                w.set(flags_at, &[fragment_wire::UNIT | fragment_wire::LAST]);
             }
             Ok(())
         })?;

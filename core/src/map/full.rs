@@ -19,9 +19,10 @@ use smallvec::SmallVec;
 
 use super::Map;
 use super::fragment::Fragments;
+use super::fragment_wire::{Held, Of};
 use super::full_wire::{self, ContextUnit, Fetch, Range, StageHead, UNIT_RUNS};
 use super::peer::Introduced;
-use super::wire::{self, Held, Of, Pull};
+use super::wire::{self, Pull};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;

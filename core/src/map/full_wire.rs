@@ -5,10 +5,11 @@
 use smallvec::SmallVec;
 
 use super::dot::{MAX_COUNTER, ReplicaId};
+use super::fragment_wire::Held;
 use super::peer::Introduced;
 use super::replica::Replicas;
 use super::store::Entry;
-use super::wire::{self, FLAG_LAST, FullEntry, Held, MAX_BYTES, ReplicaRef};
+use super::wire::{self, FLAG_LAST, FullEntry, MAX_BYTES, ReplicaRef};
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
 
 /// Most ranges of units that one FETCH asks for.

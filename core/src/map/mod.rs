@@ -52,6 +52,7 @@ mod config;
 mod dot;
 mod error;
 mod fragment;
+mod fragment_wire;
 mod full;
 mod full_wire;
 mod garbage;

@@ -8,9 +8,10 @@ use smallvec::SmallVec;
 
 use super::dot::{Packed, ReplicaId, Runs};
 use super::fragment::Fragments;
+use super::fragment_wire::Held;
 use super::replica::Replicas;
 use super::store::{Entry, Sibling};
-use super::wire::{self, Held, ReplicaRef};
+use super::wire::{self, ReplicaRef};
 use crate::hash::{Index, Secret};
 use crate::id::NodeId;
 use crate::pool::Pool;

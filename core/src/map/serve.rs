@@ -3,8 +3,9 @@
 use super::Map;
 use super::chunk::{self, Answer, ChunkWriter, End};
 use super::fragment::Fragments;
+use super::fragment_wire::Of;
 use super::peer::Serve;
-use super::wire::{self, Of};
+use super::wire;
 use crate::wire::{NoRoom, Writer};
 
 impl Map {
