@@ -59,6 +59,7 @@ mod garbage;
 mod order;
 mod peer;
 mod replica;
+mod restore;
 mod serve;
 mod snapshot;
 mod stage;
@@ -76,7 +77,8 @@ use smallvec::SmallVec;
 pub use config::Config;
 pub use dot::{Dot, ReplicaId};
 pub use error::InsertError;
-pub use snapshot::{RestoreError, Snapshot};
+pub use restore::RestoreError;
+pub use snapshot::Snapshot;
 pub(crate) use wire::owns;
 
 use crate::config::{ConfigError, check_datagram};
