@@ -8,7 +8,9 @@ use crate::config::{Config, ConfigError};
 use crate::event::{Event, Queue};
 use crate::hrw::{self, View};
 use crate::id::{Identity, NodeId};
-use crate::map::{self, Context, Dot, InsertError, Map, ReplicaId, Sibling};
+use crate::map::{
+    self, Context, Dot, InsertError, LogWrite, Map, ReplicaId, RestoreError, Sibling,
+};
 use crate::sabotage::sabotaged;
 use crate::swim::{self, Member, Swim};
 use crate::time::{Instant, Steady};
@@ -271,6 +273,56 @@ impl Node {
         let result = self.map.resolve(now, key, context, value);
         self.settle(now);
         result
+    }
+}
+
+/// Inputs and outputs of nodes that keep their map on disk.
+impl Node {
+    /// Makes the empty map know what a snapshot and the log after it tell; see [`Map::restore`]. To be called before
+    /// this node knows anybody.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; the map is as empty as before.
+    pub fn restore<C: AsRef<[u8]>>(
+        &mut self,
+        now: Instant,
+        chunks: impl IntoIterator<Item = C>,
+    ) -> Result<(), RestoreError> {
+        let now = self.clock.pass(now);
+        self.map.restore(now, chunks)
+    }
+
+    /// As [`restore`](Self::restore), and the map goes on as the replica that it was; see [`Map::resume`].
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`]; the map is as empty as before.
+    pub fn resume<C: AsRef<[u8]>>(
+        &mut self,
+        now: Instant,
+        chunks: impl IntoIterator<Item = C>,
+    ) -> Result<(), RestoreError> {
+        let now = self.clock.pass(now);
+        self.map.resume(now, chunks)
+    }
+
+    /// From now on what this node writes to the map leaves it only when it is durable; see [`Map::start_log`].
+    /// Membership does not wait for the disk.
+    pub fn start_log(&mut self) {
+        self.map.start_log();
+    }
+
+    /// What is to be written to disk next; see [`Map::poll_log`].
+    pub fn poll_log(&mut self) -> Option<LogWrite> {
+        self.map.poll_log()
+    }
+
+    /// Everything up to the write of this ticket is durable; see [`Map::log_synced`].
+    pub fn log_synced(&mut self, now: Instant, ticket: u64) {
+        let now = self.clock.pass(now);
+        self.map.log_synced(now, ticket);
+        self.settle(now);
     }
 }
 

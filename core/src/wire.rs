@@ -200,7 +200,7 @@ pub(crate) const fn unknown(tag: u8) -> Result<(), PacketError> {
 }
 
 /// Reads fields from a byte slice; every read checks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Reader<'p> {
     bytes: &'p [u8],
 }

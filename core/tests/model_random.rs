@@ -31,7 +31,7 @@ use random::world::{self, Coverage, Outcome};
 const SEEDS: u64 = 20_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
-const WANTED: [&str; 27] = [
+const WANTED: [&str; 31] = [
     "answer with news",
     "arrived superseded",
     "chunk from an older life",
@@ -39,11 +39,15 @@ const WANTED: [&str; 27] = [
     "chunk to an older life",
     "chunk without news",
     "concurrent siblings",
+    "crash",
+    "crash that loses what was on its way",
     "entry of several datagrams",
     "full sync amid writes",
     "full sync of several datagrams",
     "insert",
     "late timer",
+    "log begun",
+    "log compacted",
     "lost chunk",
     "nothing left to collect",
     "paged digest",

@@ -73,6 +73,8 @@ const BUGS: &[Bug] = &[
     ("cookie-skipped", Plans, &["OM4"]),
     ("datagram-too-large", Plans, &["OM8"]),
     ("digests-for-strangers", Plans, &["OX9"]),
+    ("disk-no-member", Histories, &["OC3", "OC9", "OC10"]),
+    ("disk-not-awaited", Histories, &["OC6"]),
     ("dot-named-twice", Plans, &["OC6"]),
     ("failure-told-twice", Plans, &["OM10"]),
     ("floor-unconfirmed", Histories, &["OC9", "OC10"]),
@@ -93,6 +95,7 @@ const BUGS: &[Bug] = &[
     ("leave-echo", Plans, &["OM8"]),
     ("length-unchecked", Plans, &["OX8"]),
     ("life-reused", Plans, &["OC6", "OC10"]),
+    ("log-goes-on-after-full-sync", Histories, &["OC3"]),
     ("luck-from-outside", Twice, &["OX7"]),
     ("mark-ignored", Histories, &["OC9"]),
     ("marks-dropped-one-by-one", Histories, &["OC9"]),
@@ -202,6 +205,9 @@ fn told(run: impl FnOnce() -> Option<String> + panic::UnwindSafe) -> Option<Viol
         ("OC2", "OC2"),
         ("OC5", "OC5"),
         ("OX8", "OX8"),
+        // Its name will be given again.
+        ("is lost", "OC6"),
+        ("map is restored", "OC9"),
     ];
     let oracle =
         names.iter().find(|(part, _)| said.contains(part)).map_or("OC3", |(_, name)| *name);

@@ -116,6 +116,12 @@ impl Map {
             self.refuse(now, slot);
             return None;
         }
+        self.take_items(Some(slot), chunk)
+    }
+
+    /// Joins all that a chunk tells, from the peer in `slot` or from disk. Returns `None` if that takes too many
+    /// replicas.
+    pub(super) fn take_items(&mut self, slot: Option<u32>, chunk: &Chunk<'_>) -> Option<Applied> {
         let refused = self.stats.dots_refused;
         let mut whole = true;
         let mut introduced = Introduced::default();
@@ -163,7 +169,7 @@ impl Map {
             whole &= about.is_some() || self.replicas.contains(dot);
             if let Some(about) = about {
                 news += u64::from(self.claim(dot, about));
-                if let Some(peer) = self.peers.get_mut(slot) {
+                if let Some(peer) = slot.and_then(|slot| self.peers.get_mut(slot)) {
                     peer.known.runs_mut(replica).add(item.counter, item.counter);
                 }
             }
@@ -252,8 +258,11 @@ impl Map {
             return false;
         }
         let new = self.replicas.claim(dot, slot);
-        if new && self.replicas.slot(dot).is_none() {
-            self.note_unlogged(slot);
+        if new {
+            self.note_for_log(dot, slot);
+            if self.replicas.slot(dot).is_none() {
+                self.note_unlogged(slot);
+            }
         }
         new
     }

@@ -5,7 +5,7 @@
 //! for again.
 
 use super::dot::Packed;
-use super::peer::{Cursor, Introduced, Peer};
+use super::peer::{Context, Cursor, Introduced};
 use super::replica::Replicas;
 use super::store::{Entry, Store};
 use super::wire::{self, FLAG_LAST, FLAG_MORE, ITEM_BARE, ITEM_FULL, ITEM_KEY, ITEM_OWN, ITEM_REF};
@@ -107,7 +107,8 @@ pub(super) struct ChunkWriter<'m> {
     pub(super) replicas: &'m Replicas,
     pub(super) store: &'m Store,
     pub(super) marks: &'m mut Marks,
-    pub(super) peer: &'m Peer,
+    /// What the receiver has for certain.
+    pub(super) known: &'m Context,
     introduced: Introduced,
     objects: u32,
     /// The run being written: replica, last counter, place of its count, count.
@@ -119,11 +120,11 @@ impl<'m> ChunkWriter<'m> {
         replicas: &'m Replicas,
         store: &'m Store,
         marks: &'m mut Marks,
-        peer: &'m Peer,
+        known: &'m Context,
     ) -> Self {
         marks.begin();
         let introduced = Introduced::default();
-        Self { replicas, store, marks, peer, introduced, objects: 0, run: None }
+        Self { replicas, store, marks, known, introduced, objects: 0, run: None }
     }
 
     /// Writes what the peer lacks from `cursor` on, at most about `budget` bytes, as one frame: of this answer to a
@@ -176,7 +177,7 @@ impl<'m> ChunkWriter<'m> {
     fn items(&mut self, w: &mut Writer<'_>, cursor: &mut Cursor, budget: u64, alone: bool) -> End {
         let start = w.len();
         loop {
-            let Some(dot) = cursor.next(self.replicas, &self.peer.known) else {
+            let Some(dot) = cursor.next(self.replicas, self.known) else {
                 reached!("map: chunk complete");
                 return End::Complete;
             };
@@ -184,7 +185,9 @@ impl<'m> ChunkWriter<'m> {
                 reached!("map: chunk at the budget");
                 return End::Budget;
             }
-            if self.item(w, dot).is_err() {
+            // Every dot that is answered from the log has a slot.
+            let slot = self.replicas.slot(dot);
+            if slot.ok_or(NoRoom).and_then(|slot| self.item(w, dot, slot)).is_err() {
                 if w.len() > start || !alone {
                     reached!("map: chunk full");
                     return End::Full;
@@ -198,8 +201,13 @@ impl<'m> ChunkWriter<'m> {
         }
     }
 
-    /// Writes one dot with what explains it; takes everything back if it does not fit.
-    fn item(&mut self, w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {
+    /// Writes one dot with what explains it, the entry in `slot`; takes everything back if it does not fit.
+    pub(super) fn item(
+        &mut self,
+        w: &mut Writer<'_>,
+        dot: Packed,
+        slot: u32,
+    ) -> Result<(), NoRoom> {
         let (introduced, run) = (self.introduced.len(), self.run);
         let result = w.attempt(|w| {
             let (replica, counter) = (dot.replica(), dot.counter());
@@ -217,7 +225,7 @@ impl<'m> ChunkWriter<'m> {
                     Some((replica, counter, w.len() - 1, 1))
                 }
             };
-            self.body(w, dot)
+            self.body(w, dot, slot)
         });
         if result.is_err() {
             self.introduced.truncate(introduced);
@@ -229,9 +237,7 @@ impl<'m> ChunkWriter<'m> {
         result
     }
 
-    fn body(&mut self, w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {
-        // Every dot that is answered from the log has a slot.
-        let slot = self.replicas.slot(dot).ok_or(NoRoom)?;
+    fn body(&mut self, w: &mut Writer<'_>, dot: Packed, slot: u32) -> Result<(), NoRoom> {
         if let Some(number) = self.marks.get(slot) {
             w.u8(ITEM_REF)?;
             return w.varint(u64::from(number));
@@ -249,7 +255,7 @@ impl<'m> ChunkWriter<'m> {
         let mut dots = siblings.chain(marks);
         let dead = entry.siblings.iter().all(|sibling| sibling.dot != dot);
         let omitted = dead && sabotaged!("object-omitted");
-        if omitted || dots.all(|dot| self.peer.known.contains(dot)) {
+        if omitted || dots.all(|dot| self.known.contains(dot)) {
             w.u8(ITEM_KEY)?;
             return w.bytes(&entry.key);
         }

@@ -48,6 +48,9 @@ pub struct Config {
     /// How long nothing is dropped for the sake of a peer that went down. If it comes back later it is
     /// sent the whole map.
     pub keep_for: Duration,
+    /// The [log](super::Map::start_log) is written anew when it has grown to twice its first size, but not before so
+    /// many bytes were appended to it.
+    pub compact_log_from: usize,
     /// Most peers.
     pub max_peers: usize,
     /// Most events that wait for [`poll_event`](super::Map::poll_event).
@@ -74,6 +77,7 @@ impl Config {
             sync_interval: Duration::from_secs(2),
             collect_interval: Duration::from_secs(5),
             keep_for: Duration::from_secs(60),
+            compact_log_from: 1 << 20,
             max_peers: 16_384,
             max_events: 65_536,
         }

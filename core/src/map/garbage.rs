@@ -247,7 +247,7 @@ impl Map {
 
     /// Makes the cut the floor, if all members have confirmed it.
     #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
-    fn try_to_collect(&mut self, now: Instant) {
+    pub(super) fn try_to_collect(&mut self, now: Instant) {
         let hasty = sabotaged!("floor-unconfirmed");
         if self.garbage.confirmed < self.garbage.members && !hasty {
             reached!("map: round waits for a member");
@@ -255,6 +255,11 @@ impl Map {
         }
         if self.store.large() > 0 {
             // It could be told to nobody whom the log does not reach any more.
+            return;
+        }
+        let disk = self.log.as_mut();
+        let lacks = self.garbage.open && disk.is_some_and(|log| log.lacks(&self.garbage.cut));
+        if lacks && !sabotaged!("disk-no-member") {
             return;
         }
         self.garbage.absent.retain(|absent| now < absent.until);

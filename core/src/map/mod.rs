@@ -56,6 +56,7 @@ mod fragment_wire;
 mod full;
 mod full_wire;
 mod garbage;
+mod log;
 mod order;
 mod peer;
 mod replica;
@@ -77,6 +78,7 @@ use smallvec::SmallVec;
 pub use config::Config;
 pub use dot::{Dot, ReplicaId};
 pub use error::InsertError;
+pub use log::{LogKind, LogWrite};
 pub use restore::RestoreError;
 pub use snapshot::Snapshot;
 pub(crate) use wire::owns;
@@ -95,6 +97,7 @@ use dot::{MAX_COUNTER, Packed};
 use fragment::{Assembly, MAX_ENTRY};
 use full::Sessions;
 use garbage::Garbage;
+use log::Log;
 use peer::Peers;
 use replica::Replicas;
 use stage::Staging;
@@ -188,6 +191,8 @@ pub struct Map {
     catching: Option<u32>,
     /// Who is to be told that a full sync from it is over, and which.
     over: Option<(u32, u64)>,
+    /// What is to be on disk before it leaves, if anything is.
+    log: Option<Log>,
     events: Queue,
     stats: Stats,
 }
@@ -239,6 +244,7 @@ impl Map {
             assemblies: Vec::new(),
             catching: None,
             over: None,
+            log: None,
             events: Queue::new(config.max_events),
             stats: Stats::default(),
             rng,
@@ -545,6 +551,9 @@ impl Map {
     }
 
     pub(crate) fn next_peer(&mut self) -> Option<(u32, SocketAddr)> {
+        if self.awaits_disk() {
+            return None;
+        }
         loop {
             let slot = self.peers.next()?;
             if let Some(peer) = self.peers.get(slot) {
@@ -560,7 +569,7 @@ impl Map {
 
     /// Fills spare room of a datagram to node `id`: the state digest if `state`, and fresh changes.
     pub(crate) fn write_spare(&mut self, id: NodeId, state: bool, w: &mut Writer<'_>) {
-        let Some(slot) = self.peers.slot(id) else { return };
+        let Some(slot) = self.peers.slot(id).filter(|_| !self.awaits_disk()) else { return };
         if state {
             self.write_state(w);
         }

@@ -78,6 +78,11 @@ impl Replicas {
         replicas
     }
 
+    /// A context of no dots with the same limits, for this life.
+    pub(super) fn reborn(&self, me: ReplicaId) -> Self {
+        Self::new(me, self.max, self.max_ahead)
+    }
+
     /// The number of `id`, new if need be; `None` if there are too many.
     #[allow(clippy::cast_possible_truncation)] // at most 65,535
     pub(super) fn intern(&mut self, id: ReplicaId) -> Option<u16> {

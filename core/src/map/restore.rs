@@ -6,12 +6,15 @@ use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
-use super::Map;
+use super::chunk::Marks;
 use super::dot::{MAX_COUNTER, Packed};
+use super::garbage::Garbage;
 use super::replica::{Bounds, Replicas};
-use super::snapshot::{CHECKSUM, MAGIC};
+use super::snapshot::{CHECKSUM, MAGIC, RECORD};
 use super::store::{Sibling, Store};
-use super::wire;
+use super::wire::{self, Chunk, Items};
+use super::{Map, Stats};
+use crate::event::Queue;
 use crate::time::Instant;
 use crate::wire::{PacketError, Reader};
 
@@ -38,6 +41,8 @@ pub enum RestoreError {
     },
     /// The last chunks are missing.
     Incomplete,
+    /// The snapshot is of another node: its writes are not those of this one.
+    OtherNode,
     /// The snapshot has more than the configuration allows.
     TooLarge {
         /// The name of the setting.
@@ -55,6 +60,7 @@ impl fmt::Display for RestoreError {
                 write!(f, "chunk {chunk} is of another snapshot, or out of its place")
             }
             Self::Incomplete => f.write_str("the end of the snapshot is missing"),
+            Self::OtherNode => f.write_str("the snapshot is of another node"),
             Self::TooLarge { limit } => write!(f, "the snapshot has more than {limit} allows"),
         }
     }
@@ -77,6 +83,10 @@ struct Restoring {
     /// The kind of the last chunk.
     kind: u8,
     done: bool,
+    /// Whether it takes up the life that the snapshot was taken of.
+    resumes: bool,
+    /// Chain and number of the first record that continues the snapshot.
+    records: (u64, u64),
 }
 
 impl Restoring {
@@ -84,23 +94,12 @@ impl Restoring {
         let chunk = self.chunk;
         let (corrupt, misplaced) =
             (RestoreError::Corrupt { chunk }, RestoreError::Misplaced { chunk });
-        let body = bytes.len().checked_sub(CHECKSUM).and_then(|len| bytes.split_at_checked(len));
-        let (body, checksum) = body.ok_or(corrupt)?;
-        if xxhash_rust::xxh3::xxh3_64(body).to_le_bytes() != *checksum {
-            return Err(corrupt);
-        }
-        let mut r = Reader::new(body);
-        let head = |r: &mut Reader<'_>| {
-            Ok::<_, PacketError>((r.u32()?, r.u32()?, r.u64()?, r.varint()?, r.u8()?))
-        };
-        let (magic, cluster, id, number, kind) = head(&mut r).map_err(|_| corrupt)?;
-        if magic != MAGIC {
-            return Err(corrupt);
-        }
+        let (head, mut r) = Head::read(bytes).ok_or(corrupt)?;
+        let Head { cluster, id, number, kind } = head;
         if cluster != self.cluster {
             return Err(RestoreError::WrongCluster);
         }
-        if *self.id.get_or_insert(id) != id || number != chunk || kind < self.kind || self.done {
+        if *self.id.get_or_insert(id) != id || number != chunk || kind < self.kind {
             return Err(misplaced);
         }
         self.kind = kind;
@@ -120,19 +119,20 @@ impl Restoring {
             unit.map_err(|refused| match refused {
                 Refused::Malformed => corrupt,
                 Refused::Limit(limit) => RestoreError::TooLarge { limit },
+                Refused::OtherNode => RestoreError::OtherNode,
             })?;
         }
-        if self.store.keys() > limits.max_keys {
-            return Err(RestoreError::TooLarge { limit: "max_keys" });
-        }
-        if self.store.bytes() > limits.max_bytes {
-            return Err(RestoreError::TooLarge { limit: "max_bytes" });
-        }
-        Ok(())
+        check_size(&self.store, limits)
     }
 
     fn replica(&mut self, r: &mut Reader<'_>) -> Result<(), Refused> {
         let id = wire::replica(r)?;
+        if self.resumes && self.numbers.is_empty() {
+            if id.node != self.replicas.id(0).node {
+                return Err(Refused::OtherNode);
+            }
+            self.replicas = self.replicas.reborn(id);
+        }
         let (base, floor) = (wire::counter(r, 0)?, wire::counter(r, 0)?);
         let logged = wire::counter(r, 0)?;
         let number = self.replicas.intern(id).ok_or(Refused::Limit("max_replicas"))?;
@@ -198,6 +198,7 @@ impl Restoring {
         let right = entries == u64::from(self.entries)
             && digests == (self.replicas.digest(), self.store.digest())
             && self.replicas.is_logged_whole();
+        self.records = (r.u64()?, r.varint()?);
         self.done = true;
         if right { Ok(()) } else { Err(Refused::Malformed) }
     }
@@ -206,6 +207,7 @@ impl Restoring {
 /// Why a unit is not taken.
 enum Refused {
     Malformed,
+    OtherNode,
     Limit(&'static str),
 }
 
@@ -215,17 +217,47 @@ impl From<PacketError> for Refused {
     }
 }
 
+/// What a chunk says before its units.
+struct Head {
+    cluster: u32,
+    id: u64,
+    number: u64,
+    kind: u8,
+}
+
+impl Head {
+    /// Reads it, and what is left up to the checksum; `None` if the chunk is damaged, or none.
+    fn read(bytes: &[u8]) -> Option<(Self, Reader<'_>)> {
+        let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM)?)?;
+        let intact = xxhash_rust::xxh3::xxh3_64(body).to_le_bytes() == *checksum;
+        let mut r = Reader::new(body);
+        if !intact || r.u32().ok()? != MAGIC {
+            return None;
+        }
+        let (cluster, id) = (r.u32().ok()?, r.u64().ok()?);
+        let (number, kind) = (r.varint().ok()?, r.u8().ok()?);
+        Some((Self { cluster, id, number, kind }, r))
+    }
+}
+
+fn check_size(store: &Store, limits: &super::Config) -> Result<(), RestoreError> {
+    if store.keys() > limits.max_keys {
+        return Err(RestoreError::TooLarge { limit: "max_keys" });
+    }
+    if store.bytes() > limits.max_bytes {
+        return Err(RestoreError::TooLarge { limit: "max_bytes" });
+    }
+    Ok(())
+}
+
 /// Restoring.
 impl Map {
-    /// Makes this empty map the replica that a snapshot was taken of, or, if it was made for another one, a replica
-    /// that knows all that that knew. Tells no [`Event::Changed`](crate::Event::Changed): all of it is new.
+    /// Makes this empty map, of a life that was never used, a replica that knows all that is told by a snapshot
+    /// and the records of the [log](super::LogWrite) that follow it, if any do. The snapshot may be that of another
+    /// node. Tells no [`Event::Changed`](crate::Event::Changed): all of it is new.
     ///
     /// Nothing is dropped for [`Config::keep_for`](super::Config::keep_for), so that the peers of before have time to
     /// come.
-    ///
-    /// A replica never uses the name of a write twice. So make the map under the
-    /// [`ReplicaId`](super::ReplicaId) of before only if *every* write whose name may have left the node since the
-    /// snapshot was taken is in it; otherwise, and whenever in doubt, take an epoch that was never used.
     ///
     /// # Errors
     ///
@@ -236,12 +268,60 @@ impl Map {
         now: Instant,
         chunks: impl IntoIterator<Item = C>,
     ) -> Result<(), RestoreError> {
+        self.restore_life(now, chunks, false)
+    }
+
+    /// As [`restore`](Self::restore), but takes up the very life that the snapshot was taken of, whichever this
+    /// empty map was made for: its own writes are counted on from there.
+    ///
+    /// A replica never uses the name of a write twice. So do this only if *every* write whose name may have left the
+    /// node is told; that is what the [log](Self::start_log) is for. Otherwise, and whenever in doubt, restore into
+    /// a life that was never used.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`restore`](Self::restore), and [`RestoreError::OtherNode`].
+    pub fn resume<C: AsRef<[u8]>>(
+        &mut self,
+        now: Instant,
+        chunks: impl IntoIterator<Item = C>,
+    ) -> Result<(), RestoreError> {
+        self.restore_life(now, chunks, true)
+    }
+
+    fn restore_life<C: AsRef<[u8]>>(
+        &mut self,
+        now: Instant,
+        chunks: impl IntoIterator<Item = C>,
+        resumes: bool,
+    ) -> Result<(), RestoreError> {
         if self.peers.len() > 0 || self.replicas.len() > 1 || self.replicas.base(0) > 0 {
             return Err(RestoreError::NotEmpty);
         }
-        let (me, config) = (self.replicas.id(0), &self.config);
+        let me = self.replicas.id(0);
+        let done = self.read_chunks(chunks, resumes);
+        // What was told on the way is not news, and what was counted no doing of this life.
+        self.events = Queue::new(self.config.max_events);
+        self.stats = Stats::default();
+        match done {
+            Ok(()) => self.hold(now),
+            Err(_) => {
+                self.replicas = self.replicas.reborn(me);
+                self.store = self.store.empty();
+                self.garbage = Garbage::default();
+                self.marks = Marks::default();
+            }
+        }
+        done
+    }
+
+    fn read_chunks<C: AsRef<[u8]>>(
+        &mut self,
+        chunks: impl IntoIterator<Item = C>,
+        resumes: bool,
+    ) -> Result<(), RestoreError> {
         let mut restoring = Restoring {
-            replicas: Replicas::new(me, config.max_replicas, config.max_gap_dots),
+            replicas: self.replicas.reborn(self.replicas.id(0)),
             store: self.store.empty(),
             numbers: Vec::new(),
             told: Vec::new(),
@@ -251,15 +331,47 @@ impl Map {
             chunk: 0,
             kind: 0,
             done: false,
+            resumes,
+            records: (0, 0),
         };
-        for chunk in chunks {
-            restoring.take(chunk.as_ref(), config)?;
+        let mut chunks = chunks.into_iter();
+        while !restoring.done {
+            let chunk = chunks.next().ok_or(RestoreError::Incomplete)?;
+            restoring.take(chunk.as_ref(), &self.config)?;
         }
-        if !restoring.done {
-            return Err(RestoreError::Incomplete);
-        }
+        let (mut number, (chain, mut next)) = (restoring.chunk, restoring.records);
         (self.replicas, self.store) = (restoring.replicas, restoring.store);
-        self.hold(now);
+        for chunk in chunks {
+            self.replay(chunk.as_ref(), number, chain, next)?;
+            (number, next) = (number + 1, next + 1);
+        }
         Ok(())
+    }
+
+    /// Takes in the record of this number of its chain, the chunk of that number in all.
+    fn replay(
+        &mut self,
+        bytes: &[u8],
+        chunk: u64,
+        chain: u64,
+        number: u64,
+    ) -> Result<(), RestoreError> {
+        let corrupt = RestoreError::Corrupt { chunk };
+        let (head, mut r) = Head::read(bytes).ok_or(corrupt)?;
+        if head.cluster != self.cluster {
+            return Err(RestoreError::WrongCluster);
+        }
+        if (head.kind, head.id, head.number) != (RECORD, chain, number) || chain == 0 {
+            return Err(RestoreError::Misplaced { chunk });
+        }
+        let context = r.u64().map_err(|_| corrupt)?;
+        let (items, objects) = Items::whole(r).map_err(|_| corrupt)?;
+        let told = Chunk { items, objects, ..Chunk::default() };
+        if self.take_items(None, &told).is_none() {
+            return Err(RestoreError::TooLarge { limit: "max_replicas" });
+        }
+        check_size(&self.store, &self.config)?;
+        // A record that says less than it should would have this replica name a write twice.
+        if self.replicas.digest() == context { Ok(()) } else { Err(corrupt) }
     }
 }

@@ -49,7 +49,7 @@ impl Map {
         let before = w.len();
         let goes_on = serve.more || !serve.large.is_empty();
         let answer = Answer { nonce: serve.nonce, number: serve.number, goes_on };
-        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, peer);
+        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, &peer.known);
         let budget = serve.budget.saturating_sub(serve.reserved);
         let end = chunk.write(w, addressee, Some(answer), &mut serve.cursor, budget);
         serve.number += u64::from(w.len() > before);

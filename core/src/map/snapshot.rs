@@ -2,20 +2,23 @@
 //!
 //! A snapshot is what a full sync would give, and the logs: the replica that is made of it is the one that it was
 //! taken of, as if no time had passed. It owes peers what that owed, may forget what that could, and goes on
-//! with the counter of its own writes.
+//! with the counter of its own writes. Records of the [write-ahead log](super::log) may follow it.
 //!
 //! ```text
-//! chunk     "bwm1", cluster u32, snapshot u64, number varint, kind u8, units to the checksum, XXH3 u64
+//! chunk     "bwm1", cluster u32, snapshot or chain u64, number varint, kind u8, units to the checksum, XXH3 u64
 //! kind 0    replicas: node id u64, epoch u64, base varint, floor varint, logged varint. The first is the writer's own
 //!      1    entries: key, siblings varint, each (replica varint, counter varint, value),
 //!                    superseded varint, each (replica varint, counter varint)
 //!      2    logs:    replica varint, first counter varint, dots u8, an entry's number varint for each, counted
 //!                    from one; 0: of a dot ahead of a gap of which that is not known
-//!      3    the end: entries varint, digest of the context u64, digest of the content u64
+//!      3    the end: entries varint, digest of the context u64, digest of the content u64,
+//!                    chain u64 and number varint of the first record that goes on from here; 0 and 0 if none does
+//!      4    a record: digest of the context after it u64, and the runs and items of a CHUNK (see wire.rs)
 //! ```
 //!
-//! `snapshot` is the same in all chunks of one; replicas and entries are numbered as they come. The checksum tells
-//! damage, and is none against those who mean harm: who writes the file can write a checksum.
+//! `snapshot` is the same in all chunks of one, and `chain` in all records that continue the same; replicas and entries
+//! are numbered as they come. The checksum tells damage, and is none against those who mean harm: who writes the file
+//! can write a checksum.
 
 use alloc::vec::Vec;
 use core::iter::FusedIterator;
@@ -24,6 +27,7 @@ use smallvec::SmallVec;
 
 use super::Map;
 use super::dot::Packed;
+use super::log::Log;
 use super::wire;
 use crate::hash;
 use crate::sabotage::sabotaged;
@@ -33,6 +37,8 @@ use crate::wire::{NoRoom, Writer};
 const CHUNK: usize = 64 * 1024;
 pub(super) const CHECKSUM: usize = 8;
 pub(super) const MAGIC: u32 = u32::from_le_bytes(*b"bwm1");
+/// The kind of chunk that is a record of the log.
+pub(super) const RECORD: u8 = 4;
 /// Most dots of a unit of logs.
 const RUN: usize = 127;
 
@@ -97,6 +103,9 @@ impl<'m> Snapshot<'m> {
                 w.varint(u64::from(self.entries))?;
                 w.u64(context)?;
                 w.u64(content)?;
+                let (chain, next) = self.map.log.as_ref().map_or((0, 0), Log::place);
+                w.u64(chain)?;
+                w.varint(next)?;
                 self.part = Part::Done;
                 Ok(())
             }
@@ -172,6 +181,26 @@ impl<'m> Snapshot<'m> {
     }
 }
 
+/// What every chunk begins with.
+pub(super) fn write_head(
+    w: &mut Writer<'_>,
+    cluster: u32,
+    id: u64,
+    number: u64,
+    kind: u8,
+) -> Result<(), NoRoom> {
+    w.u32(MAGIC)?;
+    w.u32(cluster)?;
+    w.u64(id)?;
+    w.varint(number)?;
+    w.u8(kind)
+}
+
+pub(super) fn add_checksum(chunk: &mut Vec<u8>) {
+    let checksum = xxhash_rust::xxh3::xxh3_64(chunk);
+    chunk.extend(checksum.to_le_bytes());
+}
+
 fn write_dot(w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {
     w.varint(u64::from(dot.replica()))?;
     w.varint(dot.counter())
@@ -189,13 +218,7 @@ impl Iterator for Snapshot<'_> {
             let mut chunk = alloc::vec![0; room];
             let mut w = Writer::new(&mut chunk[..room - CHECKSUM]);
             let before = self.part;
-            let head = (|| {
-                w.u32(MAGIC)?;
-                w.u32(self.map.cluster)?;
-                w.u64(self.id)?;
-                w.varint(self.number)?;
-                w.u8(self.part.kind())
-            })();
+            let head = write_head(&mut w, self.map.cluster, self.id, self.number, self.part.kind());
             let written = head.and_then(|()| self.write(&mut w));
             let len = w.len();
             if written.is_err() && self.part == before {
@@ -204,9 +227,8 @@ impl Iterator for Snapshot<'_> {
                 continue;
             }
             self.number += 1;
-            let checksum = xxhash_rust::xxh3::xxh3_64(&chunk[..len]);
             chunk.truncate(len);
-            chunk.extend(checksum.to_le_bytes());
+            add_checksum(&mut chunk);
             return Some(chunk);
         }
     }

@@ -389,6 +389,10 @@ impl Map {
         for (replica, &floor) in (0..).zip(&staging.floors) {
             self.replicas.raise_floor(replica, floor);
         }
+        if let Some(log) = self.log.as_mut().filter(|_| !sabotaged!("log-goes-on-after-full-sync"))
+        {
+            log.restart();
+        }
         self.page = None;
         self.drop_sessions(now);
         self.note_untidy();

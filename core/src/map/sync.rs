@@ -569,7 +569,7 @@ impl Map {
         let mut cursor = Cursor::of(&self.replicas, 0, peer.pushed);
         let last = self.replicas.base(0);
         let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
-        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, peer);
+        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, &peer.known);
         let end = chunk.write(w, addressee, None, &mut cursor, u64::MAX);
         let large = end == Ok(End::Large);
         if let Some(dot) = cursor.next(&self.replicas, &peer.known).filter(|_| large) {

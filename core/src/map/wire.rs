@@ -166,7 +166,7 @@ impl Have<'_> {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Chunk<'p> {
     pub(super) addressee: u64,
     pub(super) nonce: u64,
@@ -215,11 +215,8 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             if flags & !(FLAG_LAST | FLAG_MORE) != 0 {
                 return Err(PacketError::Malformed);
             }
-            let items = Items::new(r);
-            let mut check = items;
-            while check.next()?.is_some() {}
+            let (items, objects) = Items::whole(r)?;
             let (last, more) = (flags & FLAG_LAST != 0, flags & FLAG_MORE != 0);
-            let objects = check.objects;
             Ok(Frame::Chunk(Chunk { addressee, nonce, number, last, more, objects, items }))
         }
         FETCH => full_wire::parse_fetch(r).map(Frame::Fetch),
@@ -362,7 +359,7 @@ pub(super) fn checked_ref(
 }
 
 /// Walks the runs and items of a chunk, checking every reference.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Items<'p> {
     rest: Reader<'p>,
     left_in_run: u8,
@@ -379,6 +376,14 @@ impl<'p> Items<'p> {
 
     const fn new(rest: Reader<'p>) -> Self {
         Self { rest, left_in_run: 0, counter: 0, replicas: 0, objects: 0 }
+    }
+
+    /// Checks all that is left. Returns a walk from its beginning, and how many keys it names.
+    pub(super) fn whole(r: Reader<'p>) -> Result<(Self, usize), PacketError> {
+        let items = Self::new(r);
+        let mut check = items;
+        while check.next()?.is_some() {}
+        Ok((items, check.objects))
     }
 
     /// That of a chunk that was put together from fragments.

@@ -124,6 +124,7 @@ impl Map {
         let value = value.filter(|_| !several || !sabotaged!("merge-loses-value"));
         self.store.write(&self.replicas, slot, dot, value, reads);
         self.replicas.claim(dot, slot);
+        self.note_for_log(dot, slot);
         self.stats.writes += 1;
         self.note_change(slot, before);
         self.schedule_push(now);

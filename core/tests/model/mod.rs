@@ -69,6 +69,15 @@ impl History {
         }
     }
 
+    /// Nobody ever heard of this event, and nobody will.
+    pub fn forget(&mut self, dot: Dot) {
+        if let Some(event) = self.events.remove(&dot)
+            && let Some(dots) = self.keys.get_mut(&event.key)
+        {
+            dots.retain(|other| *other != dot);
+        }
+    }
+
     /// What a replica shows of a key of which it reflects `reflected`.
     pub fn value(&self, reflected: &Events) -> Events {
         let mut value: Events =

@@ -45,7 +45,8 @@ pub enum Step {
     Restart {
         at: usize,
     },
-    /// A replica starts again from a snapshot, and meets all others.
+    /// A replica starts again from a snapshot, or from what its log had come to when it crashed, and meets all
+    /// others.
     Restore {
         at: usize,
     },
@@ -76,6 +77,8 @@ pub struct Plan {
     pub small_budget: bool,
     /// Whether values may be longer than a datagram.
     pub large: bool,
+    /// Whether replicas keep a log, and start again from that.
+    pub durable: bool,
     /// Lives of the past whose writes are known to the first replica at the start.
     pub crowd: usize,
     /// Each with a number from which it draws all its luck, so that leaving one out does not shift
@@ -95,9 +98,11 @@ impl Plan {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let replicas = 2 + dice.below(3);
         let keys = 60;
+        let durable = is_durable(seed);
         let first = (0..40).map(|key| Step::Insert { at: 0, key, len: 20 });
         let mut steps: Vec<_> = first.map(|step| (step, 0)).collect();
-        steps.extend((0..400).map(|_| (full_step(&mut dice, replicas, keys), dice.next())));
+        steps
+            .extend((0..400).map(|_| (full_step(&mut dice, replicas, keys, durable), dice.next())));
         Self {
             seed,
             replicas,
@@ -109,6 +114,7 @@ impl Plan {
             keep: 0,
             small_budget: true,
             large: seed % 2 == 1,
+            durable,
             crowd: 0,
             steps,
         }
@@ -139,13 +145,18 @@ impl Plan {
             keep,
             small_budget,
             large: seed % 4 == 3,
+            durable: is_durable(seed),
             crowd,
             steps,
         }
     }
 }
 
-fn full_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
+const fn is_durable(seed: u64) -> bool {
+    seed % 3 == 1
+}
+
+fn full_step(dice: &mut Dice, replicas: usize, keys: usize, durable: bool) -> Step {
     let (at, key, peer) = (dice.below(replicas), dice.below(keys), dice.below(replicas));
     match dice.below(100) {
         0..=7 => Step::Insert { at, key, len: dice.below(40) },
@@ -153,6 +164,7 @@ fn full_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
         20..=24 => Step::Pass { millis: [1, 2, 100][dice.below(3)] },
         25..=39 => Step::Fire { at },
         40 => Step::Down { at, peer },
+        41 if durable => Step::Restore { at },
         41..=43 => Step::Up { at, peer },
         44 => Step::Restart { at },
         _ => Step::Deliver { pick: dice.below(2) },

@@ -1,5 +1,6 @@
 //! Real replicas beside the model, and the comparison after every step.
 
+mod disk;
 mod judge;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use brickwork_core::map::{Config, Context, Dot, InsertError, Map, ReplicaId};
 use brickwork_core::{Instant, NodeId};
 
+use self::disk::Disk;
 use super::{Plan, Step};
 use crate::common::maps::addr;
 use crate::common::{Dice, frame_of};
@@ -46,8 +48,8 @@ type Reflected = Vec<Rc<Events>>;
 struct Flight {
     from: usize,
     to: usize,
-    /// The lives of both when it was sent.
-    lives: (u64, u64),
+    /// The boots of both when it was sent.
+    boots: (u64, u64),
     /// What the sender reflected then: no datagram can bring more.
     knew: Reflected,
     bytes: Vec<u8>,
@@ -56,6 +58,9 @@ struct Flight {
 /// A replica and what it reflects of each key, by what it claims and what the writers had seen.
 struct Replica {
     map: Map,
+    boot: u64,
+    /// If it has a log.
+    disk: Option<Disk>,
     /// Writes of this life before the map was made of a snapshot.
     written: u64,
     claims: Vec<Events>,
@@ -147,6 +152,7 @@ impl<'p> World<'p> {
         (config.max_key, config.max_value) = (16, 6_000);
         config.collect_interval = Duration::from_millis(self.plan.collect);
         config.keep_for = Duration::from_millis(self.plan.keep);
+        config.compact_log_from = 600;
         config.ordered = self.plan.seed.is_multiple_of(2);
         if self.plan.small_budget {
             config.pull_budget = self.plan.max_datagram;
@@ -157,12 +163,18 @@ impl<'p> World<'p> {
         // Whoever starts again draws other numbers, or it would take old answers for those that it waits for.
         entropy[16..24].copy_from_slice(&self.restores.to_le_bytes());
         let life = ReplicaId::new(NodeId(id), epoch);
-        let map =
+        let mut map =
             Map::new(self.now, life, "test", config, self.plan.max_datagram, entropy).unwrap();
+        let disk = self.plan.durable.then(|| {
+            map.start_log();
+            Disk::default()
+        });
         let none = vec![Events::new(); self.keys.len()];
         let reflects = vec![Rc::default(); self.keys.len()];
         let claims = none.clone();
-        Replica { map, written: 0, claims, reflects, value: none, told: None, staged: None }
+        let value = none;
+        let (told, staged) = (None, None);
+        Replica { map, boot: epoch, disk, written: 0, claims, reflects, value, told, staged }
     }
 
     /// Nodes that are gone wrote one key each, and told the first replica.
@@ -176,6 +188,9 @@ impl<'p> World<'p> {
             self.history.write(dot, &self.keys[key], Some(b"past"), &Events::new(), None)?;
             let map = &mut self.replicas[0].map;
             map.peer_up(self.now, NodeId(id), 1, addr(id));
+            while let Some(write) = ghost.poll_log() {
+                ghost.log_synced(self.now, write.ticket);
+            }
             let mut buf = [0; 1400];
             while let Some(sent) = ghost.poll_transmit(&mut buf) {
                 let mut bytes = sent.payload.to_vec();
@@ -195,8 +210,8 @@ impl<'p> World<'p> {
     }
 
     fn meet(&mut self, at: usize, peer: usize) {
-        let life = self.replicas[peer].map.replica();
-        self.replicas[at].map.peer_up(self.now, life.node, life.epoch, addr(life.node.0));
+        let (node, boot) = (NodeId(id(peer)), self.replicas[peer].boot);
+        self.replicas[at].map.peer_up(self.now, node, boot, addr(node.0));
     }
 
     fn step(&mut self, step: Step, luck: &mut Dice) -> Outcome {
@@ -224,6 +239,7 @@ impl<'p> World<'p> {
                 self.met("pull timed out", given_up);
                 Some(at)
             }
+            Step::Restore { at } if self.plan.durable => self.crash(at, luck)?,
             Step::Restore { at } => self.restore(at)?,
             Step::Restart { at } => self.restart(at),
             Step::Down { at, peer } => {
@@ -238,6 +254,7 @@ impl<'p> World<'p> {
         };
         let Some(at) = touched else { return Ok(()) };
         self.check(at)?;
+        self.write_log(at, luck)?;
         // What is not collected at once merges with what comes.
         if luck.percent(75) {
             self.collect(at, luck);
@@ -336,7 +353,7 @@ impl<'p> World<'p> {
     }
 
     fn deliver(&mut self, flight: Flight) -> Outcome {
-        let current = self.lives(flight.from, flight.to);
+        let current = self.boots(flight.from, flight.to);
         let map = &mut self.replicas[flight.to].map;
         let before = *map.stats();
         let taken = map.handle_packet(self.now, addr(id(flight.from)), &mut flight.bytes.clone());
@@ -356,11 +373,11 @@ impl<'p> World<'p> {
         let synced = after.full_syncs > before.full_syncs;
         self.met("full sync", synced);
         self.met("full sync of several datagrams", units && !synced);
-        self.met("chunk to an older life", chunk && flight.lives.1 != current.1);
-        self.met("chunk from an older life", chunk && flight.lives.0 != current.0);
+        self.met("chunk to an older life", chunk && flight.boots.1 != current.1);
+        self.met("chunk from an older life", chunk && flight.boots.0 != current.0);
         let skipped = after.misaddressed > before.misaddressed;
         // What was judged by the context of one life says nothing to the next.
-        let stale = chunk && flight.lives.1 != current.1;
+        let stale = chunk && flight.boots.1 != current.1;
         ensure!(skipped || !stale, "a chunk for an older life of {} is taken", flight.to);
         if !skipped {
             self.note_told(&flight);
@@ -384,9 +401,8 @@ impl<'p> World<'p> {
         replica.told = Some(staged.clone());
     }
 
-    fn lives(&self, from: usize, to: usize) -> (u64, u64) {
-        let life = |at: usize| self.replicas[at].map.replica().epoch;
-        (life(from), life(to))
+    fn boots(&self, from: usize, to: usize) -> (u64, u64) {
+        (self.replicas[from].boot, self.replicas[to].boot)
     }
 
     /// I9: what was taken before changes nothing.
@@ -395,7 +411,7 @@ impl<'p> World<'p> {
         let flight = self.taken[pick].clone();
         // What came in fragments may have waited for this one again.
         let fragment = frame_of(&flight.bytes, FRAGMENT).is_some();
-        if fragment || flight.lives.1 != self.lives(flight.from, flight.to).1 {
+        if fragment || flight.boots.1 != self.boots(flight.from, flight.to).1 {
             return Ok(None);
         }
         let map = &mut self.replicas[flight.to].map;
@@ -435,7 +451,7 @@ impl<'p> World<'p> {
             return None;
         }
         self.restarts += 1;
-        let epoch = self.replicas[at].map.replica().epoch + 1;
+        let epoch = self.replicas[at].boot + 1;
         self.replicas[at] = self.replica(id(at), epoch);
         self.readings.retain(|reading| reading.at != at);
         self.met("restart", true);
@@ -474,7 +490,7 @@ impl<'p> World<'p> {
         let flight = |(to, bytes)| Flight {
             from: at,
             to,
-            lives: self.lives(at, to),
+            boots: self.boots(at, to),
             knew: knew.clone(),
             bytes,
         };
@@ -487,6 +503,7 @@ impl<'p> World<'p> {
         while self.now < end {
             let mut quiet = true;
             for at in 0..self.replicas.len() {
+                self.sync_log(at)?;
                 for flight in self.drain(at) {
                     quiet = false;
                     let tags = [PULL, CHUNK, FETCH, STAGE, FRAGMENT];
