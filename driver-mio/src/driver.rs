@@ -3,9 +3,11 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use brickwork_core::{Event, Identity, Instant, Node};
+use brickwork_store::{Recovery, Store, StoreError, Writer};
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 
@@ -56,7 +58,19 @@ pub struct Driver {
     /// Whether the socket may have more to read. Only a read that would block takes it back: readiness
     /// is reported once.
     readable: bool,
+    store: Option<Kept>,
     stats: DriverStats,
+}
+
+/// A store that is open.
+struct Kept {
+    writer: Writer,
+    /// Where the thread that writes says that something is durable: the poll cannot wait for a channel.
+    woken: UdpSocket,
+    recovery: Recovery,
+    /// Told by the next turn of the loop.
+    failure: Option<StoreError>,
+    failed: bool,
 }
 
 /// What the selector was told.
@@ -83,7 +97,7 @@ impl Driver {
     ///
     /// [`BindError`]; the socket is closed again.
     pub fn bind(options: Options) -> Result<Self, BindError> {
-        let Options { name, bind, advertise, zone, meta, seeds, config, ingress } = options;
+        let Options { name, bind, advertise, zone, meta, seeds, config, store, ingress } = options;
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).map_err(BindError::Entropy)?;
         let refused = |error| BindError::Socket(bind, error);
@@ -97,6 +111,8 @@ impl Driver {
         let clock = Clock::start();
         let mut node =
             Node::new(clock.now(), identity, config, entropy).map_err(BindError::Config)?;
+        let store = store.map(|path| Kept::open(&path, clock.now(), &mut node)).transpose();
+        let store = store.map_err(BindError::Store)?;
         if !seeds.is_empty() {
             node.join(clock.now(), &seeds);
         }
@@ -111,6 +127,7 @@ impl Driver {
             registered: None,
             // What the node owes at the start is sent by the call that this asks for.
             readable: true,
+            store,
             stats: DriverStats::default(),
         })
     }
@@ -123,6 +140,9 @@ impl Driver {
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let writable = self.outbox.held.is_some();
         registry.register(&mut self.socket, token, interest(writable))?;
+        if let Some(kept) = &mut self.store {
+            registry.register(&mut kept.woken, token, Interest::READABLE)?;
+        }
         self.registered = Some(Registered { token, writable });
         // Readiness that another poll reported may not be reported again by this one.
         self.readable = true;
@@ -137,6 +157,9 @@ impl Driver {
     /// Those of [`Registry::deregister`].
     pub fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         registry.deregister(&mut self.socket)?;
+        if let Some(kept) = &mut self.store {
+            registry.deregister(&mut kept.woken)?;
+        }
         self.registered = None;
         Ok(())
     }
@@ -166,8 +189,9 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// Only those of [`Registry::reregister`], with `registry` that of another poll for instance. What
-    /// goes wrong with a datagram is counted in [`stats`](Self::stats) and survived.
+    /// Those of [`Registry::reregister`], with `registry` that of another poll for instance, and, once, a
+    /// [`StoreError`], after which the map tells the others nothing new: stop then. What goes wrong with a datagram is
+    /// counted in [`stats`](Self::stats) and survived.
     pub fn drive(
         &mut self,
         registry: &Registry,
@@ -178,6 +202,10 @@ impl Driver {
         self.readable |= event.is_some_and(|event| {
             Some(event.token()) == token && (event.is_readable() || event.is_error())
         });
+        if let Some(kept) = self.store.as_ref().filter(|_| self.readable) {
+            // Readiness is reported once, so all of it is taken.
+            while kept.woken.recv(&mut self.inbox).is_ok() {}
+        }
         self.send();
         let mut received = 0;
         // What has arrived is heard before any timer judges by its absence, whether reported or not.
@@ -190,12 +218,22 @@ impl Driver {
             self.send_unless_blocked();
         }
         self.update_interest(registry)?;
+        if let Some(error) = self.store.as_mut().and_then(|kept| kept.failure.take()) {
+            return Err(io::Error::other(error));
+        }
         Ok(Progress { received, more: self.readable })
     }
 
     /// Runs `wish` on the node and sends what it makes the node owe. It may queue events, which no wait
     /// ends for: take them with [`poll_event`](Self::poll_event) before the next one.
+    ///
+    /// With a store, wishes that write without a pause wait here for the disk every now and then, a second at most:
+    /// nothing of the map is sent while a write is not durable.
     pub fn with<R>(&mut self, wish: impl FnOnce(&mut Node, Instant) -> R) -> R {
+        if let Some(kept) = &mut self.store {
+            kept.wait(self.clock, &mut self.node);
+            self.send();
+        }
         let result = wish(&mut self.node, self.clock.now());
         self.send();
         result
@@ -219,6 +257,12 @@ impl Driver {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// What was found in the store at the start; `None` without a store.
+    #[must_use]
+    pub fn recovery(&self) -> Option<Recovery> {
+        self.store.as_ref().map(|kept| kept.recovery)
     }
 
     /// Counters of the socket; those of the node are in [`Node::stats`].
@@ -267,6 +311,9 @@ impl Driver {
 
     /// Sends until the node owes nothing or the socket blocks.
     fn send(&mut self) {
+        if let Some(kept) = &mut self.store {
+            kept.turn(self.clock, &mut self.node);
+        }
         let socket = &self.socket;
         self.outbox.flush(&mut self.node, &mut self.stats, |payload, to| {
             socket.send_to(payload, to).map(|_| ())
@@ -296,6 +343,45 @@ impl Driver {
             known.writable = writable;
         }
         Ok(())
+    }
+}
+
+impl Kept {
+    fn open(path: &Path, now: Instant, node: &mut Node) -> Result<Self, StoreError> {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let woken = UdpSocket::bind(any_port)?;
+        let waker = std::net::UdpSocket::bind(any_port)?;
+        waker.connect(woken.local_addr()?)?;
+        waker.set_nonblocking(true)?;
+        // Nobody else's datagrams.
+        woken.connect(waker.local_addr()?)?;
+        let (store, recovery) = Store::open(path, now, node)?;
+        // One that is lost for lack of room is not needed: there is one before it.
+        let writer = Writer::spawn(store, move || drop(waker.send(&[1])))?;
+        Ok(Self { writer, woken, recovery, failure: None, failed: false })
+    }
+
+    /// Takes note of what is durable, and has written what is to be.
+    fn turn(&mut self, clock: Clock, node: &mut Node) {
+        if !self.failed
+            && let Err(error) = self.writer.turn(clock.now(), node)
+        {
+            (self.failure, self.failed) = (Some(error), true);
+        }
+    }
+
+    /// Waits if the map has been waiting for the disk for too long.
+    fn wait(&mut self, clock: Clock, node: &mut Node) {
+        while let Some(pause) = self.writer.pause(clock.now())
+            && !self.failed
+        {
+            match self.writer.wait(pause) {
+                Ok(Some(ticket)) => node.log_synced(clock.now(), ticket),
+                Ok(None) => {}
+                Err(error) => (self.failure, self.failed) = (Some(error), true),
+            }
+            self.turn(clock, node);
+        }
     }
 }
 

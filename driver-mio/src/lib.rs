@@ -62,9 +62,11 @@ mod driver;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 pub use brickwork_core::swim::{Member, State};
 pub use brickwork_core::{Config, ConfigError, Event, Identity, Instant, Node, NodeId, Stats};
+pub use brickwork_store::{Recovery, StoreError};
 pub use driver::{BUDGET, Driver, DriverStats, Progress};
 /// The mio that the driver is built with.
 pub use mio;
@@ -88,6 +90,9 @@ pub struct Options {
     pub seeds: Vec<SocketAddr>,
     /// Settings of the node.
     pub config: Config,
+    /// The file that the map is kept in, so that the node is after a crash what it was before; see
+    /// [`brickwork_store`]. `None`: a node that starts knows nothing, and asks the others.
+    pub store: Option<PathBuf>,
     /// Sees every datagram first; `false` drops it.
     pub ingress: Option<Ingress>,
 }
@@ -104,6 +109,7 @@ impl Options {
             meta: Vec::new(),
             seeds: Vec::new(),
             config: Config::lan(),
+            store: None,
             ingress: None,
         }
     }
@@ -112,6 +118,13 @@ impl Options {
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// With the map kept in the file at `path`.
+    #[must_use]
+    pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store = Some(path.into());
         self
     }
 
@@ -130,6 +143,7 @@ impl fmt::Debug for Options {
             .field("bind", &self.bind)
             .field("advertise", &self.advertise)
             .field("seeds", &self.seeds)
+            .field("store", &self.store)
             .finish_non_exhaustive()
     }
 }
@@ -145,6 +159,8 @@ pub enum BindError {
     Config(ConfigError),
     /// The operating system gave no random bytes.
     Entropy(getrandom::Error),
+    /// The store could not be opened.
+    Store(StoreError),
 }
 
 impl fmt::Display for BindError {
@@ -153,6 +169,7 @@ impl fmt::Display for BindError {
             Self::Socket(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
             Self::Config(error) => write!(f, "{error}"),
             Self::Entropy(error) => write!(f, "no random bytes: {error}"),
+            Self::Store(error) => write!(f, "{error}"),
         }
     }
 }
@@ -163,6 +180,7 @@ impl std::error::Error for BindError {
             Self::Socket(_, error) => Some(error),
             Self::Config(error) => Some(error),
             Self::Entropy(error) => Some(error),
+            Self::Store(error) => Some(error),
         }
     }
 }

@@ -3,12 +3,13 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use brickwork_core::{Event, Node};
+use brickwork_core::{Event, Instant, Node};
+use brickwork_store::{Recovery, StoreError, Writer};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::sleep_until;
 
 use crate::Ingress;
@@ -21,6 +22,14 @@ const MAX_COMMANDS: usize = 1_024;
 const MAX_EVENTS: usize = 16_384;
 /// Datagrams taken in, and commands run, before the timer and the sender get their turn.
 const BUDGET: usize = 256;
+
+/// A store that is open.
+pub(crate) struct Kept {
+    pub(crate) writer: Writer,
+    /// Notified when something is durable.
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) recovery: Recovery,
+}
 
 /// What the task owns.
 struct Driver {
@@ -36,6 +45,10 @@ struct Driver {
     outbox: Vec<u8>,
     /// The one datagram in `outbox` that the socket did not take yet.
     held: Option<(SocketAddr, usize)>,
+    store: Option<Kept>,
+    /// Changes when more is durable than before.
+    durable: watch::Sender<()>,
+    failure: Arc<OnceLock<StoreError>>,
 }
 
 pub(crate) fn spawn(
@@ -45,12 +58,16 @@ pub(crate) fn spawn(
     clock: Clock,
     max_datagram: usize,
     ingress: Option<Ingress>,
+    store: Option<Kept>,
 ) -> Handle {
     let (commands_in, commands) = mpsc::channel(MAX_COMMANDS);
     let (events, first) = broadcast::channel(MAX_EVENTS);
     let (left_in, left) = watch::channel(None);
     let counters = Arc::new(Counters::default());
     let weak = events.downgrade();
+    let recovery = store.as_ref().map(|kept| kept.recovery);
+    let (durable_in, durable) = watch::channel(());
+    let failure = Arc::new(OnceLock::new());
     let driver = Driver {
         socket,
         node,
@@ -63,21 +80,38 @@ pub(crate) fn spawn(
         inbox: vec![0; 65_536],
         outbox: vec![0; max_datagram],
         held: None,
+        store,
+        durable: durable_in,
+        failure: Arc::clone(&failure),
     };
     let task = tokio::spawn(driver.run()).abort_handle();
     let first = Arc::new(Mutex::new(Some(first)));
-    Handle { local, commands: commands_in, events: weak, first, left, counters, task }
+    let commands = commands_in;
+    Handle {
+        local,
+        commands,
+        events: weak,
+        first,
+        left,
+        counters,
+        recovery,
+        durable,
+        failure,
+        task,
+    }
 }
 
 impl Driver {
     async fn run(mut self) {
         loop {
             self.send();
-            if self.publish() {
+            if self.publish() || self.failure.get().is_some() {
                 return;
             }
             // Re-armed on every turn, also when a timer is armed already.
-            let deadline = self.node.poll_timeout().and_then(|at| self.clock.to_tokio(at));
+            let pause = self.pause();
+            let deadline = self.node.poll_timeout().into_iter().chain(pause).min();
+            let deadline = deadline.and_then(|at| self.clock.to_tokio(at));
             let due = async {
                 match deadline {
                     Some(at) => sleep_until(at).await,
@@ -88,14 +122,16 @@ impl Driver {
                 Some(_) => Interest::READABLE | Interest::WRITABLE,
                 None => Interest::READABLE,
             };
+            let wake = self.store.as_ref().map(|kept| Arc::clone(&kept.wake));
             tokio::select! {
                 // An error here is met again, and counted, by the receive below.
                 _ = self.socket.ready(interest) => {}
-                command = self.commands.recv() => match command {
+                command = self.commands.recv(), if pause.is_none() => match command {
                     Some(command) => command(&mut self.node, self.clock.now()),
                     None => return,
                 },
                 () = due => {}
+                () = woken(wake.as_deref()) => {}
             }
             // What is known to have arrived is heard before any timer judges by its absence. After a
             // stall there may be more; the node then sees that its timers are late, and holds back.
@@ -141,14 +177,36 @@ impl Driver {
     /// Runs the commands that wait. Returns whether there may be more.
     fn run_commands(&mut self) -> bool {
         for _ in 0..BUDGET {
+            if self.pause().is_some() {
+                return false;
+            }
             let Ok(command) = self.commands.try_recv() else { return false };
             command(&mut self.node, self.clock.now());
         }
         true
     }
 
+    /// Until when commands wait for the disk.
+    fn pause(&self) -> Option<Instant> {
+        let kept = self.store.as_ref()?;
+        let now = self.clock.now();
+        kept.writer.pause(now).map(|pause| now + pause)
+    }
+
+    /// Takes note of what is durable, and has written what is to be.
+    fn keep(&mut self) {
+        let Some(kept) = &mut self.store else { return };
+        match kept.writer.turn(self.clock.now(), &mut self.node) {
+            Ok(false) => {}
+            Ok(true) => drop(self.durable.send(())),
+            // Once only: the task ends.
+            Err(error) => drop(self.failure.set(error)),
+        }
+    }
+
     /// Sends until the node owes nothing or the socket blocks.
     fn send(&mut self) {
+        self.keep();
         loop {
             let (to, len) = match self.held.take() {
                 Some(held) => held,
@@ -182,5 +240,13 @@ impl Driver {
             let _ = self.events.send(event);
         }
         finished
+    }
+}
+
+/// Until the store has something to tell.
+async fn woken(wake: Option<&Notify>) {
+    match wake {
+        Some(wake) => wake.notified().await,
+        None => std::future::pending().await,
     }
 }

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use brickwork_core::map::Dot;
 use brickwork_core::{Event, Instant, Node};
+use brickwork_store::{Recovery, StoreError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -14,7 +16,7 @@ use crate::stream::{Changes, Events};
 /// A closure on its way to the node.
 pub(crate) type Command = Box<dyn FnOnce(&mut Node, Instant) + Send>;
 
-/// The task that owns the node is over: the node left, was aborted, or a closure panicked in it.
+/// The task that owns the node is over: the node left, was aborted, its store failed, or a closure panicked in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
 
@@ -65,6 +67,9 @@ pub struct Handle {
     pub(crate) first: Arc<Mutex<Option<broadcast::Receiver<Event>>>>,
     pub(crate) left: watch::Receiver<Option<LeaveReport>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) recovery: Option<Recovery>,
+    pub(crate) durable: watch::Receiver<()>,
+    pub(crate) failure: Arc<OnceLock<StoreError>>,
     pub(crate) task: AbortHandle,
 }
 
@@ -142,6 +147,45 @@ impl Handle {
             events.next().await.ok_or(Stopped)?;
         }
         Ok(())
+    }
+
+    /// Waits until a write of this node is on disk: it is not lost by a crash from then on, and only then are the
+    /// others told of it. Returns whether it is; `false` at once if it never will be, because the node has no
+    /// store, or the write is none of its present life in the map.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only looks: dropping the future changes nothing, and asking again starts afresh.
+    ///
+    /// # Errors
+    ///
+    /// [`Stopped`] if the task is over or ends before that; the write may be on disk or not.
+    pub async fn wait_until_durable(&self, dot: Dot) -> Result<bool, Stopped> {
+        let mut durable = self.durable.clone();
+        loop {
+            durable.borrow_and_update();
+            let look = move |node: &mut Node, _| {
+                let own = node.map().replica() == dot.replica && node.map().reflects(dot);
+                (own, node.map().is_durable(dot))
+            };
+            let (own, done) = self.call(look).await?;
+            if done || !own || self.recovery.is_none() {
+                return Ok(done);
+            }
+            durable.changed().await.map_err(|_| Stopped)?;
+        }
+    }
+
+    /// What was found in the store at the start; `None` without a store.
+    #[must_use]
+    pub const fn recovery(&self) -> Option<Recovery> {
+        self.recovery
+    }
+
+    /// Why the task ended, if it was the store. The others take the node for failed then.
+    #[must_use]
+    pub fn store_error(&self) -> Option<&StoreError> {
+        self.failure.get()
     }
 
     /// Leaves the cluster gracefully and ends the task. All who ask get the one report.

@@ -32,15 +32,22 @@ mod stream;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 
+use brickwork_store::{Store, Writer};
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 
+pub use brickwork_core::map::Dot;
 pub use brickwork_core::swim::{Member, State};
 pub use brickwork_core::{Config, ConfigError, Event, Identity, Instant, Key, Node, NodeId, Stats};
+pub use brickwork_store::{Recovery, StoreError};
 pub use handle::{DriverStats, Handle, LeaveReport, Stopped};
 pub use stream::{Change, Changes, Events};
 
 use clock::Clock;
+use driver::Kept;
 
 /// Decides whether a datagram that arrived is taken in: a hook for fault injection and filters.
 pub type Ingress = Box<dyn FnMut(SocketAddr, &[u8]) -> bool + Send>;
@@ -61,6 +68,9 @@ pub struct Options {
     pub seeds: Vec<SocketAddr>,
     /// Settings of the node.
     pub config: Config,
+    /// The file that the map is kept in, so that the node is after a crash what it was before; see
+    /// [`brickwork_store`]. `None`: a node that starts knows nothing, and asks the others.
+    pub store: Option<PathBuf>,
     /// Sees every datagram first; `false` drops it.
     pub ingress: Option<Ingress>,
 }
@@ -77,6 +87,7 @@ impl Options {
             meta: Vec::new(),
             seeds: Vec::new(),
             config: Config::lan(),
+            store: None,
             ingress: None,
         }
     }
@@ -85,6 +96,13 @@ impl Options {
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self
+    }
+
+    /// With the map kept in the file at `path`.
+    #[must_use]
+    pub fn store(mut self, path: impl Into<PathBuf>) -> Self {
+        self.store = Some(path.into());
         self
     }
 
@@ -103,6 +121,7 @@ impl fmt::Debug for Options {
             .field("bind", &self.bind)
             .field("advertise", &self.advertise)
             .field("seeds", &self.seeds)
+            .field("store", &self.store)
             .finish_non_exhaustive()
     }
 }
@@ -118,6 +137,8 @@ pub enum BindError {
     Config(ConfigError),
     /// The operating system gave no random bytes.
     Entropy(getrandom::Error),
+    /// The store could not be opened.
+    Store(StoreError),
 }
 
 impl fmt::Display for BindError {
@@ -126,6 +147,7 @@ impl fmt::Display for BindError {
             Self::Socket(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
             Self::Config(error) => write!(f, "{error}"),
             Self::Entropy(error) => write!(f, "no random bytes: {error}"),
+            Self::Store(error) => write!(f, "{error}"),
         }
     }
 }
@@ -136,6 +158,7 @@ impl std::error::Error for BindError {
             Self::Socket(_, error) => Some(error),
             Self::Config(error) => Some(error),
             Self::Entropy(error) => Some(error),
+            Self::Store(error) => Some(error),
         }
     }
 }
@@ -147,13 +170,13 @@ impl std::error::Error for BindError {
 ///
 /// # Errors
 ///
-/// [`BindError`]; nothing was started.
+/// [`BindError`]; nothing was started. With a store, that may take as long as reading it.
 ///
 /// # Panics
 ///
 /// Outside a tokio runtime with I/O and time enabled.
 pub async fn bind(options: Options) -> Result<Handle, BindError> {
-    let Options { name, bind, advertise, zone, meta, seeds, config, ingress } = options;
+    let Options { name, bind, advertise, zone, meta, seeds, config, store, ingress } = options;
     let mut entropy = [0; 32];
     getrandom::fill(&mut entropy).map_err(BindError::Entropy)?;
     let refused = |error| BindError::Socket(bind, error);
@@ -166,10 +189,36 @@ pub async fn bind(options: Options) -> Result<Handle, BindError> {
     let max_datagram = config.max_datagram;
     let clock = Clock::start();
     let mut node = Node::new(clock.now(), identity, config, entropy).map_err(BindError::Config)?;
+    let store = match store {
+        Some(path) => {
+            let opened = open(path, clock, node).await.map_err(BindError::Store)?;
+            node = opened.0;
+            Some(opened.1)
+        }
+        None => None,
+    };
     if !seeds.is_empty() {
         node.join(clock.now(), &seeds);
     }
-    Ok(driver::spawn(socket, local, node, clock, max_datagram, ingress))
+    Ok(driver::spawn(socket, local, node, clock, max_datagram, ingress, store))
+}
+
+/// Opens the store of a node, away from the threads that must not wait.
+async fn open(path: PathBuf, clock: Clock, mut node: Node) -> Result<(Node, Kept), StoreError> {
+    let open = move || {
+        let (store, recovery) = Store::open(&path, clock.now(), &mut node)?;
+        let wake = Arc::new(Notify::new());
+        let notify = Arc::clone(&wake);
+        let writer = Writer::spawn(store, move || notify.notify_one())?;
+        Ok((node, Kept { writer, wake, recovery }))
+    };
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(io::Error::other(error).into()),
+        },
+    }
 }
 
 /// Compiles and runs the example of the README.
