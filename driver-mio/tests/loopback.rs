@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use brickwork_mio::{BUDGET, BindError, Config, Driver, Event, Node, Options};
+use brickwork_mio::{BUDGET, BindError, Config, Driver, Event, Node, Options, Recovery};
 use mio::{Events, Poll, Token};
 
 /// Far beyond what anything here takes; only a hang meets it.
@@ -212,4 +212,58 @@ fn a_port_in_use_and_a_bad_address_are_errors() {
     let unspecified = ([0, 0, 0, 0], 0).into();
     let error = Driver::bind(Options::new("a", unspecified)).unwrap_err();
     assert!(matches!(error, BindError::Config(_)), "{error}");
+}
+
+fn number(value: &[u8]) -> u64 {
+    u64::from_be_bytes(value.try_into().unwrap())
+}
+
+/// Goal: with a store a node goes on after a sudden death, and what it writes without a pause is heard. Method: the
+/// driver is dropped between two writes.
+#[test]
+fn a_node_with_a_store_goes_on_after_a_sudden_death() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("map.log");
+    let mut turns = Loop::new();
+    let other = turns.start("b", None);
+    let seed = turns.drivers[other].local_addr();
+    let options = || {
+        let mut options = Options::new("a", any_port()).config(Config::local()).store(&path);
+        options.seeds.push(seed);
+        options
+    };
+    let mut written = 0_u64;
+    let mut life = None;
+    for round in 0..3 {
+        let first = turns.drivers.len() == 1;
+        let at = if first {
+            turns.add(options())
+        } else {
+            turns.drivers[1] = Driver::bind(options()).unwrap();
+            turns.drivers[1].register(turns.poll.registry(), Token(1)).unwrap();
+            1
+        };
+        let expected = if first { Recovery::New } else { Recovery::Resumed };
+        assert_eq!(turns.drivers[at].recovery(), Some(expected));
+        let node = turns.drivers[at].node();
+        assert_eq!(*life.get_or_insert(node.map().replica()), node.map().replica());
+        assert_eq!(node.get(b"key").map_or(0, number), written);
+        // Written in every turn of the loop, so there is always one that is not durable.
+        let started = written;
+        let deadline = Instant::now() + PATIENCE;
+        while turns.node(other).get(b"key").map_or(0, number) <= started {
+            assert!(Instant::now() < deadline, "nothing is told of {written} writes");
+            written += 1;
+            let value = written.to_be_bytes();
+            turns.drivers[at].with(|node, now| node.insert(now, b"key", &value)).unwrap();
+            turns.turn();
+        }
+        let dot = turns.drivers[at].with(|node, now| node.insert(now, b"last", &[round]));
+        let dot = dot.unwrap();
+        turns.until(|turns| turns.node(at).map().is_durable(dot));
+        // Dropped in the place of the next one, which needs the file.
+        turns.drivers[at] = Driver::bind(Options::new("nobody", any_port())).unwrap();
+    }
+    let error = Driver::bind(Options::new("c", any_port()).store(folder.path())).unwrap_err();
+    assert!(matches!(error, BindError::Store(_)), "{error}");
 }
