@@ -246,7 +246,8 @@ fn a_node_with_a_store_goes_on_after_a_sudden_death() {
         let expected = if first { Recovery::New } else { Recovery::Resumed };
         assert_eq!(turns.drivers[at].recovery(), Some(expected));
         let node = turns.drivers[at].node();
-        assert_eq!(*life.get_or_insert(node.map().replica()), node.map().replica());
+        let before = *life.get_or_insert_with(|| node.map().replica());
+        assert_eq!(before, node.map().replica());
         assert_eq!(node.get(b"key").map_or(0, number), written);
         // Written in every turn of the loop, so there is always one that is not durable.
         let started = written;
