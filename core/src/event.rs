@@ -111,6 +111,13 @@ pub enum Event {
     /// The map is at its configured size and refuses data from peers; see `map::Config`. Told once,
     /// and again only after the peer that was refused had nothing left that is missing here.
     Full,
+    /// A peer reflects the same writes of the map as this node, and shows other values: a bug, or memory that is not
+    /// what it was. What each of the two lacks is taken from the other; see [`map::Stats`](crate::map::Stats).
+    /// Told once per [`keep_for`](crate::map::Config::keep_for) while it lasts.
+    Diverged {
+        /// The peer.
+        id: NodeId,
+    },
     /// The queue overflowed and this many events before the next one were dropped.
     Missed {
         /// How many.

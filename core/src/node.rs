@@ -550,6 +550,7 @@ impl Node {
                 | Event::Conflict { .. }
                 | Event::LeaveFinished { .. }
                 | Event::Changed { .. }
+                | Event::Diverged { .. }
                 | Event::Full => {}
             }
             self.events.push(event);

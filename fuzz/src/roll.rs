@@ -70,7 +70,10 @@ impl Roll {
             Event::Suspected { id, .. } | Event::Recovered { id } => {
                 assert!(self.live.contains_key(id), "{id} is doubted and not there");
             }
-            Event::Conflict { .. } | Event::Changed { .. } | Event::Full => {}
+            Event::Conflict { .. }
+            | Event::Changed { .. }
+            | Event::Diverged { .. }
+            | Event::Full => {}
             unknown => panic!("{unknown:?} is not on the roll"),
         }
     }

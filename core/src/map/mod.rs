@@ -59,6 +59,7 @@ mod garbage;
 mod log;
 mod order;
 mod peer;
+mod repair;
 mod replica;
 mod restore;
 mod serve;
@@ -128,7 +129,8 @@ pub struct Stats {
     pub misaddressed: u64,
     /// Full syncs taken: what was missing here could not be told write by write.
     pub full_syncs: u64,
-    /// Peers with an equal context and unequal content, which is corruption or a bug.
+    /// Digests of peers with an equal context and unequal content, which is corruption or a bug; see
+    /// [`Event::Diverged`].
     pub diverged: u64,
 }
 
@@ -193,6 +195,8 @@ pub struct Map {
     over: Option<(u32, u64)>,
     /// What is to be on disk before it leaves, if anything is.
     log: Option<Log>,
+    /// When the next repair may begin.
+    repair_after: Instant,
     events: Queue,
     stats: Stats,
 }
@@ -245,6 +249,7 @@ impl Map {
             catching: None,
             over: None,
             log: None,
+            repair_after: now,
             events: Queue::new(config.max_events),
             stats: Stats::default(),
             rng,

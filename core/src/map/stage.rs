@@ -65,6 +65,8 @@ pub(super) struct Staging {
     deadline: Instant,
     tries: u32,
     owes: bool,
+    /// Whether it mends what is not as it should be.
+    repairs: bool,
 }
 
 impl Staging {
@@ -170,7 +172,9 @@ impl Map {
 
     fn begin_staging(&mut self, now: Instant, slot: u32, stage: &Stage<'_>) {
         reached!("map: full sync comes");
+        let mut repairs = false;
         if let Some(pulling) = self.pulling.take() {
+            repairs = pulling.repairs();
             self.measure_pull(now - pulling.started());
         }
         if let Some(before) = self.staging.take() {
@@ -189,6 +193,7 @@ impl Map {
             deadline: now,
             tries: 0,
             owes: false,
+            repairs,
         });
     }
 
@@ -414,7 +419,10 @@ impl Map {
 
     fn adopt_entry(&mut self, slot: u32, told: Told<'_>, staging: &Staging) {
         let before = self.winner_dot(slot);
-        let context = !sabotaged!("absence-ignored");
+        let context = !staging.repairs && !sabotaged!("absence-ignored");
+        if staging.repairs {
+            self.store.bring_back(&self.replicas, slot, told);
+        }
         let reflects = |dot: Packed| context && staging.reflects(dot) || told.reflects(dot);
         self.store.join(&self.replicas, slot, told, reflects);
         self.note_change(slot, before);

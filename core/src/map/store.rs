@@ -279,6 +279,33 @@ impl Store {
         self.digest = self.digest.wrapping_add(u64::from(sabotaged!("content-hash-drifts")));
     }
 
+    /// Adds a value to an entry, beside those that it has.
+    pub(super) fn add_sibling(
+        &mut self,
+        replicas: &Replicas,
+        slot: u32,
+        dot: Packed,
+        value: &[u8],
+    ) {
+        self.uncount(replicas, slot);
+        self.entries[slot as usize].siblings.push(Sibling { dot, value: value.into() });
+        self.count(replicas, slot);
+    }
+
+    /// Makes the digest wrong for ever.
+    #[cfg(test)]
+    pub(super) const fn spoil_digest(&mut self) {
+        self.digest = self.digest.wrapping_add(1);
+    }
+
+    /// Takes a value from an entry, as if it had never been there.
+    #[cfg(test)]
+    pub(super) fn lose_sibling(&mut self, replicas: &Replicas, slot: u32, dot: Packed) {
+        self.uncount(replicas, slot);
+        self.entries[slot as usize].siblings.retain(|own| own.dot != dot);
+        self.count(replicas, slot);
+    }
+
     /// Merges what another replica says of an entry: a sibling survives if both have it, or if the
     /// side that lacks it does not reflect its dot. Of the other side `reflects` says whether it does.
     pub(super) fn join(

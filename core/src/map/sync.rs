@@ -49,9 +49,20 @@ pub(super) struct Pulling {
     /// Whether it brought new bytes of an entry that is not whole yet, and whether it made others be given up.
     partial: bool,
     crowded: bool,
+    /// Whether it asks for a full sync to mend what is not as it should be.
+    repairs: bool,
 }
 
 impl Pulling {
+    pub(super) const fn repairs(&self) -> bool {
+        self.repairs
+    }
+
+    /// It is not to ask for what is missing but for all.
+    pub(super) const fn set_repairs(&mut self) {
+        self.repairs = true;
+    }
+
     pub(super) const fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -219,6 +230,7 @@ impl Map {
             next: Some(0),
             partial: false,
             crowded: false,
+            repairs: false,
         });
         self.pull_after = now + self.config.pull_interval;
         self.stats.pulls_sent += 1;
@@ -273,9 +285,10 @@ impl Map {
             reached!("map: digests equal");
             self.heard_equal(now, slot);
             self.catching = None;
-            // Equal sets of events make equal contents; anything else is corruption.
-            self.stats.diverged += u64::from(content != self.store.digest());
             self.full.take_if(|full| *full == slot);
+            if content != self.store.digest() {
+                self.diverged(now, slot);
+            }
         } else if peer.exhausted != Some(context) {
             reached!("map: digest differs");
             self.want_pull(now, slot);
@@ -339,7 +352,7 @@ impl Map {
             let next = self.replicas.next_missing(number, peer.known.runs(number), from);
             next.is_none_or(|next| next > self.replicas.served_from(number))
         });
-        if logged || sabotaged!("served-below-the-floor") {
+        if logged && !pull.whole || sabotaged!("served-below-the-floor") {
             if !peer.member {
                 reached!("map: page of one who may lack what is gone");
             }
@@ -527,6 +540,7 @@ impl Map {
             after: self.page,
             upto: None,
             held,
+            whole: pulling.repairs,
         };
         let dots = |w: &mut Writer<'_>, id, number| {
             let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));

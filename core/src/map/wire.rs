@@ -3,7 +3,8 @@
 //! ```text
 //! tag  frame   body
 //! a1   PULL    nonce varint, byte budget varint, puller's replica epoch u64,
-//!              flags u8 (bit 0: lower bound, bit 1: upper bound, bit 2: fragments), [entries held in part u8 (1..=8),
+//!              flags u8 (bit 0: lower bound, bit 1: upper bound, bit 2: fragments, bit 3: a full sync is wanted,
+//!              whatever is known), [entries held in part u8 (1..=8),
 //!              each name u64, bytes varint], [replica: not above], [replica: not beyond], then per replica, ascending, to the end:
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
 //! a2   STATE   digest of the context u64, digest of the content u64,
@@ -123,6 +124,8 @@ pub(super) struct Pull<'p> {
     pub(super) upto: Option<ReplicaId>,
     /// What it has already of entries that come in fragments.
     pub(super) held: HeldList<'p>,
+    /// Whether it wants all, though it misses nothing.
+    pub(super) whole: bool,
     rest: Reader<'p>,
 }
 
@@ -186,13 +189,14 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         PULL => {
             let (nonce, budget, epoch) = (r.varint()?, r.varint()?, r.u64()?);
             let bounds = r.u8()?;
-            if bounds > 7 || nonce == 0 {
+            if bounds > 15 || nonce == 0 {
                 return Err(PacketError::Malformed);
             }
             let held = HeldList::read(&mut r, bounds & 4 != 0)?;
             let after = if bounds & 1 == 0 { None } else { Some(replica(&mut r)?) };
             let upto = if bounds & 2 == 0 { None } else { Some(replica(&mut r)?) };
-            let pull = Pull { nonce, budget, epoch, after, upto, held, rest: r };
+            let whole = bounds & 8 != 0;
+            let pull = Pull { nonce, budget, epoch, after, upto, held, whole, rest: r };
             let (mut check, mut last) = (pull, after);
             while let Some((id, _)) = check.next()? {
                 if last.is_some_and(|last| last >= id) || upto.is_some_and(|upto| id > upto) {
@@ -455,6 +459,7 @@ pub(super) struct PullHead {
     pub(super) after: Option<ReplicaId>,
     pub(super) upto: Option<ReplicaId>,
     pub(super) held: SmallVec<[Held; 1]>,
+    pub(super) whole: bool,
 }
 
 impl PullHead {
@@ -464,7 +469,8 @@ impl PullHead {
         w.varint(self.budget)?;
         w.u64(self.epoch)?;
         let bounds = u8::from(self.after.is_some()) | u8::from(self.upto.is_some()) << 1;
-        w.u8(bounds | u8::from(!self.held.is_empty()) << 2)?;
+        let bounds = bounds | u8::from(!self.held.is_empty()) << 2;
+        w.u8(bounds | u8::from(self.whole) << 3)?;
         if !self.held.is_empty() {
             w.u8(u8::try_from(self.held.len()).map_err(|_| NoRoom)?)?;
         }

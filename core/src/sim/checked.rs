@@ -347,6 +347,7 @@ impl<M: Machine> Checked<M> {
             }
             Event::Conflict { .. }
             | Event::LeaveFinished { .. }
+            | Event::Diverged { .. }
             | Event::Full
             | Event::Missed { .. } => {}
         }
