@@ -338,6 +338,7 @@ impl Map {
     }
 
     pub(super) fn note_change(&mut self, slot: u32, before: Option<Packed>) {
+        self.hear_times(slot);
         let after = self.winner_dot(slot);
         if after == before {
             return;

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::policy::Policy;
 use crate::config::ConfigError;
 
 /// Longest value that any configuration allows.
@@ -22,6 +23,8 @@ pub struct Config {
     pub max_keys: usize,
     /// Most bytes of keys and values; treated as `max_keys` is.
     pub max_bytes: usize,
+    /// Which of concurrent values is read. The same at all nodes of a cluster.
+    pub policy: Policy,
     /// Whether keys are kept in order for [`Map::prefix`](super::Map::prefix), at five to eight bytes per key,
     /// 16 after most were removed, and O(log n) comparisons whenever one comes or goes.
     pub ordered: bool,
@@ -66,6 +69,7 @@ impl Config {
             max_value: MAX_VALUE,
             max_keys: 1 << 22,
             max_bytes: 1 << 30,
+            policy: Policy::Rendezvous,
             ordered: false,
             max_replicas: 65_535,
             max_gap_dots: 65_536,
@@ -96,6 +100,11 @@ impl Config {
             keep_for: Duration::from_secs(12),
             ..Self::lan()
         }
+    }
+
+    /// The longest value that may be written.
+    pub(super) fn longest_value(&self) -> usize {
+        self.max_value.min(self.policy.most(MAX_VALUE))
     }
 
     pub(crate) fn check(&self, max_datagram: usize) -> Result<(), ConfigError> {

@@ -59,6 +59,7 @@ mod garbage;
 mod log;
 mod order;
 mod peer;
+mod policy;
 mod repair;
 mod replica;
 mod restore;
@@ -80,6 +81,7 @@ pub use config::Config;
 pub use dot::{Dot, ReplicaId};
 pub use error::InsertError;
 pub use log::{LogKind, LogWrite};
+pub use policy::Policy;
 pub use restore::RestoreError;
 pub use snapshot::Snapshot;
 pub(crate) use wire::owns;
@@ -197,6 +199,8 @@ pub struct Map {
     log: Option<Log>,
     /// When the next repair may begin.
     repair_after: Instant,
+    /// The highest Lamport time that was heard of.
+    time: u64,
     events: Queue,
     stats: Stats,
 }
@@ -225,7 +229,8 @@ impl Map {
             max_datagram,
             cluster: packet::cluster_tag(cluster),
             boot: replica.epoch,
-            replicas: Replicas::new(replica, config.max_replicas, config.max_gap_dots),
+            replicas: Replicas::new(replica, config.max_replicas, config.max_gap_dots)
+                .with_policy(config.policy),
             store: if config.ordered { store.ordered() } else { store },
             peers: Peers::new(secret),
             marks: Marks::default(),
@@ -250,6 +255,7 @@ impl Map {
             over: None,
             log: None,
             repair_after: now,
+            time: 0,
             events: Queue::new(config.max_events),
             stats: Stats::default(),
             rng,
@@ -364,12 +370,11 @@ impl Map {
 
 /// Views.
 impl Map {
-    /// The value read for `key`: of the concurrent ones, that of the writer with the highest
-    /// unweighted rendezvous score for the key, whoever is alive.
+    /// The value read for `key`, of concurrent ones by [`Config::policy`].
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         let entry = self.store.entry(self.store.slot(key)?);
-        entry.winner(&self.replicas).map(|sibling| &*sibling.value)
+        entry.winner(&self.replicas).map(|sibling| self.config.policy.value(&sibling.value))
     }
 
     /// All concurrent values of `key`, in the order of their dots.
@@ -378,7 +383,10 @@ impl Map {
         let siblings = entry.map_or(&[][..], |entry| entry.siblings.as_slice());
         let mut order: SmallVec<[Sibling<'_>; 2]> = siblings
             .iter()
-            .map(|sibling| Sibling { dot: self.replicas.dot(sibling.dot), value: &sibling.value })
+            .map(|sibling| Sibling {
+                dot: self.replicas.dot(sibling.dot),
+                value: self.config.policy.value(&sibling.value),
+            })
             .collect();
         order.sort_unstable_by_key(|sibling| sibling.dot);
         order.into_iter()
@@ -444,7 +452,7 @@ impl Map {
     ) -> impl Iterator<Item = (&'m [u8], &'m [u8])> + use<'m, 'p> {
         self.store.prefix(prefix).filter_map(|entry| {
             let winner = entry.winner(&self.replicas)?;
-            Some((&*entry.key, &*winner.value))
+            Some((&*entry.key, self.config.policy.value(&winner.value)))
         })
     }
 
@@ -453,7 +461,7 @@ impl Map {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.store.entries().iter().filter_map(|entry| {
             let winner = entry.winner(&self.replicas)?;
-            Some((&*entry.key, &*winner.value))
+            Some((&*entry.key, self.config.policy.value(&winner.value)))
         })
     }
 

@@ -8,6 +8,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::dot::{Dot, Packed, ReplicaId, Runs};
+use super::policy::Policy;
 use crate::hash;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
@@ -67,20 +68,32 @@ pub(super) struct Replicas {
     digest: u64,
     max: usize,
     max_ahead: usize,
+    policy: Policy,
 }
 
 impl Replicas {
     /// A context of no dots, with `me` interned as number 0.
     pub(super) fn new(me: ReplicaId, max: usize, max_ahead: usize) -> Self {
-        let mut replicas =
-            Self { known: Vec::new(), order: BTreeMap::new(), digest: 0, max, max_ahead };
+        let (known, order) = (Vec::new(), BTreeMap::new());
+        let policy = Policy::default();
+        let mut replicas = Self { known, order, digest: 0, max, max_ahead, policy };
         replicas.intern(me);
         replicas
     }
 
     /// A context of no dots with the same limits, for this life.
     pub(super) fn reborn(&self, me: ReplicaId) -> Self {
-        Self::new(me, self.max, self.max_ahead)
+        Self::new(me, self.max, self.max_ahead).with_policy(self.policy)
+    }
+
+    pub(super) const fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Which of concurrent values is read.
+    pub(super) const fn policy(&self) -> Policy {
+        self.policy
     }
 
     /// The number of `id`, new if need be; `None` if there are too many.

@@ -341,6 +341,9 @@ impl Map {
         }
         let (mut number, (chain, mut next)) = (restoring.chunk, restoring.records);
         (self.replicas, self.store) = (restoring.replicas, restoring.store);
+        for (slot, _) in (0..).zip(0..self.store.entries().len()) {
+            self.hear_times(slot);
+        }
         for chunk in chunks {
             self.replay(chunk.as_ref(), number, chain, next)?;
             (number, next) = (number + 1, next + 1);

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 use super::dot::Packed;
 use super::fragment;
 use super::order::Order;
+use super::policy::Policy;
 use super::replica::Replicas;
 use crate::hash::{self, Secret};
 use crate::hrw;
@@ -69,6 +70,9 @@ impl Entry {
             [only] => Some(only),
             several if sabotaged!("latest-wins") => {
                 several.iter().max_by_key(|sibling| replicas.dot(sibling.dot).counter)
+            }
+            several if replicas.policy() == Policy::Lamport => {
+                several.iter().max_by_key(|sibling| Policy::rank(replicas, sibling))
             }
             several => {
                 #[cfg(feature = "sim")]

@@ -3,6 +3,7 @@
 use super::dot::{Dot, MAX_COUNTER, Packed};
 use super::error::InsertError;
 use super::fragment::{MAX_ENTRY, MAX_MARKS, MAX_SIBLINGS};
+use super::policy::TIME;
 use super::{Context, Map, chunk};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
@@ -81,7 +82,7 @@ impl Map {
         let known = self.store.slot(key).map(|slot| self.store.entry(slot));
         if let Some(entry) = known {
             let len = chunk::encoded_len(entry, value, &reads);
-            if len > MAX_ENTRY || entry.superseded.len() >= MAX_MARKS {
+            if len + TIME > MAX_ENTRY || entry.superseded.len() >= MAX_MARKS {
                 return Err(InsertError::EntryTooLarge { len, max: MAX_ENTRY });
             }
             let kept = entry.siblings.iter().filter(|sibling| !reads(sibling.dot)).count();
@@ -90,8 +91,9 @@ impl Map {
             }
         }
         let Some(value) = value else { return Ok(()) };
-        if value.len() > config.max_value {
-            return Err(InsertError::ValueTooLong { len: value.len(), max: config.max_value });
+        let max = config.longest_value();
+        if value.len() > max {
+            return Err(InsertError::ValueTooLong { len: value.len(), max });
         }
         if known.is_none() && self.store.keys() >= config.max_keys {
             return Err(InsertError::TooManyKeys { max: config.max_keys });
@@ -101,7 +103,7 @@ impl Map {
             read.map(|sibling| sibling.value.len()).sum()
         });
         let key_bytes = if known.is_none() { key.len() } else { 0 };
-        let bytes = self.store.bytes() + key_bytes + value.len();
+        let bytes = self.store.bytes() + key_bytes + config.policy.stored(value.len());
         if bytes.saturating_sub(replaced) > config.max_bytes {
             return Err(InsertError::TooManyBytes { max: config.max_bytes });
         }
@@ -122,7 +124,8 @@ impl Map {
         let dot = Packed::new(0, if again { last } else { last + 1 });
         let several = self.store.entry(slot).siblings.len() > 1;
         let value = value.filter(|_| !several || !sabotaged!("merge-loses-value"));
-        self.store.write(&self.replicas, slot, dot, value, reads);
+        let stamped = self.stamped(value);
+        self.store.write(&self.replicas, slot, dot, stamped.as_deref().or(value), reads);
         self.replicas.claim(dot, slot);
         self.note_for_log(dot, slot);
         self.stats.writes += 1;
