@@ -26,7 +26,7 @@ use smallvec::SmallVec;
 use super::Map;
 use super::dot::{MAX_COUNTER, Packed};
 use super::replica::{Bounds, Replicas};
-use super::store::{Sibling, Store};
+use super::store::{Store, Told};
 use super::wire;
 use crate::hash;
 use crate::sabotage::sabotaged;
@@ -81,11 +81,11 @@ pub struct Snapshot<'m> {
 impl<'m> Snapshot<'m> {
     fn new(map: &'m Map) -> Self {
         let mut entries = 0;
-        let number = |entry: &super::store::Entry| {
+        let number = |entry: super::store::Entry<'_>| {
             entries += u32::from(!entry.is_empty());
             if entry.is_empty() { 0 } else { entries }
         };
-        let numbers = map.store.entries().iter().map(number).collect();
+        let numbers = map.store.entries().map(number).collect();
         let (context, content) = map.digest();
         let me = map.replica();
         let id = hash::mix2(hash::mix2(me.node.0, me.epoch), hash::mix2(context, content));
@@ -127,20 +127,21 @@ impl<'m> Snapshot<'m> {
     }
 
     fn write_entries(&mut self, w: &mut Writer<'_>, next: u32) -> Result<(), NoRoom> {
-        let entries = self.map.store.entries().iter();
+        let entries = self.map.store.entries();
         for (slot, entry) in (0_u32..).zip(entries).skip(next as usize) {
             if !entry.is_empty() {
                 w.attempt(|w| {
-                    w.bytes(&entry.key)?;
-                    w.varint(entry.siblings.len() as u64)?;
-                    for sibling in &entry.siblings {
+                    w.bytes(entry.key)?;
+                    w.varint(entry.siblings().len() as u64)?;
+                    for sibling in entry.siblings() {
                         write_dot(w, sibling.dot)?;
-                        w.bytes(&sibling.value)?;
+                        w.bytes(sibling.value)?;
                     }
-                    let lost = sabotaged!("snapshot-loses-marks") && !entry.siblings.is_empty();
-                    let marks = if lost { &[][..] } else { &entry.superseded };
+                    let lost = sabotaged!("snapshot-loses-marks") && !entry.is_removed();
+                    let marks = entry.superseded();
+                    let marks = marks.take(if lost { 0 } else { usize::MAX });
                     w.varint(marks.len() as u64)?;
-                    marks.iter().try_for_each(|dot| write_dot(w, *dot))
+                    marks.into_iter().try_for_each(|dot| write_dot(w, dot))
                 })?;
             }
             self.part = Part::Entries(slot + 1);
@@ -357,13 +358,13 @@ impl Restoring {
 
     fn entry(&mut self, r: &mut Reader<'_>) -> Result<(), Refused> {
         let key = r.bytes(MAX_LEN)?;
-        let mut siblings = SmallVec::new();
+        let mut siblings: SmallVec<[_; 1]> = SmallVec::new();
         // Each takes three bytes at least, and a mark two.
         for _ in 0..r.count(r.remaining() / 3)? {
             let dot = self.dot(r)?;
-            siblings.push(Sibling { dot, value: r.bytes(MAX_LEN)?.into() });
+            siblings.push((dot, r.bytes(MAX_LEN)?));
         }
-        let mut superseded = SmallVec::new();
+        let mut superseded: SmallVec<[_; 2]> = SmallVec::new();
         for _ in 0..r.count(r.remaining() / 2)? {
             superseded.push(self.dot(r)?);
         }
@@ -371,7 +372,8 @@ impl Restoring {
             return Err(Refused::Malformed);
         }
         let slot = self.store.slot_or_insert(key);
-        self.store.fill(&self.replicas, slot, siblings, superseded);
+        let told = Told { siblings: &siblings, superseded: &superseded };
+        self.store.fill(&self.replicas, slot, told);
         self.entries += 1;
         Ok(())
     }

@@ -174,12 +174,18 @@ pub(super) struct Chunk<'p> {
     pub(super) number: u64,
     pub(super) last: bool,
     pub(super) more: bool,
-    /// How many keys it names.
-    pub(super) objects: usize,
     pub(super) items: Items<'p>,
 }
 
-/// Parses one frame completely.
+/// Checks one frame completely.
+pub(super) fn check(tag: u8, body: &[u8]) -> Result<(), PacketError> {
+    if let Frame::Chunk(mut chunk) = parse(tag, body)? {
+        while chunk.items.next()?.is_some() {}
+    }
+    Ok(())
+}
+
+/// Parses one frame; the items of a chunk are left to whoever walks them.
 pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
     let mut r = Reader::new(body);
     match tag {
@@ -216,11 +222,8 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
                 return Err(PacketError::Malformed);
             }
             let items = Items::new(r);
-            let mut check = items;
-            while check.next()?.is_some() {}
             let (last, more) = (flags & FLAG_LAST != 0, flags & FLAG_MORE != 0);
-            let objects = check.objects;
-            Ok(Frame::Chunk(Chunk { addressee, nonce, number, last, more, objects, items }))
+            Ok(Frame::Chunk(Chunk { addressee, nonce, number, last, more, items }))
         }
         FETCH => full_wire::parse_fetch(r).map(Frame::Fetch),
         STAGE => full_wire::parse_stage(r).map(Frame::Stage),
@@ -279,6 +282,19 @@ pub(super) enum Body<'p> {
     Bare { key: &'p [u8], value: &'p [u8] },
     Full { key: &'p [u8], entry: FullEntry<'p> },
     Key { key: &'p [u8] },
+}
+
+impl<'p> Body<'p> {
+    /// The key that it names.
+    pub(super) const fn key(&self) -> Option<&'p [u8]> {
+        match *self {
+            Self::Ref { .. } => None,
+            Self::Own { key, .. }
+            | Self::Bare { key, .. }
+            | Self::Full { key, .. }
+            | Self::Key { key } => Some(key),
+        }
+    }
 }
 
 /// What comes next in a chunk.
