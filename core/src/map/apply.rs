@@ -268,9 +268,7 @@ impl Map {
         for dot in dots() {
             *news += u64::from(self.claim(dot, slot));
         }
-        if joined.before != joined.after {
-            self.tell_change(Key::new(key), joined.before, joined.after);
-        }
+        self.note_change(slot, joined.before, joined.after);
         if !joined.tidy {
             self.tidy(slot);
         }
@@ -361,21 +359,13 @@ impl Map {
         }
     }
 
-    pub(super) fn winner_dot(&self, slot: u32) -> Option<Packed> {
-        self.store.entry(slot).winner(&self.replicas).map(|sibling| sibling.dot)
-    }
-
-    pub(super) fn note_change(&mut self, slot: u32, before: Option<Packed>) {
-        let entry = self.store.entry(slot);
-        let after = entry.winner(&self.replicas).map(|sibling| sibling.dot);
+    /// Tells the application if another value is read for the key in a slot than before.
+    pub(super) fn note_change(&mut self, slot: u32, before: Option<Packed>, after: Option<Packed>) {
         if after != before {
-            self.tell_change(Key::new(entry.key), before, after);
+            let key = Key::new(self.store.entry(slot).key);
+            let name = |dot: Option<Packed>| dot.map(|dot| self.replicas.dot(dot));
+            let (old, new) = (name(before), name(after));
+            self.events.push(Event::Changed { key, old, new });
         }
-    }
-
-    fn tell_change(&mut self, key: Key, before: Option<Packed>, after: Option<Packed>) {
-        let name = |dot: Option<Packed>| dot.map(|dot| self.replicas.dot(dot));
-        let (old, new) = (name(before), name(after));
-        self.events.push(Event::Changed { key, old, new });
     }
 }

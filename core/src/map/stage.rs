@@ -412,7 +412,7 @@ impl Map {
         let context = !sabotaged!("absence-ignored");
         let reflects = |dot: Packed| context && staging.reflects(dot) || told.reflects(dot);
         let joined = self.store.join(&self.replicas, slot, told, reflects);
-        self.note_change(slot, joined.before);
+        self.note_change(slot, joined.before, joined.after);
     }
 
     /// Whether a frame is addressed to this life of this replica.

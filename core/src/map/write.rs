@@ -118,16 +118,15 @@ impl Map {
         value: Option<&[u8]>,
         reads: impl Fn(Packed) -> bool,
     ) -> Dot {
-        let before = self.winner_dot(slot);
         let last = self.replicas.base(0);
         let again = last > 0 && value.is_none() && sabotaged!("dot-named-twice");
         let dot = Packed::new(0, if again { last } else { last + 1 });
-        let several = self.store.entry(slot).siblings().len() > 1;
-        let value = value.filter(|_| !several || !sabotaged!("merge-loses-value"));
-        self.store.write(&self.replicas, slot, dot, value, reads);
+        let lost = sabotaged!("merge-loses-value") && self.store.entry(slot).siblings().len() > 1;
+        let value = value.filter(|_| !lost);
+        let (before, after) = self.store.write(&self.replicas, slot, dot, value, reads);
         self.replicas.claim(dot, slot);
         self.stats.writes += 1;
-        self.note_change(slot, before);
+        self.note_change(slot, before, after);
         self.schedule_push(now);
         self.replicas.dot(dot)
     }

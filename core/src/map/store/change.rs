@@ -47,6 +47,24 @@ impl Store {
         self.compact();
     }
 
+    /// Lets a short value with its own mark take the place of the only one, whatever mark that had of its own.
+    pub(super) fn succeed(&mut self, replicas: &Replicas, slot: u32, dot: Packed, value: &[u8]) {
+        let place = self.places[slot as usize];
+        let Some(old) = self.records.get(place) else { return };
+        let hash = hrw::key_hash(old.key);
+        let gone = hash::mix2(hash, replicas.hash(old.dot));
+        let new = hash::mix2(hash, replicas.hash(dot));
+        let from = if old.value.len() == value.len() { torn(value) } else { 0 };
+        self.digest = self.digest.wrapping_sub(gone).wrapping_add(new);
+        self.bytes = self.bytes - old.value.len() + value.len();
+        let flags = Flags { value: true, mark: true, more: false };
+        let new = self.records.put(place, dot, flags, value, from);
+        if new != place {
+            self.places[slot as usize] = new;
+            self.compact();
+        }
+    }
+
     /// Whether an entry may be too long to be told. Writers see to it that theirs are not.
     fn is_large(&self, entry: Entry<'_>) -> bool {
         entry.siblings().len() > 1 && fragment::is_too_large(entry, self.limit)
