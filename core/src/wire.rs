@@ -254,7 +254,19 @@ impl<'p> Reader<'p> {
     }
 
     /// A canonical LEB128 varint.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, PacketError> {
+        // Most numbers are small.
+        match self.bytes.split_first() {
+            Some((&byte, rest)) if byte & 0x80 == 0 => {
+                self.bytes = rest;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, PacketError> {
         let mut value = 0;
         for shift in (0..70).step_by(7) {
             let byte = self.u8()?;
@@ -272,6 +284,7 @@ impl<'p> Reader<'p> {
     }
 
     /// A varint that must not exceed `max`.
+    #[inline]
     pub(crate) fn count(&mut self, max: usize) -> Result<usize, PacketError> {
         match usize::try_from(self.varint()?) {
             Ok(count) if count <= max => Ok(count),
@@ -291,6 +304,7 @@ impl<'p> Reader<'p> {
     }
 
     /// The next `len` bytes.
+    #[inline]
     pub(crate) fn raw(&mut self, len: usize) -> Result<&'p [u8], PacketError> {
         assert!(len <= self.bytes.len() || !sabotaged!("length-unchecked"));
         let (head, rest) = self.bytes.split_at_checked(len).ok_or(PacketError::Truncated)?;

@@ -20,7 +20,8 @@ fn life(id: u64, epoch: u64, max_datagram: usize) -> Map {
     config.keep_for = Duration::from_secs(1);
     (config.pull_budget, config.max_key) = (max_datagram, 100);
     let life = ReplicaId::new(NodeId(id), epoch);
-    Map::new(NOW, life, "test", config, max_datagram, [(id as u8).wrapping_add(epoch as u8); 32]).unwrap()
+    Map::new(NOW, life, "test", config, max_datagram, [(id as u8).wrapping_add(epoch as u8); 32])
+        .unwrap()
 }
 
 fn meet(maps: &mut [Map], now: Instant) {

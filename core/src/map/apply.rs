@@ -6,7 +6,7 @@ use super::Map;
 use super::dot::Packed;
 use super::peer::Introduced;
 use super::replica::Replicas;
-use super::store::{Entry, Told};
+use super::store::{Entry, Guesses, Look, Store, Told};
 use super::wire::{Body, Chunk, FullEntry, ReplicaRef, Step};
 use crate::event::{Event, Key};
 use crate::reached::reached;
@@ -21,14 +21,16 @@ pub(super) struct Applied {
     pub(super) whole: bool,
 }
 
-struct Survey {
+struct Survey<'p> {
+    /// The keys that it names, by their numbers.
+    keys: SmallVec<[&'p [u8]; 64]>,
     /// Per replica that the chunk introduced, whether it is this one.
     introduced: SmallVec<[bool; 32]>,
     replicas: usize,
     forged: bool,
 }
 
-impl Survey {
+impl Survey<'_> {
     fn is_mine(&mut self, replicas: &Replicas, reference: ReplicaRef) -> bool {
         match reference {
             ReplicaRef::Known(number) => self.introduced.get(number).copied().unwrap_or(false),
@@ -47,6 +49,21 @@ impl Survey {
 pub(super) struct Object<'p> {
     pub(super) siblings: SmallVec<[(Packed, &'p [u8]); 2]>,
     pub(super) superseded: SmallVec<[Packed; 4]>,
+}
+
+/// The keys that a chunk names, by their numbers.
+struct Objects {
+    guesses: Guesses,
+    /// Of those that were come to.
+    slots: SmallVec<[Option<u32>; 64]>,
+}
+
+impl Objects {
+    /// The slot of the key that comes next.
+    fn look(&self, store: &Store, key: &[u8]) -> Look {
+        let guess = self.guesses.get(self.slots.len());
+        guess.map_or_else(|| store.look(key), |guess| store.check(*guess, key))
+    }
 }
 
 /// Interned numbers of the replicas that a chunk introduced, as far as they are known here.
@@ -85,7 +102,7 @@ impl Outline {
     }
 
     /// How many bytes of values the join with `entry` adds, and how many it frees; see [`Store::join`].
-    fn growth(&self, replicas: &Replicas, entry: &Entry) -> (usize, usize) {
+    fn growth(&self, replicas: &Replicas, entry: Entry<'_>) -> (usize, usize) {
         let known = |dot: Packed| replicas.contains(dot) || entry.supersedes(dot);
         let new = self.siblings.iter().filter(|(dot, _)| !dot.is_some_and(known));
         let stays = |own: Packed| {
@@ -93,7 +110,7 @@ impl Outline {
             self.siblings.iter().any(|(dot, _)| *dot == Some(own))
                 || !self.superseded.iter().any(covers)
         };
-        let gone = entry.siblings.iter().filter(|sibling| !stays(sibling.dot));
+        let gone = entry.siblings().filter(|sibling| !stays(sibling.dot));
         (new.map(|(_, len)| len).sum(), gone.map(|sibling| sibling.value.len()).sum())
     }
 }
@@ -112,20 +129,26 @@ impl Map {
             self.stats.chunks_forged += 1;
             return None;
         }
-        if !self.admits(chunk, survey.replicas) {
+        if !self.admits(chunk, survey.keys.len(), survey.replicas) {
             self.refuse(now, slot);
             return None;
         }
-        self.take_items(Some(slot), chunk)
+        let guesses = self.store.guess(&survey.keys);
+        self.take_items(Some(slot), chunk, guesses)
     }
 
-    /// Joins all that a chunk tells, from the peer in `slot` or from disk. Returns `None` if that takes too many
-    /// replicas.
-    pub(super) fn take_items(&mut self, slot: Option<u32>, chunk: &Chunk<'_>) -> Option<Applied> {
+    /// Joins all that a chunk tells, from the peer in `slot` or from disk; of its keys some may have been looked for.
+    /// Returns `None` if that takes too many replicas.
+    pub(super) fn take_items(
+        &mut self,
+        slot: Option<u32>,
+        chunk: &Chunk<'_>,
+        guesses: Guesses,
+    ) -> Option<Applied> {
         let refused = self.stats.dots_refused;
         let mut whole = true;
         let mut introduced = Introduced::default();
-        let mut objects: SmallVec<[Option<u32>; 32]> = SmallVec::new();
+        let mut objects = Objects { guesses, slots: SmallVec::new() };
         let mut items = chunk.items;
         let (mut replica, mut news) = (0, 0);
         while let Ok(Some(step)) = items.next() {
@@ -140,12 +163,12 @@ impl Map {
             let about = match item.body {
                 Body::Ref { object } => {
                     reached!("map: item refers to another");
-                    objects.get(object).copied().flatten()
+                    objects.slots.get(object).copied().flatten()
                 }
                 Body::Key { key } => {
-                    let about = self.store.slot(key);
+                    let about = objects.look(&self.store, key).slot;
                     reached!("map: item names a key");
-                    objects.push(about);
+                    objects.slots.push(about);
                     about
                 }
                 Body::Own { key, value } => {
@@ -181,14 +204,23 @@ impl Map {
 
     /// Looks through a chunk before anything of it is applied: how many replicas it brings that are
     /// new here, and whether it tells of writes of this replica that it never made.
-    fn survey(&self, chunk: &Chunk<'_>) -> Survey {
-        let mut survey = Survey { introduced: SmallVec::new(), replicas: 0, forged: false };
+    fn survey<'p>(&self, chunk: &Chunk<'p>) -> Survey<'p> {
+        // Made in its place: it is wide.
+        let mut survey = Survey {
+            keys: SmallVec::new(),
+            introduced: SmallVec::new(),
+            replicas: 0,
+            forged: false,
+        };
         let (mut items, mut mine) = (chunk.items, false);
         while let Ok(Some(step)) = items.next() {
             match step {
                 Step::Run(reference) => mine = survey.is_mine(&self.replicas, reference),
                 Step::Item(item) => {
                     survey.forged |= mine && item.counter > self.replicas.base(0);
+                    if let Some(key) = item.body.key() {
+                        survey.keys.push(key);
+                    }
                     let Body::Full { mut entry, .. } = item.body else { continue };
                     while let Ok(Some((reference, counter, _))) = entry.next_sibling() {
                         let mine = survey.is_mine(&self.replicas, reference);
@@ -227,33 +259,41 @@ impl Map {
         &mut self,
         key: &[u8],
         told: Told<'_>,
-        objects: &mut SmallVec<[Option<u32>; 32]>,
+        objects: &mut Objects,
         news: &mut u64,
     ) -> Option<u32> {
-        let dots =
-            || told.siblings.iter().map(|(dot, _)| *dot).chain(told.superseded.iter().copied());
-        let known = self.store.slot(key);
-        if known.is_none() && dots().all(|dot| self.replicas.is_settled(dot)) {
+        let dots = || {
+            // The mark of a lone value is its own, most often.
+            let marks = told.superseded.iter().filter(|mark| !told.is_of(**mark));
+            told.siblings.iter().map(|(dot, _)| *dot).chain(marks.copied())
+        };
+        let look = objects.look(&self.store, key);
+        if look.slot.is_none() && dots().all(|dot| self.replicas.is_settled(dot)) {
             reached!("map: old news of a dropped key");
-            objects.push(None);
+            objects.slots.push(None);
             return None;
         }
-        let slot = known.unwrap_or_else(|| self.store.slot_or_insert(key));
-        objects.push(Some(slot));
-        let before = self.winner_dot(slot);
-        self.store.join(&self.replicas, slot, told, |dot| told.reflects(dot));
+        let slot = look.slot.unwrap_or_else(|| self.store.insert(look, key));
+        objects.slots.push(Some(slot));
+        let joined = self.store.join(&self.replicas, slot, told, |dot| told.reflects(dot));
         for dot in dots() {
             *news += u64::from(self.claim(dot, slot));
         }
-        self.note_change(slot, before);
-        self.tidy(slot);
+        self.note_change(slot, joined.before, joined.after);
+        if !joined.tidy {
+            self.tidy(slot);
+        }
         Some(slot)
     }
 
     /// Adds a dot to the context if there is room for it; without room it is asked for again later. One that is
     /// known needs none.
     pub(super) fn claim(&mut self, dot: Packed, slot: u32) -> bool {
-        if !self.replicas.contains(dot) && !self.replicas.has_room(dot) {
+        if self.replicas.contains(dot) {
+            reached!("map: dot known");
+            return false;
+        }
+        if !self.replicas.has_room(dot) {
             self.stats.dots_refused += 1;
             return false;
         }
@@ -268,11 +308,11 @@ impl Map {
     }
 
     /// Whether the limits hold after the chunk, judged before anything of it is applied.
-    fn admits(&self, chunk: &Chunk<'_>, new_replicas: usize) -> bool {
+    fn admits(&self, chunk: &Chunk<'_>, objects: usize, new_replicas: usize) -> bool {
         if self.replicas.len() + new_replicas > self.config.max_replicas {
             return false;
         }
-        if self.store.keys() + chunk.objects <= self.config.max_keys
+        if self.store.keys() + objects <= self.config.max_keys
             && self.store.bytes() + chunk.items.bytes() <= self.config.max_bytes
         {
             return true;
@@ -333,19 +373,14 @@ impl Map {
         }
     }
 
-    pub(super) fn winner_dot(&self, slot: u32) -> Option<Packed> {
-        self.store.entry(slot).winner(&self.replicas).map(|sibling| sibling.dot)
-    }
-
-    pub(super) fn note_change(&mut self, slot: u32, before: Option<Packed>) {
+    /// Tells the application if another value is read for the key in a slot than before.
+    pub(super) fn note_change(&mut self, slot: u32, before: Option<Packed>, after: Option<Packed>) {
         self.hear_times(slot);
-        let after = self.winner_dot(slot);
-        if after == before {
-            return;
+        if after != before {
+            let key = Key::new(self.store.entry(slot).key);
+            let name = |dot: Option<Packed>| dot.map(|dot| self.replicas.dot(dot));
+            let (old, new) = (name(before), name(after));
+            self.events.push(Event::Changed { key, old, new });
         }
-        let key = Key::new(&self.store.entry(slot).key);
-        let name = |dot: Option<Packed>| dot.map(|dot| self.replicas.dot(dot));
-        let (old, new) = (name(before), name(after));
-        self.events.push(Event::Changed { key, old, new });
     }
 }

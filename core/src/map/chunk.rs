@@ -4,6 +4,10 @@
 //! duplication of chunks, in any number and combination, are harmless: what was not claimed is asked
 //! for again.
 
+use alloc::vec::Vec;
+
+use smallvec::SmallVec;
+
 use super::dot::Packed;
 use super::peer::{Context, Cursor, Introduced};
 use super::replica::Replicas;
@@ -13,40 +17,77 @@ use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::wire::{NoRoom, Writer};
 
-/// Which key has which number in the chunk being written: per slot the chunk's serial and the number.
+/// Which key has which number in the chunk being written: a table of those that it names, by their slots.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     serial: u32,
-    marks: alloc::vec::Vec<(u32, u32)>,
+    /// How many are of this serial: at most half as many as there are places. Others are places that are free.
+    len: usize,
+    marks: Vec<Mark>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark {
+    serial: u32,
+    slot: u32,
+    number: u32,
 }
 
 impl Marks {
     fn begin(&mut self) {
-        self.serial = self.serial.wrapping_add(u32::from(!sabotaged!("marks-kept")));
+        if sabotaged!("marks-kept") && self.serial > 0 {
+            return;
+        }
+        self.serial = self.serial.wrapping_add(1);
+        self.len = 0;
         if self.serial == 0 {
             self.marks.clear();
             self.serial = 1;
         }
     }
 
-    fn get(&self, slot: u32) -> Option<u32> {
-        let &(serial, number) = self.marks.get(slot as usize)?;
-        (serial == self.serial).then_some(number)
+    /// The place of a slot, or the free one that it would get.
+    fn place(&self, slot: u32) -> Option<usize> {
+        let mask = self.marks.len().checked_sub(1)?;
+        // Knuth's multiplicative hash; slots are numbered here, so nobody else chooses them.
+        let mut at = slot.wrapping_mul(0x9e37_79b1).rotate_left(16) as usize & mask;
+        while self.marks[at].serial == self.serial && self.marks[at].slot != slot {
+            at = (at + 1) & mask;
+        }
+        Some(at)
     }
 
+    fn get(&self, slot: u32) -> Option<u32> {
+        let mark = self.marks[self.place(slot)?];
+        (mark.serial == self.serial).then_some(mark.number)
+    }
+
+    /// Notes a slot that has no number yet.
     fn set(&mut self, slot: u32, number: u32) {
-        let at = slot as usize;
-        if self.marks.len() <= at {
-            self.marks.resize(at + 1, (0, 0));
+        if self.len * 2 >= self.marks.len() {
+            let wider = alloc::vec![Mark::default(); (self.marks.len() * 2).max(64)];
+            let old = core::mem::replace(&mut self.marks, wider);
+            let serial = self.serial;
+            old.into_iter().filter(|mark| mark.serial == serial).for_each(|mark| self.put(mark));
         }
-        self.marks[at] = (self.serial, number);
+        self.put(Mark { serial: self.serial, slot, number });
+        self.len += 1;
+    }
+
+    fn put(&mut self, mark: Mark) {
+        if let Some(place) = self.place(mark.slot) {
+            self.marks[place] = mark;
+        }
     }
 }
+
+/// How many dots ahead entries are brought near: about as many as a datagram holds.
+const AHEAD: usize = 32;
 
 /// At most how many bytes it takes to tell of this entry alone, after a write that supersedes the siblings that
 /// `reads` accepts.
 pub(super) fn encoded_len(
-    entry: &Entry,
+    entry: Entry<'_>,
     value: Option<&[u8]>,
     reads: impl Fn(Packed) -> bool,
 ) -> usize {
@@ -54,13 +95,13 @@ pub(super) fn encoded_len(
     const FIXED: usize = 28 + 3 + 8 + 10 + 10 + 1 + 20 + 1 + 6;
     // A replica is introduced once (17 bytes) and referred to (2), a counter has at most 7.
     const DOT: usize = 17 + 2 + 7;
-    let kept = entry.siblings.iter().filter(|sibling| !reads(sibling.dot));
+    let kept = entry.siblings().filter(|sibling| !reads(sibling.dot));
     let kept: usize = kept.map(|sibling| DOT + 3 + sibling.value.len()).sum();
     let own = value.map_or(0, |value| 9 + 3 + value.len());
     // Values that have no mark yet get one.
-    let marked = |dot: Packed| entry.superseded.iter().any(|mark| mark.replica() == dot.replica());
-    let unmarked = entry.siblings.iter().filter(|sibling| !marked(sibling.dot)).count();
-    let marks = entry.superseded.len() + unmarked + 1;
+    let marked = |dot: Packed| entry.superseded().any(|mark| mark.replica() == dot.replica());
+    let unmarked = entry.siblings().filter(|sibling| !marked(sibling.dot)).count();
+    let marks = entry.superseded().len() + unmarked + 1;
     FIXED + entry.key.len() + kept + own + DOT * marks
 }
 
@@ -176,6 +217,7 @@ impl<'m> ChunkWriter<'m> {
 
     fn items(&mut self, w: &mut Writer<'_>, cursor: &mut Cursor, budget: u64, alone: bool) -> End {
         let start = w.len();
+        self.reach(*cursor);
         loop {
             let Some(dot) = cursor.next(self.replicas, self.known) else {
                 reached!("map: chunk complete");
@@ -199,6 +241,18 @@ impl<'m> ChunkWriter<'m> {
             }
             cursor.pass(dot);
         }
+    }
+
+    /// Brings the entries of the next dots near, all at once.
+    fn reach(&self, mut cursor: Cursor) {
+        let mut slots: SmallVec<[u32; AHEAD]> = SmallVec::new();
+        while slots.len() < AHEAD
+            && let Some(dot) = cursor.next(self.replicas, self.known)
+        {
+            slots.push(self.replicas.slot(dot).unwrap_or_default());
+            cursor.pass(dot);
+        }
+        self.store.touch(slots.iter().copied());
     }
 
     /// Writes one dot with what explains it, the entry in `slot`; takes everything back if it does not fit.
@@ -249,33 +303,32 @@ impl<'m> ChunkWriter<'m> {
         Ok(())
     }
 
-    fn object(&mut self, w: &mut Writer<'_>, dot: Packed, entry: &Entry) -> Result<(), NoRoom> {
-        let siblings = entry.siblings.iter().map(|sibling| sibling.dot);
-        let marks = entry.superseded.iter().copied().filter(|_| !sabotaged!("marks-not-compared"));
+    fn object(&mut self, w: &mut Writer<'_>, dot: Packed, entry: Entry<'_>) -> Result<(), NoRoom> {
+        let siblings = entry.siblings().map(|sibling| sibling.dot);
+        let marks = entry.superseded().filter(|_| !sabotaged!("marks-not-compared"));
         let mut dots = siblings.chain(marks);
-        let dead = entry.siblings.iter().all(|sibling| sibling.dot != dot);
+        let dead = entry.siblings().all(|sibling| sibling.dot != dot);
         let omitted = dead && sabotaged!("object-omitted");
         if omitted || dots.all(|dot| self.known.contains(dot)) {
             w.u8(ITEM_KEY)?;
-            return w.bytes(&entry.key);
+            return w.bytes(entry.key);
         }
-        match (entry.siblings.as_slice(), entry.superseded.as_slice()) {
-            ([only], superseded) if only.dot == dot && matches!(superseded, [] | [_]) => {
-                match superseded {
-                    [] => w.u8(ITEM_BARE)?,
-                    [own] if *own == dot => w.u8(ITEM_OWN)?,
-                    _ => return self.full(w, entry),
-                }
-                w.bytes(&entry.key)?;
-                w.bytes(&only.value)
-            }
-            _ => self.full(w, entry),
+        let Some(only) = entry.only().filter(|only| only.dot == dot) else {
+            return self.full(w, entry);
+        };
+        let mut superseded = entry.superseded();
+        match (superseded.next(), superseded.next()) {
+            (None, _) => w.u8(ITEM_BARE)?,
+            (Some(own), None) if own == dot => w.u8(ITEM_OWN)?,
+            _ => return self.full(w, entry),
         }
+        w.bytes(entry.key)?;
+        w.bytes(only.value)
     }
 
-    fn full(&mut self, w: &mut Writer<'_>, entry: &Entry) -> Result<(), NoRoom> {
+    fn full(&mut self, w: &mut Writer<'_>, entry: Entry<'_>) -> Result<(), NoRoom> {
         w.u8(ITEM_FULL)?;
-        w.bytes(&entry.key)?;
+        w.bytes(entry.key)?;
         self.introduced.write_dots(w, self.replicas, entry)
     }
 }
@@ -287,6 +340,29 @@ mod tests {
     use crate::hash::Secret;
     use crate::map::ReplicaId;
     use crate::rng::Rng;
+    use alloc::collections::BTreeMap;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Keys have their numbers in the chunk that names them, and in no other.
+        #[test]
+        fn numbers_are_those_of_the_chunk(
+            chunks in proptest::collection::vec(proptest::collection::btree_set(any::<u32>(), 0..300), 1..8),
+        ) {
+            let mut marks = Marks::default();
+            for slots in &chunks {
+                marks.begin();
+                for (number, &slot) in (0..).zip(slots) {
+                    prop_assert_eq!(marks.get(slot), None);
+                    marks.set(slot, number);
+                }
+                let all: BTreeMap<u32, u32> = slots.iter().copied().zip(0..).collect();
+                for slot in chunks.iter().flatten() {
+                    prop_assert_eq!(marks.get(*slot), all.get(slot).copied());
+                }
+            }
+        }
+    }
 
     /// 87 bytes for what every datagram of the map has, 26 for each dot, 12 for the lengths of a written value and
     /// its counter, 3 for the length of a value that is kept.

@@ -75,6 +75,15 @@ impl Packed {
         self.0 & MAX_COUNTER
     }
 
+    /// The word that [`from_bits`](Self::from_bits) makes a dot of again.
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The counter before this one; dots count from one.
     pub(super) const fn counter_before(self) -> u64 {
         self.counter().saturating_sub(1)

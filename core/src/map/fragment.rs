@@ -42,8 +42,8 @@ pub(super) const MAX_HELD: usize = 8;
 const LEAST: usize = 256;
 
 /// Whether an entry can be told to nobody.
-pub(super) fn is_too_large(entry: &Entry, most: usize) -> bool {
-    let (siblings, marks) = (entry.siblings.len(), entry.superseded.len());
+pub(super) fn is_too_large(entry: Entry<'_>, most: usize) -> bool {
+    let (siblings, marks) = (entry.siblings().len(), entry.superseded().len());
     siblings > MAX_SIBLINGS || marks > MAX_MARKS || encoded_len(entry, None, |_| false) > most
 }
 
@@ -67,7 +67,7 @@ impl Fragments {
     /// Of the item that tells `dot` with its entry; `None` if that is too large.
     pub(super) fn of_item(
         replicas: &Replicas,
-        entry: &Entry,
+        entry: Entry<'_>,
         dot: Packed,
         held: &[Held],
         budget: u64,
@@ -78,7 +78,7 @@ impl Fragments {
             w.varint(dot.counter())?;
             w.u8(1)?;
             w.u8(ITEM_FULL)?;
-            w.bytes(&entry.key)?;
+            w.bytes(entry.key)?;
             introduced.write_dots_in_order(w, replicas, entry)
         });
         whole.map(|whole| Self::new(&whole, held, budget))
@@ -87,7 +87,7 @@ impl Fragments {
     /// Of the unit of a full sync that tells of the entry; `None` if that is too large.
     pub(super) fn of_unit(
         replicas: &Replicas,
-        entry: &Entry,
+        entry: Entry<'_>,
         held: &[Held],
         budget: u64,
     ) -> Option<Self> {
@@ -161,7 +161,7 @@ impl Fragments {
 
 /// The bytes of an entry, however many; `None` if it is too large.
 fn encode(
-    entry: &Entry,
+    entry: Entry<'_>,
     write: impl FnOnce(&mut Writer<'_>) -> Result<(), NoRoom>,
 ) -> Option<Vec<u8>> {
     if is_too_large(entry, MAX_ENTRY) {
@@ -255,9 +255,9 @@ impl Map {
                     && let Ok(items) = Items::checked(&bytes)
                 {
                     reached!("map: fragments make an item");
-                    let (last, more, objects) = (false, false, 1);
+                    let (last, more) = (false, false);
                     let addressee = fragment.addressee;
-                    let chunk = Chunk { addressee, nonce, number, last, more, objects, items };
+                    let chunk = Chunk { addressee, nonce, number, last, more, items };
                     self.on_chunk(now, slot, &chunk);
                 }
             }

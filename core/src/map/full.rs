@@ -102,7 +102,7 @@ impl Map {
             self.tell_gone(slot, pull.nonce);
             return;
         }
-        let slots = u32::try_from(self.store.entries().len()).unwrap_or(u32::MAX);
+        let slots = self.store.slots();
         let age = MAX_AGE + SLOT_AGE.saturating_mul(slots);
         if self.sessions.open.is_empty() {
             self.sessions.since = now;
@@ -115,7 +115,7 @@ impl Map {
         reached!("map: full sync begins");
         self.sessions.forget(slot);
         let context = self.context_units();
-        let total = (context.len() + self.store.entries().len()) as u64;
+        let total = (context.len() + self.store.slots() as usize) as u64;
         let session = Session {
             id: self.rng.u64(),
             peer: slot,
@@ -286,8 +286,8 @@ impl Map {
     /// This unit of a session fits no datagram.
     fn begin_fragments(&mut self, session: &mut Session, unit: u64) {
         let slot = unit.checked_sub(session.context.len() as u64);
-        let slot = slot.and_then(|slot| usize::try_from(slot).ok());
-        let entry = slot.and_then(|slot| self.store.entries().get(slot));
+        let slot = slot.and_then(|slot| u32::try_from(slot).ok());
+        let entry = slot.and_then(|slot| self.store.get(slot));
         let fragments = |entry| {
             Fragments::of_unit(&self.replicas, entry, session.held.as_slice(), session.budget)
         };
@@ -336,8 +336,8 @@ impl Map {
                     w.varint(at - unwritten)?;
                     return unit.write(w);
                 }
-                let slot = usize::try_from(at - contexts).unwrap_or(usize::MAX);
-                let entry = self.store.entries().get(slot);
+                let slot = u32::try_from(at - contexts).unwrap_or(u32::MAX);
+                let entry = self.store.get(slot);
                 let Some(entry) = entry.filter(|entry| !entry.is_empty()) else { return Ok(()) };
                 w.varint(at - unwritten)?;
                 full_wire::write_entry(w, &self.replicas, &mut introduced, entry)?;

@@ -252,17 +252,17 @@ pub(super) fn write_entry(
     w: &mut Writer<'_>,
     replicas: &Replicas,
     introduced: &mut Introduced,
-    entry: &Entry,
+    entry: Entry<'_>,
 ) -> Result<(), NoRoom> {
-    if let ([only], []) = (entry.siblings.as_slice(), entry.superseded.as_slice()) {
+    if let (Some(only), 0) = (entry.only(), entry.superseded().len()) {
         w.u8(LONE)?;
         introduced.write(w, replicas, only.dot.replica())?;
         w.varint(only.dot.counter())?;
-        w.bytes(&entry.key)?;
-        return w.bytes(&only.value);
+        w.bytes(entry.key)?;
+        return w.bytes(only.value);
     }
     w.u8(ENTRY)?;
-    w.bytes(&entry.key)?;
+    w.bytes(entry.key)?;
     introduced.write_dots(w, replicas, entry)
 }
 
@@ -270,9 +270,9 @@ pub(super) fn write_entry(
 pub(super) fn write_large_entry(
     w: &mut Writer<'_>,
     replicas: &Replicas,
-    entry: &Entry,
+    entry: Entry<'_>,
 ) -> Result<(), NoRoom> {
     w.u8(ENTRY)?;
-    w.bytes(&entry.key)?;
+    w.bytes(entry.key)?;
     Introduced::default().write_dots_in_order(w, replicas, entry)
 }

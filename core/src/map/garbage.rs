@@ -350,7 +350,7 @@ impl Map {
         untidy.retain(|slot| {
             let slot = *slot;
             self.store.tidy(&self.replicas, slot);
-            !self.store.entry(slot).superseded.is_empty()
+            self.store.entry(slot).superseded().len() > 0
         });
         self.garbage.untidy = untidy;
     }
@@ -359,12 +359,13 @@ impl Map {
     /// neither values nor marks are dropped.
     #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
     pub(super) fn note_untidy(&mut self) {
-        for slot in 0..self.store.entries().len() as u32 {
+        for slot in 0..self.store.slots() {
             if self.store.entry(slot).is_empty() {
                 self.store.tidy(&self.replicas, slot);
             }
         }
-        let marked = |(slot, entry): (u32, &Entry)| (!entry.superseded.is_empty()).then_some(slot);
+        let marked =
+            |(slot, entry): (u32, Entry<'_>)| (entry.superseded().len() > 0).then_some(slot);
         self.garbage.untidy = (0..).zip(self.store.entries()).filter_map(marked).collect();
     }
 

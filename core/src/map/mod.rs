@@ -374,18 +374,17 @@ impl Map {
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         let entry = self.store.entry(self.store.slot(key)?);
-        entry.winner(&self.replicas).map(|sibling| self.config.policy.value(&sibling.value))
+        entry.winner(&self.replicas).map(|sibling| self.config.policy.value(sibling.value))
     }
 
     /// All concurrent values of `key`, in the order of their dots.
     pub fn siblings(&self, key: &[u8]) -> impl Iterator<Item = Sibling<'_>> {
         let entry = self.store.slot(key).map(|slot| self.store.entry(slot));
-        let siblings = entry.map_or(&[][..], |entry| entry.siblings.as_slice());
+        let siblings = entry.unwrap_or_default().siblings();
         let mut order: SmallVec<[Sibling<'_>; 2]> = siblings
-            .iter()
             .map(|sibling| Sibling {
                 dot: self.replicas.dot(sibling.dot),
-                value: self.config.policy.value(&sibling.value),
+                value: self.config.policy.value(sibling.value),
             })
             .collect();
         order.sort_unstable_by_key(|sibling| sibling.dot);
@@ -396,8 +395,7 @@ impl Map {
     #[must_use]
     pub fn context(&self, key: &[u8]) -> Context {
         let entry = self.store.slot(key).map(|slot| self.store.entry(slot));
-        let siblings = entry.map_or(&[][..], |entry| entry.siblings.as_slice());
-        Context(siblings.iter().map(|sibling| sibling.dot).collect())
+        Context(entry.unwrap_or_default().siblings().map(|sibling| sibling.dot).collect())
     }
 
     /// Whether the write or removal `dot` has arrived here: reads of its key show it, or what
@@ -452,16 +450,16 @@ impl Map {
     ) -> impl Iterator<Item = (&'m [u8], &'m [u8])> + use<'m, 'p> {
         self.store.prefix(prefix).filter_map(|entry| {
             let winner = entry.winner(&self.replicas)?;
-            Some((&*entry.key, self.config.policy.value(&winner.value)))
+            Some((entry.key, self.config.policy.value(winner.value)))
         })
     }
 
     /// All keys that have a value, with the value read for each, in an order that may differ between replicas;
     /// [`prefix`](Self::prefix) of no bytes goes by the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.store.entries().iter().filter_map(|entry| {
+        self.store.entries().filter_map(|entry| {
             let winner = entry.winner(&self.replicas)?;
-            Some((&*entry.key, self.config.policy.value(&winner.value)))
+            Some((entry.key, self.config.policy.value(winner.value)))
         })
     }
 
@@ -521,9 +519,9 @@ impl Map {
 
     /// All keys that have a value, with the write whose value is read.
     pub(crate) fn winners(&self) -> impl Iterator<Item = (&[u8], Dot)> {
-        self.store.entries().iter().filter_map(|entry| {
+        self.store.entries().filter_map(|entry| {
             let winner = entry.winner(&self.replicas)?;
-            Some((&*entry.key, self.replicas.dot(winner.dot)))
+            Some((entry.key, self.replicas.dot(winner.dot)))
         })
     }
 }
@@ -543,7 +541,7 @@ impl Map {
     }
 
     pub(crate) fn check_frame(tag: u8, body: &[u8]) -> Result<(), PacketError> {
-        wire::parse(tag, body).map(drop)
+        wire::check(tag, body)
     }
 
     /// Applies the map's frames of a packet that was checked.

@@ -416,9 +416,9 @@ impl Introduced {
         &mut self,
         w: &mut Writer<'_>,
         replicas: &Replicas,
-        entry: &Entry,
+        entry: Entry<'_>,
     ) -> Result<(), NoRoom> {
-        self.write_those(w, replicas, entry.siblings.iter(), entry.superseded.iter())
+        self.write_those(w, replicas, entry.siblings(), entry.superseded())
     }
 
     /// The same in the order of the dots, which is that of no replica in particular.
@@ -426,12 +426,12 @@ impl Introduced {
         &mut self,
         w: &mut Writer<'_>,
         replicas: &Replicas,
-        entry: &Entry,
+        entry: Entry<'_>,
     ) -> Result<(), NoRoom> {
-        let mut siblings: Vec<&Sibling> = entry.siblings.iter().collect();
+        let mut siblings: Vec<Sibling<'_>> = entry.siblings().collect();
         siblings.sort_unstable_by_key(|sibling| replicas.dot(sibling.dot));
-        let mut superseded: Vec<&Packed> = entry.superseded.iter().collect();
-        superseded.sort_unstable_by_key(|dot| replicas.dot(**dot));
+        let mut superseded: Vec<Packed> = entry.superseded().collect();
+        superseded.sort_unstable_by_key(|dot| replicas.dot(*dot));
         self.write_those(w, replicas, siblings.into_iter(), superseded.into_iter())
     }
 
@@ -439,14 +439,14 @@ impl Introduced {
         &mut self,
         w: &mut Writer<'_>,
         replicas: &Replicas,
-        siblings: impl ExactSizeIterator<Item = &'e Sibling>,
-        superseded: impl ExactSizeIterator<Item = &'e Packed>,
+        siblings: impl ExactSizeIterator<Item = Sibling<'e>>,
+        superseded: impl ExactSizeIterator<Item = Packed>,
     ) -> Result<(), NoRoom> {
         w.varint(siblings.len() as u64)?;
         for sibling in siblings {
             self.write(w, replicas, sibling.dot.replica())?;
             w.varint(sibling.dot.counter())?;
-            w.bytes(&sibling.value)?;
+            w.bytes(sibling.value)?;
         }
         w.varint(superseded.len() as u64)?;
         for dot in superseded {

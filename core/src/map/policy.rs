@@ -11,9 +11,6 @@
 use alloc::vec::Vec;
 
 use super::Map;
-use super::dot::Dot;
-use super::replica::Replicas;
-use super::store::Sibling;
 
 /// Bytes of the time before a value.
 pub(super) const TIME: usize = 8;
@@ -37,6 +34,11 @@ fn parts(stored: &[u8]) -> (u64, &[u8]) {
     stored
         .split_first_chunk()
         .map_or((0, stored), |(time, value)| (u64::from_be_bytes(*time), value))
+}
+
+/// The Lamport time of a stored value.
+pub(super) fn time(stored: &[u8]) -> u64 {
+    parts(stored).0
 }
 
 impl Policy {
@@ -63,11 +65,6 @@ impl Policy {
             Self::Lamport => len + TIME,
         }
     }
-
-    /// The Lamport order: the highest is read.
-    pub(super) fn rank(replicas: &Replicas, sibling: &Sibling) -> (u64, Dot) {
-        (parts(&sibling.value).0, replicas.dot(sibling.dot))
-    }
 }
 
 impl Map {
@@ -84,8 +81,8 @@ impl Map {
     /// Hears of the times of the values in `slot`.
     pub(super) fn hear_times(&mut self, slot: u32) {
         if self.config.policy == Policy::Lamport {
-            let times = self.store.entry(slot).siblings.iter();
-            let last = times.map(|sibling| parts(&sibling.value).0).max();
+            let times = self.store.entry(slot).siblings().map(|sibling| time(sibling.value));
+            let last = times.max();
             self.time = self.time.max(last.unwrap_or(0));
         }
     }

@@ -38,7 +38,7 @@ impl Store {
     pub(super) fn bring_back(&mut self, replicas: &Replicas, slot: u32, told: Told<'_>) {
         let lacks = |store: &Self, dot| {
             let entry = store.entry(slot);
-            entry.siblings.iter().all(|own| own.dot != dot) && !entry.supersedes(dot)
+            entry.siblings().all(|own| own.dot != dot) && !entry.supersedes(dot)
         };
         for &(dot, value) in told.siblings {
             if replicas.contains(dot) && lacks(self, dot) {

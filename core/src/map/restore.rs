@@ -11,7 +11,7 @@ use super::dot::{MAX_COUNTER, Packed};
 use super::garbage::Garbage;
 use super::replica::{Bounds, Replicas};
 use super::snapshot::{CHECKSUM, MAGIC, RECORD};
-use super::store::{Sibling, Store};
+use super::store::{Guesses, Store, Told};
 use super::wire::{self, Chunk, Items};
 use super::{Map, Stats};
 use crate::event::Queue;
@@ -155,13 +155,13 @@ impl Restoring {
 
     fn entry(&mut self, r: &mut Reader<'_>) -> Result<(), Refused> {
         let key = r.bytes(MAX_LEN)?;
-        let mut siblings = SmallVec::new();
+        let mut siblings: SmallVec<[_; 1]> = SmallVec::new();
         // Each takes three bytes at least, and a mark two.
         for _ in 0..r.count(r.remaining() / 3)? {
             let dot = self.dot(r)?;
-            siblings.push(Sibling { dot, value: r.bytes(MAX_LEN)?.into() });
+            siblings.push((dot, r.bytes(MAX_LEN)?));
         }
-        let mut superseded = SmallVec::new();
+        let mut superseded: SmallVec<[_; 2]> = SmallVec::new();
         for _ in 0..r.count(r.remaining() / 2)? {
             superseded.push(self.dot(r)?);
         }
@@ -169,7 +169,8 @@ impl Restoring {
             return Err(Refused::Malformed);
         }
         let slot = self.store.slot_or_insert(key);
-        self.store.fill(&self.replicas, slot, siblings, superseded);
+        let told = Told { siblings: &siblings, superseded: &superseded };
+        self.store.fill(&self.replicas, slot, told);
         self.entries += 1;
         Ok(())
     }
@@ -341,9 +342,7 @@ impl Map {
         }
         let (mut number, (chain, mut next)) = (restoring.chunk, restoring.records);
         (self.replicas, self.store) = (restoring.replicas, restoring.store);
-        for (slot, _) in (0..).zip(0..self.store.entries().len()) {
-            self.hear_times(slot);
-        }
+        (0..self.store.slots()).for_each(|slot| self.hear_times(slot));
         for chunk in chunks {
             self.replay(chunk.as_ref(), number, chain, next)?;
             (number, next) = (number + 1, next + 1);
@@ -368,9 +367,9 @@ impl Map {
             return Err(RestoreError::Misplaced { chunk });
         }
         let context = r.u64().map_err(|_| corrupt)?;
-        let (items, objects) = Items::whole(r).map_err(|_| corrupt)?;
-        let told = Chunk { items, objects, ..Chunk::default() };
-        if self.take_items(None, &told).is_none() {
+        let items = Items::whole(r).map_err(|_| corrupt)?;
+        let told = Chunk { items, ..Chunk::default() };
+        if self.take_items(None, &told, Guesses::new()).is_none() {
             return Err(RestoreError::TooLarge { limit: "max_replicas" });
         }
         check_size(&self.store, &self.config)?;

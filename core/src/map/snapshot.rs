@@ -81,11 +81,11 @@ pub struct Snapshot<'m> {
 impl<'m> Snapshot<'m> {
     fn new(map: &'m Map) -> Self {
         let mut entries = 0;
-        let number = |entry: &super::store::Entry| {
+        let number = |entry: super::store::Entry<'_>| {
             entries += u32::from(!entry.is_empty());
             if entry.is_empty() { 0 } else { entries }
         };
-        let numbers = map.store.entries().iter().map(number).collect();
+        let numbers = map.store.entries().map(number).collect();
         let (context, content) = map.digest();
         let me = map.replica();
         let id = hash::mix2(hash::mix2(me.node.0, me.epoch), hash::mix2(context, content));
@@ -130,20 +130,21 @@ impl<'m> Snapshot<'m> {
     }
 
     fn write_entries(&mut self, w: &mut Writer<'_>, next: u32) -> Result<(), NoRoom> {
-        let entries = self.map.store.entries().iter();
+        let entries = self.map.store.entries();
         for (slot, entry) in (0_u32..).zip(entries).skip(next as usize) {
             if !entry.is_empty() {
                 w.attempt(|w| {
-                    w.bytes(&entry.key)?;
-                    w.varint(entry.siblings.len() as u64)?;
-                    for sibling in &entry.siblings {
+                    w.bytes(entry.key)?;
+                    w.varint(entry.siblings().len() as u64)?;
+                    for sibling in entry.siblings() {
                         write_dot(w, sibling.dot)?;
-                        w.bytes(&sibling.value)?;
+                        w.bytes(sibling.value)?;
                     }
-                    let lost = sabotaged!("snapshot-loses-marks") && !entry.siblings.is_empty();
-                    let marks = if lost { &[][..] } else { &entry.superseded };
+                    let lost = sabotaged!("snapshot-loses-marks") && !entry.is_removed();
+                    let marks = entry.superseded();
+                    let marks = marks.take(if lost { 0 } else { usize::MAX });
                     w.varint(marks.len() as u64)?;
-                    marks.iter().try_for_each(|dot| write_dot(w, *dot))
+                    marks.into_iter().try_for_each(|dot| write_dot(w, dot))
                 })?;
             }
             self.part = Part::Entries(slot + 1);

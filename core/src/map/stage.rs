@@ -357,7 +357,7 @@ impl Map {
         reached!("map: full sync taken");
         self.stats.full_syncs += 1;
         let digest = self.replicas.digest();
-        let before = self.store.entries().len();
+        let before = self.store.slots() as usize;
         let mut named = alloc::vec![false; before];
         for entry in &staging.entries {
             let slot = self.store.slot_or_insert(&entry.key);
@@ -418,14 +418,14 @@ impl Map {
     }
 
     fn adopt_entry(&mut self, slot: u32, told: Told<'_>, staging: &Staging) {
-        let before = self.winner_dot(slot);
         let context = !staging.repairs && !sabotaged!("absence-ignored");
+        let before = self.store.entry(slot).winner(&self.replicas).map(|winner| winner.dot);
         if staging.repairs {
             self.store.bring_back(&self.replicas, slot, told);
         }
         let reflects = |dot: Packed| context && staging.reflects(dot) || told.reflects(dot);
-        self.store.join(&self.replicas, slot, told, reflects);
-        self.note_change(slot, before);
+        let joined = self.store.join(&self.replicas, slot, told, reflects);
+        self.note_change(slot, before, joined.after);
     }
 
     /// Whether a frame is addressed to this life of this replica.

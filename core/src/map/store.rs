@@ -5,87 +5,38 @@
 //! entry is a function of the set of events it reflects, so merging entries in any order, any number
 //! of times, gives the same entry; the proof is that of the optimised observed-remove set (Bieniusa
 //! et al. 2012) with per-key version vectors (Preguiça et al. 2010, dotted version vectors).
+//!
+//! Most entries have one value and at most its own mark. That much fits a [record](records), which lies in one piece
+//! with its key; what an entry has beyond it lies in a table beside.
 
-use alloc::boxed::Box;
+mod change;
+mod entry;
+mod index;
+mod records;
+
 use alloc::vec::Vec;
 
-use hashbrown::HashTable;
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::dot::Packed;
-use super::fragment;
 use super::order::Order;
-use super::policy::Policy;
 use super::replica::Replicas;
-use crate::hash::{self, Secret};
-use crate::hrw;
+use crate::hash::Secret;
 use crate::reached::reached;
+use crate::room;
 use crate::sabotage::sabotaged;
+
+use change::Part;
+use entry::More;
+pub(super) use entry::{Entry, Sibling};
+use index::Index;
+use records::{Flags, MAX_VALUE, Place, Records};
 
 /// Free slots that are worth keeping.
 const SPARE: usize = 32;
-
-/// One of the concurrent values of a key.
-#[derive(Debug)]
-pub(super) struct Sibling {
-    pub(super) dot: Packed,
-    pub(super) value: Box<[u8]>,
-}
-
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) key: Box<[u8]>,
-    /// The wire-stable hash of the key, which scores its writers.
-    hash: u64,
-    /// One in steady state, none if the key is removed, several after concurrent writes.
-    pub(super) siblings: SmallVec<[Sibling; 1]>,
-    /// At most one dot per replica: its greatest reflected one on this key.
-    pub(super) superseded: SmallVec<[Packed; 2]>,
-}
-
-impl Entry {
-    /// Whether all events of the dot's replica up to the dot are reflected by supersession.
-    pub(super) fn supersedes(&self, dot: Packed) -> bool {
-        let of_replica = |other: &&Packed| other.replica() == dot.replica();
-        self.superseded.iter().find(of_replica).is_some_and(|other| *other >= dot)
-    }
-
-    /// Whether it has neither values nor marks: a key that was never written, or its free slot.
-    pub(super) fn is_empty(&self) -> bool {
-        self.siblings.is_empty() && self.superseded.is_empty()
-    }
-
-    fn raise(&mut self, dot: Packed) {
-        match self.superseded.iter_mut().find(|other| other.replica() == dot.replica()) {
-            Some(other) => *other = dot.max(*other),
-            None => self.superseded.push(dot),
-        }
-    }
-
-    /// The sibling that is read: of the writer with the highest unweighted score for the key,
-    /// whoever is alive; among one node's the latest.
-    pub(super) fn winner(&self, replicas: &Replicas) -> Option<&Sibling> {
-        match self.siblings.as_slice() {
-            [] => None,
-            [only] => Some(only),
-            several if sabotaged!("latest-wins") => {
-                several.iter().max_by_key(|sibling| replicas.dot(sibling.dot).counter)
-            }
-            several if replicas.policy() == Policy::Lamport => {
-                several.iter().max_by_key(|sibling| Policy::rank(replicas, sibling))
-            }
-            several => {
-                #[cfg(feature = "sim")]
-                note_ties(replicas, several);
-                several.iter().max_by_key(|sibling| {
-                    let dot = replicas.dot(sibling.dot);
-                    let node = dot.replica.node;
-                    (hrw::score(self.hash, node), node, dot.replica.epoch, dot.counter)
-                })
-            }
-        }
-    }
-}
+/// The slot of no key.
+const NONE: u32 = u32::MAX;
 
 /// What another replica says an entry is.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +46,11 @@ pub(super) struct Told<'a> {
 }
 
 impl Told<'_> {
+    /// Whether the dot is that of its only sibling.
+    pub(super) fn is_of(&self, dot: Packed) -> bool {
+        matches!(self.siblings, [(only, _)] if *only == dot)
+    }
+
     /// Whether it says by itself that the dot is reflected.
     pub(super) fn reflects(&self, dot: Packed) -> bool {
         let covers = |other: &Packed| other.replica() == dot.replica() && *other >= dot;
@@ -102,12 +58,47 @@ impl Told<'_> {
     }
 }
 
+/// What the siblings of an entry are to be.
+type Parts<'v> = SmallVec<[(Packed, Part<'v>); 2]>;
+/// What its marks are to be.
+type Marked = SmallVec<[Packed; 4]>;
+
+/// What a join made of an entry.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joined {
+    /// Whose value was read before, and whose is read now.
+    pub(super) before: Option<Packed>,
+    pub(super) after: Option<Packed>,
+    /// Whether there is nothing to tidy about it; see [`Store::is_tidy`].
+    pub(super) tidy: bool,
+}
+
+/// The hash of a key, and its slot if it has one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    hash: u32,
+    pub(super) slot: Option<u32>,
+}
+
+/// The hash of a key, and the slot that it may well have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Guess {
+    hash: u32,
+    slot: u32,
+}
+
+/// As many as most datagrams name keys, without an allocation.
+pub(super) type Guesses = SmallVec<[Guess; 64]>;
+
 /// All entries in slots, with an index by key.
 #[derive(Debug)]
 pub(super) struct Store {
     secret: Secret,
-    entries: Vec<Entry>,
-    index: HashTable<u32>,
+    places: Vec<Place>,
+    records: Records,
+    /// Of the slots whose record says so.
+    more: HashMap<u32, More, Secret>,
+    index: Index,
     /// Slots of entries that were dropped.
     free: Vec<u32>,
     /// The slots in the order of their keys, if that is wanted.
@@ -123,11 +114,55 @@ pub(super) struct Store {
     digest: u64,
 }
 
+fn key<'s>(places: &[Place], records: &'s Records, slot: u32) -> &'s [u8] {
+    records.get(places[slot as usize]).map_or(&[], |record| record.key)
+}
+
+/// The upper half of the keyed hash: an attacker knows neither.
+#[allow(clippy::cast_possible_truncation)] // half of it
+fn keyed(secret: Secret, key: &[u8]) -> u32 {
+    (secret.hash(key) >> 32) as u32
+}
+
+fn marked(entry: Entry<'_>) -> Marked {
+    let mut superseded = Marked::new();
+    for mark in entry.superseded() {
+        superseded.push(mark);
+    }
+    superseded
+}
+
+/// All siblings of an entry, as they are.
+fn own_parts<'v>(entry: Entry<'_>) -> Parts<'v> {
+    entry.siblings().enumerate().map(|(at, own)| (own.dot, Part::Own(at))).collect()
+}
+
+fn raise(superseded: &mut Marked, dot: Packed) {
+    match superseded.iter_mut().find(|other| other.replica() == dot.replica()) {
+        Some(other) => *other = dot.max(*other),
+        None => superseded.push(dot),
+    }
+}
+
 impl Store {
     pub(super) fn new(secret: Secret, limit: usize) -> Self {
-        let (entries, index, free) = (Vec::new(), HashTable::new(), Vec::new());
-        let order = None;
-        Self { secret, entries, index, free, order, bytes: 0, live: 0, limit, large: 0, digest: 0 }
+        let (places, records, index) = (Vec::new(), Records::default(), Index::default());
+        let (more, free, order) = (HashMap::with_hasher(secret), Vec::new(), None);
+        let (bytes, live, large, digest) = (0, 0, 0, 0);
+        Self {
+            secret,
+            places,
+            records,
+            more,
+            index,
+            free,
+            order,
+            bytes,
+            live,
+            limit,
+            large,
+            digest,
+        }
     }
 
     /// A store without entries that is like this one.
@@ -137,17 +172,10 @@ impl Store {
     }
 
     /// Gives an entry that has nothing its siblings and marks.
-    pub(super) fn fill(
-        &mut self,
-        replicas: &Replicas,
-        slot: u32,
-        siblings: SmallVec<[Sibling; 1]>,
-        superseded: SmallVec<[Packed; 2]>,
-    ) {
-        self.uncount(replicas, slot);
-        let entry = &mut self.entries[slot as usize];
-        (entry.siblings, entry.superseded) = (siblings, superseded);
-        self.count(replicas, slot);
+    pub(super) fn fill(&mut self, replicas: &Replicas, slot: u32, told: Told<'_>) {
+        let new = |&(dot, value)| (dot, Part::New(value));
+        let parts: Parts<'_> = told.siblings.iter().map(new).collect();
+        self.set(replicas, slot, &parts, told.superseded);
     }
 
     /// Keeps the keys in their order from now on: of a store that has none.
@@ -156,35 +184,74 @@ impl Store {
     }
 
     pub(super) fn slot(&self, key: &[u8]) -> Option<u32> {
-        let same = |slot: &u32| *self.entries[*slot as usize].key == *key;
-        self.index.find(self.secret.hash(key), same).copied()
+        self.look(key).slot
+    }
+
+    pub(super) fn look(&self, key: &[u8]) -> Look {
+        let hash = keyed(self.secret, key);
+        Look { hash, slot: self.find(hash, key) }
+    }
+
+    fn find(&self, hash: u32, wanted: &[u8]) -> Option<u32> {
+        self.index.find(hash, |slot| key(&self.places, &self.records, slot) == wanted)
+    }
+
+    /// Looks for many keys at a time. What is read of one does not wait for what is read of the others, so the cache
+    /// fetches them all at once; one after the other they would take most of the time of a merge. (Group
+    /// prefetching: Chen, Ailamaki, Gibbons and Mowry 2004.)
+    pub(super) fn guess(&self, keys: &[&[u8]]) -> Guesses {
+        let mut guesses = Guesses::with_capacity(keys.len());
+        for key in keys {
+            guesses.push(Guess { hash: keyed(self.secret, key), slot: NONE });
+        }
+        let touched = guesses.iter().fold(0, |sum, guess| sum ^ self.index.touch(guess.hash));
+        core::hint::black_box(touched);
+        for guess in &mut guesses {
+            guess.slot = self.index.find(guess.hash, |_| true).unwrap_or(NONE);
+        }
+        self.touch(guesses.iter().map(|guess| guess.slot));
+        guesses
+    }
+
+    /// Brings the records of these slots near, all at once.
+    pub(super) fn touch(&self, slots: impl Iterator<Item = u32>) {
+        let places = slots.filter_map(|slot| self.places.get(slot as usize).copied());
+        // Two lines: most records have no more.
+        let ends = |place| self.records.touch(place, 0) ^ self.records.touch(place, 64);
+        core::hint::black_box(places.fold(0, |sum, place| sum ^ ends(place)));
+    }
+
+    /// What has become of a guess.
+    pub(super) fn check(&self, guess: Guess, wanted: &[u8]) -> Look {
+        let place = self.places.get(guess.slot as usize);
+        let right = place.and_then(|place| self.records.get(*place));
+        let right = right.is_some_and(|record| record.key == wanted);
+        let slot = if right { Some(guess.slot) } else { self.find(guess.hash, wanted) };
+        Look { hash: guess.hash, slot }
     }
 
     /// The slot of `key`, with an empty entry made if there was none.
-    #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
     pub(super) fn slot_or_insert(&mut self, key: &[u8]) -> u32 {
-        if let Some(slot) = self.slot(key) {
-            return slot;
-        }
-        let entry = Entry {
-            key: key.into(),
-            hash: hrw::key_hash(key),
-            siblings: SmallVec::new(),
-            superseded: SmallVec::new(),
-        };
+        let look = self.look(key);
+        look.slot.unwrap_or_else(|| self.insert(look, key))
+    }
+
+    /// Makes an empty entry for a key that was looked for just now, and not found.
+    #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
+    pub(super) fn insert(&mut self, look: Look, new: &[u8]) -> u32 {
+        let place = self.records.add(Packed::from_bits(0), Flags::default(), new, &[]);
         let slot = if let Some(slot) = self.free.pop() {
-            self.entries[slot as usize] = entry;
+            self.places[slot as usize] = place;
             slot
         } else {
-            self.entries.push(entry);
-            self.entries.len() as u32 - 1
+            room::reserve(&mut self.places, 1);
+            self.places.push(place);
+            self.places.len() as u32 - 1
         };
-        self.bytes += key.len();
-        let (secret, entries) = (self.secret, &self.entries);
-        let rehash = |slot: &u32| secret.hash(&entries[*slot as usize].key);
-        self.index.insert_unique(secret.hash(key), slot, rehash);
+        self.bytes += new.len();
+        self.index.insert(look.hash, slot);
         if let Some(order) = &mut self.order {
-            order.insert(slot, |slot| &*entries[slot as usize].key);
+            order.insert(slot, |slot| key(&self.places, &self.records, slot));
         }
         slot
     }
@@ -194,33 +261,53 @@ impl Store {
     pub(super) fn prefix<'s, 'p>(
         &'s self,
         prefix: &'p [u8],
-    ) -> impl Iterator<Item = &'s Entry> + use<'s, 'p> {
-        let key = |slot: u32| &*self.entry(slot).key;
+    ) -> impl Iterator<Item = Entry<'s>> + use<'s, 'p> {
+        let key = |slot: u32| key(&self.places, &self.records, slot);
         let kept = self.order.as_ref().map(|order| order.from(prefix, key));
         let mut found: Vec<u32> = Vec::new();
         if kept.is_none() {
             // What is free or was removed has no values; those are left to the caller.
-            let all = (0..).zip(&self.entries);
-            let those = all.filter(|(_, entry)| entry.key.starts_with(prefix));
-            found.extend(those.map(|(slot, _)| slot));
+            found.extend((0..self.slots()).filter(|slot| key(*slot).starts_with(prefix)));
             found.sort_unstable_by_key(|slot| key(*slot));
         }
         let slots = kept.into_iter().flatten().chain(found);
         slots.map(|slot| self.entry(slot)).take_while(|entry| entry.key.starts_with(prefix))
     }
 
-    pub(super) fn entry(&self, slot: u32) -> &Entry {
-        &self.entries[slot as usize]
+    /// The entry in a slot; an empty one without a key if it is free.
+    #[inline]
+    pub(super) fn entry(&self, slot: u32) -> Entry<'_> {
+        let Some(record) = self.records.get(self.places[slot as usize]) else {
+            return Entry::default();
+        };
+        let Flags { value, mark, more } = record.flags;
+        Entry {
+            key: record.key,
+            first: value.then_some(Sibling { dot: record.dot, value: record.value }),
+            mark: mark.then_some(record.dot),
+            more: if more { self.more.get(&slot) } else { None },
+        }
+    }
+
+    /// The same, if there is such a slot.
+    pub(super) fn get(&self, slot: u32) -> Option<Entry<'_>> {
+        (slot < self.slots()).then(|| self.entry(slot))
+    }
+
+    /// How many slots there are.
+    #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
+    pub(super) fn slots(&self) -> u32 {
+        self.places.len() as u32
     }
 
     /// All slots; those without siblings and marks are removed keys, or free.
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    pub(super) fn entries(&self) -> impl ExactSizeIterator<Item = Entry<'_>> {
+        (0..self.slots()).map(|slot| self.entry(slot))
     }
 
     /// How many keys there are, removed ones included.
     pub(super) const fn keys(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.places.len() - self.free.len()
     }
 
     pub(super) const fn bytes(&self) -> usize {
@@ -241,7 +328,8 @@ impl Store {
     }
 
     /// Applies a write of this replica: `dot` supersedes the siblings that `reads` accepts and, unless
-    /// it is a removal, becomes one itself. The caller claims the dot.
+    /// it is a removal, becomes one itself. The caller claims the dot. Returns whose value was read before, and whose is
+    /// read now.
     pub(super) fn write(
         &mut self,
         replicas: &Replicas,
@@ -249,38 +337,33 @@ impl Store {
         dot: Packed,
         value: Option<&[u8]>,
         reads: impl Fn(Packed) -> bool,
-    ) {
-        self.uncount(replicas, slot);
-        let entry = &mut self.entries[slot as usize];
-        for at in 0..entry.siblings.len() {
-            entry.raise(entry.siblings[at].dot);
+    ) -> (Option<Packed>, Option<Packed>) {
+        let entry = self.entry(slot);
+        let before = entry.winner(replicas).map(|sibling| sibling.dot);
+        let mut superseded = marked(entry);
+        for sibling in entry.siblings() {
+            raise(&mut superseded, sibling.dot);
         }
         if value.is_none() {
             reached!("map: removal of a value");
-        } else if entry.siblings.is_empty() {
+        } else if entry.is_removed() {
             reached!("map: write over nothing");
-        } else if entry.siblings.iter().any(|sibling| reads(sibling.dot)) {
+        } else if entry.siblings().any(|sibling| reads(sibling.dot)) {
             reached!("map: write over a value");
         } else {
             reached!("map: write beside a value");
         }
-        let mut reuse = None;
-        entry.siblings.retain(|sibling| {
-            let keep = !reads(sibling.dot);
-            if !keep {
-                reuse = Some(core::mem::take(&mut sibling.value));
-            }
-            keep
-        });
-        if let Some(value) = value {
-            entry.siblings.push(Sibling { dot, value: fill(reuse, value) });
-        }
-        entry.raise(dot);
+        let own = entry.siblings().enumerate().map(|(at, own)| (own.dot, Part::Own(at)));
+        let mut parts: Parts<'_> = own.filter(|(dot, _)| !reads(*dot)).collect();
+        parts.extend(value.map(|value| (dot, Part::New(value))));
+        raise(&mut superseded, dot);
         if value.is_none() && sabotaged!("removal-unmarked") {
-            entry.superseded.retain(|mark| *mark == dot);
+            superseded.retain(|mark| *mark == dot);
         }
-        self.count(replicas, slot);
+        let after = change::winner(replicas, entry, &parts);
+        self.set(replicas, slot, &parts, &superseded);
         self.digest = self.digest.wrapping_add(u64::from(sabotaged!("content-hash-drifts")));
+        (before, after)
     }
 
     /// Adds a value to an entry, beside those that it has.
@@ -291,9 +374,10 @@ impl Store {
         dot: Packed,
         value: &[u8],
     ) {
-        self.uncount(replicas, slot);
-        self.entries[slot as usize].siblings.push(Sibling { dot, value: value.into() });
-        self.count(replicas, slot);
+        let entry = self.entry(slot);
+        let (mut parts, superseded) = (own_parts(entry), marked(entry));
+        parts.push((dot, Part::New(value)));
+        self.set(replicas, slot, &parts, &superseded);
     }
 
     /// Makes the digest wrong for ever.
@@ -305,9 +389,10 @@ impl Store {
     /// Takes a value from an entry, as if it had never been there.
     #[cfg(test)]
     pub(super) fn lose_sibling(&mut self, replicas: &Replicas, slot: u32, dot: Packed) {
-        self.uncount(replicas, slot);
-        self.entries[slot as usize].siblings.retain(|own| own.dot != dot);
-        self.count(replicas, slot);
+        let entry = self.entry(slot);
+        let (mut parts, superseded) = (own_parts(entry), marked(entry));
+        parts.retain(|(own, _)| *own != dot);
+        self.set(replicas, slot, &parts, &superseded);
     }
 
     /// Merges what another replica says of an entry: a sibling survives if both have it, or if the
@@ -318,208 +403,177 @@ impl Store {
         slot: u32,
         told: Told<'_>,
         reflects: impl Fn(Packed) -> bool,
-    ) {
-        self.uncount(replicas, slot);
-        let entry = &mut self.entries[slot as usize];
+    ) -> Joined {
+        let entry = self.entry(slot);
+        if let Some((old, dot, value)) = succession(entry, told)
+            && !keeps(reflects(old.dot), false)
+            && accepts(replicas, entry, dot)
+        {
+            let before = Some(old.dot);
+            self.succeed(replicas, slot, dot, value);
+            return Joined { before, after: Some(dot), tidy: !replicas.is_settled(dot) };
+        }
+        let before = entry.winner(replicas).map(|sibling| sibling.dot);
         let has_there = |dot: Packed| told.siblings.iter().any(|(other, _)| *other == dot);
-        // Judge the incoming by the entry as it was, before anything of it is dropped.
-        let accepted: SmallVec<[bool; 4]> = told
-            .siblings
-            .iter()
-            .map(|(dot, _)| {
-                let (known, superseded) = (replicas.contains(*dot), entry.supersedes(*dot));
-                if known {
-                    reached!("map: join brings a known value");
-                } else if superseded {
-                    reached!("map: join brings a value superseded here");
-                } else {
-                    reached!("map: join brings a value");
-                }
-                let superseded = superseded && !sabotaged!("mark-ignored");
-                !known && !superseded || sabotaged!("join-revives")
-            })
-            .collect();
-        let mut spare: SmallVec<[Box<[u8]>; 1]> = SmallVec::new();
-        entry.siblings.retain(|own| {
-            let gone = reflects(own.dot) && !sabotaged!("join-keeps-superseded");
-            let both = has_there(own.dot);
-            let keep = both || !gone && !sabotaged!("join-drops-own");
-            if both {
-                reached!("map: join keeps a value that both have");
-            } else if keep {
-                reached!("map: join keeps a value unknown there");
-            } else {
-                reached!("map: join drops a superseded value");
+        let mut parts = Parts::new();
+        for (at, own) in entry.siblings().enumerate() {
+            if keeps(reflects(own.dot), has_there(own.dot)) {
+                parts.push((own.dot, Part::Own(at)));
             }
-            if !keep {
-                spare.push(core::mem::take(&mut own.value));
-            }
-            keep
-        });
-        for (&(dot, value), _) in
-            told.siblings.iter().zip(accepted).filter(|(_, accepted)| *accepted)
-        {
+        }
+        for &(dot, value) in told.siblings {
             // A hostile peer may name one dot twice; it is one write all the same.
-            if entry.siblings.iter().all(|own| own.dot != dot) {
-                entry.siblings.push(Sibling { dot, value: fill(spare.pop(), value) });
+            if accepts(replicas, entry, dot) && parts.iter().all(|(own, _)| *own != dot) {
+                parts.push((dot, Part::New(value)));
             }
         }
-        if sabotaged!("winner-kept-alone")
-            && let Some(winner) = entry.winner(replicas).map(|sibling| sibling.dot)
-        {
-            entry.siblings.retain(|sibling| sibling.dot == winner);
+        if sabotaged!("winner-kept-alone") {
+            let winner = change::winner(replicas, entry, &parts);
+            parts.retain(|(dot, _)| Some(*dot) == winner);
         }
-        match entry.siblings.len() {
+        match parts.len() {
             0 => reached!("map: join leaves none"),
             1 => {}
             _ => reached!("map: join leaves several values"),
         }
+        let mut superseded = marked(entry);
         for &dot in told.superseded {
-            entry.raise(dot);
+            raise(&mut superseded, dot);
         }
-        if !entry.superseded.is_empty() {
-            for at in 0..entry.siblings.len() {
-                entry.raise(entry.siblings[at].dot);
+        if !superseded.is_empty() {
+            for (dot, _) in &parts {
+                raise(&mut superseded, *dot);
             }
         }
-        self.count(replicas, slot);
+        let after = change::winner(replicas, entry, &parts);
+        let settled = superseded.iter().all(|dot| replicas.is_settled(*dot));
+        let tidy = !settled || superseded.is_empty() && !parts.is_empty();
+        self.set(replicas, slot, &parts, &superseded);
+        Joined { before, after, tidy }
     }
 
     /// Drops the marks of an entry once all peers that count have the writes that they stand for and those
     /// of its values: all at once, for an entry that keeps some of its marks explains less than none does.
     /// An entry without values and marks is nothing; its slot is free for another key.
     pub(super) fn tidy(&mut self, replicas: &Replicas, slot: u32) {
-        let entry = &mut self.entries[slot as usize];
-        let mut dots = entry.superseded.iter().chain(entry.siblings.iter().map(|own| &own.dot));
-        let nothing = entry.superseded.is_empty() && !entry.siblings.is_empty();
-        let hasty = entry.siblings.is_empty() && sabotaged!("removed-key-dropped-early");
-        if nothing || !hasty && !dots.all(|dot| replicas.is_settled(*dot)) {
+        let entry = self.entry(slot);
+        let removed = entry.is_removed();
+        let mut dots = entry.superseded().chain(entry.siblings().map(|own| own.dot));
+        let nothing = entry.superseded().len() == 0 && !removed;
+        let hasty = removed && sabotaged!("removed-key-dropped-early");
+        if nothing || !hasty && !dots.all(|dot| replicas.is_settled(dot)) {
             if sabotaged!("marks-dropped-one-by-one") {
-                entry.superseded.retain(|mark| !replicas.is_settled(*mark));
+                let marks = self.entry(slot).superseded();
+                let kept: Marked = marks.filter(|mark| !replicas.is_settled(*mark)).collect();
+                self.set_marks(replicas, slot, &kept);
             }
             return;
         }
-        let large = usize::from(self.is_large(slot));
-        let entry = &mut self.entries[slot as usize];
-        entry.superseded = SmallVec::new();
-        self.large = self.large - large + usize::from(self.is_large(slot));
-        if !self.entries[slot as usize].siblings.is_empty() {
+        self.set_marks(replicas, slot, &[]);
+        if removed {
+            self.drop_key(slot);
+        } else {
             reached!("map: marks dropped");
-            return;
-        }
-        reached!("map: removed key dropped");
-        if let Some(order) = &mut self.order {
-            order.remove(slot, |slot| &*self.entries[slot as usize].key);
-        }
-        let key = core::mem::take(&mut self.entries[slot as usize].key);
-        self.bytes -= key.len();
-        if let Ok(place) = self.index.find_entry(self.secret.hash(&key), |other| *other == slot) {
-            place.remove();
-            self.free.push(slot);
         }
     }
 
+    fn set_marks(&mut self, replicas: &Replicas, slot: u32, superseded: &[Packed]) {
+        let parts = own_parts(self.entry(slot));
+        self.set(replicas, slot, &parts, superseded);
+    }
+
+    /// Drops a key whose entry is empty, if the slot has one.
+    fn drop_key(&mut self, slot: u32) {
+        reached!("map: removed key dropped");
+        let place = self.places[slot as usize];
+        let Some(record) = self.records.get(place) else { return };
+        self.bytes -= record.key.len();
+        self.index.remove(keyed(self.secret, record.key), slot);
+        if let Some(order) = &mut self.order {
+            order.remove(slot, |slot| key(&self.places, &self.records, slot));
+        }
+        self.places[slot as usize] = Place::NONE;
+        self.records.free(place);
+        self.free.push(slot);
+        self.compact();
+    }
+
     /// Gives room back and numbers the slots anew, if most of them are free. Nobody may know their numbers.
-    #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
     pub(super) fn shrink(&mut self) {
         if self.free.len() < SPARE || self.free.len() < self.keys() {
             return;
         }
-        let mut free = alloc::vec![false; self.entries.len()];
-        core::mem::take(&mut self.free).into_iter().for_each(|slot| free[slot as usize] = true);
+        let mut next = 0;
+        let number = |place: &Place| {
+            next += u32::from(*place != Place::NONE);
+            next.saturating_sub(1)
+        };
+        let numbers: Vec<u32> = self.places.iter().map(number).collect();
+        let new = |slot: u32| numbers[slot as usize];
         if let Some(order) = &mut self.order {
-            let mut next = 0;
-            let number = |free: &bool| {
-                next += u32::from(!free);
-                next.saturating_sub(1)
-            };
-            let numbers: Vec<u32> = free.iter().map(number).collect();
-            order.renumber(|slot| numbers[slot as usize]);
+            order.renumber(new);
         }
-        let mut free = free.into_iter();
-        self.entries.retain(|_| !free.next().unwrap_or(false));
-        self.entries.shrink_to_fit();
-        let (secret, entries) = (self.secret, &self.entries);
-        let hash = |slot: &u32| secret.hash(&entries[*slot as usize].key);
-        self.index = HashTable::with_capacity(entries.len());
-        for slot in 0..entries.len() as u32 {
-            self.index.insert_unique(hash(&slot), slot, hash);
-        }
+        self.index.renumber(new);
+        let more = core::mem::replace(&mut self.more, HashMap::with_hasher(self.secret));
+        self.more.extend(more.into_iter().map(|(slot, more)| (new(slot), more)));
+        self.free = Vec::new();
+        self.places.retain(|place| *place != Place::NONE);
+        self.places.shrink_to_fit();
     }
 
     /// Whether there is nothing to tidy about an entry, as far as its marks tell.
     pub(super) fn is_tidy(&self, replicas: &Replicas, slot: u32) -> bool {
         let entry = self.entry(slot);
-        let settled = entry.superseded.iter().all(|dot| replicas.is_settled(*dot));
-        !settled || entry.superseded.is_empty() && !entry.siblings.is_empty()
+        let settled = entry.superseded().all(|dot| replicas.is_settled(dot));
+        !settled || entry.superseded().len() == 0 && !entry.is_removed()
     }
 
     /// How many marks the entries have. Looks at all of them.
     pub(super) fn marks(&self) -> usize {
-        self.entries.iter().map(|entry| entry.superseded.len()).sum()
-    }
-
-    /// Takes an entry out of the sums, before it changes.
-    fn uncount(&mut self, replicas: &Replicas, slot: u32) {
-        let sums = self.sums(replicas, slot);
-        self.digest = self.digest.wrapping_sub(sums.0);
-        self.bytes -= sums.1;
-        self.live -= usize::from(sums.2);
-        self.large -= usize::from(self.is_large(slot));
-    }
-
-    fn count(&mut self, replicas: &Replicas, slot: u32) {
-        let sums = self.sums(replicas, slot);
-        self.digest = self.digest.wrapping_add(sums.0);
-        self.bytes += sums.1;
-        self.live += usize::from(sums.2);
-        self.large += usize::from(self.is_large(slot));
-    }
-
-    /// Whether an entry may be too long to be told. Writers see to it that theirs are not.
-    fn is_large(&self, slot: u32) -> bool {
-        let entry = self.entry(slot);
-        entry.siblings.len() > 1 && fragment::is_too_large(entry, self.limit)
-    }
-
-    fn sums(&self, replicas: &Replicas, slot: u32) -> (u64, usize, bool) {
-        let entry = &self.entries[slot as usize];
-        let (mut digest, mut bytes) = (0_u64, 0);
-        for sibling in &entry.siblings {
-            digest = digest.wrapping_add(hash::mix2(entry.hash, replicas.hash(sibling.dot)));
-            bytes += sibling.value.len();
-        }
-        (digest, bytes, !entry.siblings.is_empty())
+        self.entries().map(|entry| entry.superseded().len()).sum()
     }
 }
 
-/// By what it is decided which of several values is read.
-#[cfg(feature = "sim")]
-fn note_ties(replicas: &Replicas, several: &[Sibling]) {
-    let dots = || several.iter().map(|sibling| replicas.dot(sibling.dot).replica);
-    for (at, one) in dots().enumerate() {
-        for other in dots().skip(at + 1) {
-            if one == other {
-                reached!("map: read by counter");
-            } else if one.node == other.node {
-                reached!("map: read by epoch");
-            } else {
-                reached!("map: read by score");
-            }
-        }
-    }
+/// The old value, the dot and the new value, if what is told may be just that a lone value, with its own mark and no
+/// other, follows a lone one: most of what a map hears. A join comes to the same, at twice the cost.
+fn succession<'s, 't>(entry: Entry<'s>, told: Told<'t>) -> Option<(Sibling<'s>, Packed, &'t [u8])> {
+    let (Some(old), None, [(dot, value)]) = (entry.first, entry.more, told.siblings) else {
+        return None;
+    };
+    let earlier = |mark: Packed| mark.replica() == dot.replica() && mark < *dot;
+    let simple = old.dot != *dot
+        && told.superseded == [*dot]
+        && entry.mark.is_none_or(earlier)
+        && value.len() <= MAX_VALUE;
+    simple.then_some((old, *dot, value))
 }
 
-/// A copy of `value`, in the space of an overwritten one where the sizes agree.
-fn fill(spare: Option<Box<[u8]>>, value: &[u8]) -> Box<[u8]> {
-    match spare {
-        Some(mut old) if old.len() == value.len() => {
-            let torn = if sabotaged!("value-torn") { value.len() / 2 } else { 0 };
-            old[torn..].copy_from_slice(&value[torn..]);
-            old
-        }
-        _ => value.into(),
+/// Whether a sibling stays of which the other side knows that it was superseded, or has it too.
+fn keeps(gone: bool, both: bool) -> bool {
+    let gone = gone && !sabotaged!("join-keeps-superseded");
+    let keep = both || !gone && !sabotaged!("join-drops-own");
+    if both {
+        reached!("map: join keeps a value that both have");
+    } else if keep {
+        reached!("map: join keeps a value unknown there");
+    } else {
+        reached!("map: join drops a superseded value");
     }
+    keep
+}
+
+/// Whether a sibling that is told is news to an entry as it was before.
+fn accepts(replicas: &Replicas, entry: Entry<'_>, dot: Packed) -> bool {
+    let (known, superseded) = (replicas.contains(dot), entry.supersedes(dot));
+    if known {
+        reached!("map: join brings a known value");
+    } else if superseded {
+        reached!("map: join brings a value superseded here");
+    } else {
+        reached!("map: join brings a value");
+    }
+    let superseded = superseded && !sabotaged!("mark-ignored");
+    !known && !superseded || sabotaged!("join-revives")
 }
 
 #[cfg(test)]

@@ -328,7 +328,7 @@ impl Map {
                 continue;
             };
             behind |= runs.base > self.replicas.base(number);
-            while sabotaged!("context-adopted") && behind && !self.store.entries().is_empty() {
+            while sabotaged!("context-adopted") && behind && self.store.slots() > 0 {
                 let next = Packed::new(number, self.replicas.base(number) + 1);
                 behind = next.counter() < runs.base && self.replicas.claim(next, 0);
             }

@@ -177,12 +177,18 @@ pub(super) struct Chunk<'p> {
     pub(super) number: u64,
     pub(super) last: bool,
     pub(super) more: bool,
-    /// How many keys it names.
-    pub(super) objects: usize,
     pub(super) items: Items<'p>,
 }
 
-/// Parses one frame completely.
+/// Checks one frame completely.
+pub(super) fn check(tag: u8, body: &[u8]) -> Result<(), PacketError> {
+    if let Frame::Chunk(mut chunk) = parse(tag, body)? {
+        while chunk.items.next()?.is_some() {}
+    }
+    Ok(())
+}
+
+/// Parses one frame; the items of a chunk are left to whoever walks them.
 pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
     let mut r = Reader::new(body);
     match tag {
@@ -219,9 +225,9 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             if flags & !(FLAG_LAST | FLAG_MORE) != 0 {
                 return Err(PacketError::Malformed);
             }
-            let (items, objects) = Items::whole(r)?;
+            let items = Items::new(r);
             let (last, more) = (flags & FLAG_LAST != 0, flags & FLAG_MORE != 0);
-            Ok(Frame::Chunk(Chunk { addressee, nonce, number, last, more, objects, items }))
+            Ok(Frame::Chunk(Chunk { addressee, nonce, number, last, more, items }))
         }
         FETCH => full_wire::parse_fetch(r).map(Frame::Fetch),
         STAGE => full_wire::parse_stage(r).map(Frame::Stage),
@@ -280,6 +286,19 @@ pub(super) enum Body<'p> {
     Bare { key: &'p [u8], value: &'p [u8] },
     Full { key: &'p [u8], entry: FullEntry<'p> },
     Key { key: &'p [u8] },
+}
+
+impl<'p> Body<'p> {
+    /// The key that it names.
+    pub(super) const fn key(&self) -> Option<&'p [u8]> {
+        match *self {
+            Self::Ref { .. } => None,
+            Self::Own { key, .. }
+            | Self::Bare { key, .. }
+            | Self::Full { key, .. }
+            | Self::Key { key } => Some(key),
+        }
+    }
 }
 
 /// What comes next in a chunk.
@@ -382,12 +401,12 @@ impl<'p> Items<'p> {
         Self { rest, left_in_run: 0, counter: 0, replicas: 0, objects: 0 }
     }
 
-    /// Checks all that is left. Returns a walk from its beginning, and how many keys it names.
-    pub(super) fn whole(r: Reader<'p>) -> Result<(Self, usize), PacketError> {
+    /// Those of all that is left, once all of it is checked.
+    pub(super) fn whole(r: Reader<'p>) -> Result<Self, PacketError> {
         let items = Self::new(r);
         let mut check = items;
         while check.next()?.is_some() {}
-        Ok((items, check.objects))
+        Ok(items)
     }
 
     /// That of a chunk that was put together from fragments.

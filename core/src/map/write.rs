@@ -4,6 +4,7 @@ use super::dot::{Dot, MAX_COUNTER, Packed};
 use super::error::InsertError;
 use super::fragment::{MAX_ENTRY, MAX_MARKS, MAX_SIBLINGS};
 use super::policy::TIME;
+use super::store::Look;
 use super::{Context, Map, chunk};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
@@ -17,8 +18,8 @@ impl Map {
     ///
     /// [`InsertError`] names the limit that the write would break.
     pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
-        self.check_write(key, Some(value), |_| true)?;
-        let slot = self.store.slot_or_insert(key);
+        let look = self.check_write(key, Some(value), |_| true)?;
+        let slot = look.slot.unwrap_or_else(|| self.store.insert(look, key));
         Ok(self.write(now, slot, Some(value), |_| true))
     }
 
@@ -30,7 +31,7 @@ impl Map {
     /// [`InsertError`]: a removal is a write, and needs room for its mark.
     pub fn remove(&mut self, now: Instant, key: &[u8]) -> Result<bool, InsertError> {
         let slot = self.store.slot(key);
-        let Some(slot) = slot.filter(|&slot| !self.store.entry(slot).siblings.is_empty()) else {
+        let Some(slot) = slot.filter(|&slot| !self.store.entry(slot).is_removed()) else {
             return Ok(false);
         };
         self.check_write(key, None, |_| true)?;
@@ -52,26 +53,26 @@ impl Map {
         context: &Context,
         value: Option<&[u8]>,
     ) -> Result<Option<Dot>, InsertError> {
-        self.check_write(key, value, |dot| context.0.contains(&dot))?;
-        let slot = match (self.store.slot(key), value) {
+        let look = self.check_write(key, value, |dot| context.0.contains(&dot))?;
+        let slot = match (look.slot, value) {
             (Some(slot), _) => slot,
-            (None, Some(_)) => self.store.slot_or_insert(key),
+            (None, Some(_)) => self.store.insert(look, key),
             (None, None) => return Ok(None),
         };
-        if value.is_none() && self.store.entry(slot).siblings.is_empty() {
+        if value.is_none() && self.store.entry(slot).is_removed() {
             reached!("map: removal of nothing");
             return Ok(None);
         }
         Ok(Some(self.write(now, slot, value, |dot| context.0.contains(&dot))))
     }
 
-    /// Checks all limits for a write that supersedes the siblings that `reads` accepts.
+    /// Checks all limits for a write that supersedes the siblings that `reads` accepts. Returns where the key is.
     fn check_write(
         &self,
         key: &[u8],
         value: Option<&[u8]>,
         reads: impl Fn(Packed) -> bool,
-    ) -> Result<(), InsertError> {
+    ) -> Result<Look, InsertError> {
         let config = &self.config;
         if key.len() > config.max_key {
             return Err(InsertError::KeyTooLong { len: key.len(), max: config.max_key });
@@ -79,18 +80,19 @@ impl Map {
         if self.replicas.base(0) >= MAX_COUNTER {
             return Err(InsertError::Exhausted);
         }
-        let known = self.store.slot(key).map(|slot| self.store.entry(slot));
+        let look = self.store.look(key);
+        let known = look.slot.map(|slot| self.store.entry(slot));
         if let Some(entry) = known {
             let len = chunk::encoded_len(entry, value, &reads);
-            if len + TIME > MAX_ENTRY || entry.superseded.len() >= MAX_MARKS {
+            if len + TIME > MAX_ENTRY || entry.superseded().len() >= MAX_MARKS {
                 return Err(InsertError::EntryTooLarge { len, max: MAX_ENTRY });
             }
-            let kept = entry.siblings.iter().filter(|sibling| !reads(sibling.dot)).count();
+            let kept = entry.siblings().filter(|sibling| !reads(sibling.dot)).count();
             if value.is_some() && kept >= MAX_SIBLINGS {
                 return Err(InsertError::TooManySiblings { max: MAX_SIBLINGS });
             }
         }
-        let Some(value) = value else { return Ok(()) };
+        let Some(value) = value else { return Ok(look) };
         let max = config.longest_value();
         if value.len() > max {
             return Err(InsertError::ValueTooLong { len: value.len(), max });
@@ -99,7 +101,7 @@ impl Map {
             return Err(InsertError::TooManyKeys { max: config.max_keys });
         }
         let replaced = known.map_or(0, |entry| {
-            let read = entry.siblings.iter().filter(|sibling| reads(sibling.dot));
+            let read = entry.siblings().filter(|sibling| reads(sibling.dot));
             read.map(|sibling| sibling.value.len()).sum()
         });
         let key_bytes = if known.is_none() { key.len() } else { 0 };
@@ -107,7 +109,7 @@ impl Map {
         if bytes.saturating_sub(replaced) > config.max_bytes {
             return Err(InsertError::TooManyBytes { max: config.max_bytes });
         }
-        Ok(())
+        Ok(look)
     }
 
     /// Writes after all checks: the next own dot supersedes the siblings that `reads` accepts.
@@ -118,18 +120,18 @@ impl Map {
         value: Option<&[u8]>,
         reads: impl Fn(Packed) -> bool,
     ) -> Dot {
-        let before = self.winner_dot(slot);
         let last = self.replicas.base(0);
         let again = last > 0 && value.is_none() && sabotaged!("dot-named-twice");
         let dot = Packed::new(0, if again { last } else { last + 1 });
-        let several = self.store.entry(slot).siblings.len() > 1;
-        let value = value.filter(|_| !several || !sabotaged!("merge-loses-value"));
+        let lost = sabotaged!("merge-loses-value") && self.store.entry(slot).siblings().len() > 1;
+        let value = value.filter(|_| !lost);
         let stamped = self.stamped(value);
-        self.store.write(&self.replicas, slot, dot, stamped.as_deref().or(value), reads);
+        let stored = stamped.as_deref().or(value);
+        let (before, after) = self.store.write(&self.replicas, slot, dot, stored, reads);
         self.replicas.claim(dot, slot);
         self.note_for_log(dot, slot);
         self.stats.writes += 1;
-        self.note_change(slot, before);
+        self.note_change(slot, before, after);
         self.schedule_push(now);
         self.replicas.dot(dot)
     }

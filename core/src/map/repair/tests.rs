@@ -95,14 +95,14 @@ proptest! {
             let at = at % maps.len();
             let map = &mut maps[at];
             let Some(slot) = map.store.slot(&[key]) else { continue };
-            let dot = map.store.entry(slot).siblings.first().map(|sibling| sibling.dot);
+            let dot = map.store.entry(slot).siblings().next().map(|sibling| sibling.dot);
             match dot {
                 Some(dot) if lose => map.store.lose_sibling(&map.replicas, slot, dot),
                 // One that should have gone, of the first write that there ever was.
                 _ => {
                     let dot = Packed::new(0, 1);
                     if map.replicas.contains(dot)
-                        && map.store.entry(slot).siblings.iter().all(|own| own.dot != dot)
+                        && map.store.entry(slot).siblings().all(|own| own.dot != dot)
                     {
                         map.store.add_sibling(&map.replicas, slot, dot, b"back");
                     }
