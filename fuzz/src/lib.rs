@@ -7,6 +7,7 @@
 //! - [`packet`]: hostile datagrams, damaged on every level, reach a live node.
 //! - [`frames`]: sound datagrams with hostile frames reach a live node.
 //! - [`map_ops`]: replicas of the map under loss, repetition, disorder and restarts converge.
+//! - [`restore`]: snapshots and logs that are not what a replica wrote.
 //! - [`swim_ops`]: members under loss, partitions, crashes and bad clocks come to agree.
 
 #![warn(missing_docs)]
@@ -19,6 +20,7 @@ mod map_ops;
 mod net;
 mod packet;
 mod replay;
+mod restore;
 mod roll;
 mod scene;
 mod swim_ops;
@@ -28,5 +30,6 @@ pub use frames::frames;
 pub use map_ops::map_ops;
 pub use packet::packet;
 pub use replay::{TARGETS, Target, files_in, replay_arguments};
+pub use restore::restore;
 pub use scene::seeds;
 pub use swim_ops::swim_ops;

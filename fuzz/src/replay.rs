@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets. Each has a folder of its name in `corpus`.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     ("packet", crate::packet),
     ("frames", crate::frames),
     ("map_ops", crate::map_ops),
     ("swim_ops", crate::swim_ops),
+    ("restore", crate::restore),
 ];
 
 /// The file at `path`, or all files in the folder there, in the order of their names.

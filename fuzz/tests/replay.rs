@@ -10,8 +10,13 @@ use std::path::Path;
 use brickwork_fuzz::{TARGETS, Target, files_in};
 
 /// Fresh inputs per target on each run, few enough to take seconds.
-const FRESH: [(&str, u64); 4] =
-    [("packet", 20_000), ("frames", 20_000), ("map_ops", 4_000), ("swim_ops", 1_500)];
+const FRESH: [(&str, u64); 5] = [
+    ("packet", 20_000),
+    ("frames", 20_000),
+    ("map_ops", 4_000),
+    ("swim_ops", 1_500),
+    ("restore", 10_000),
+];
 const MAX_LEN: usize = 600;
 
 #[test]
@@ -35,10 +40,15 @@ fn swim_ops() {
 }
 
 #[test]
+fn restore() {
+    holds("restore");
+}
+
+#[test]
 fn every_target_is_tested() {
     let names = TARGETS.map(|(name, _)| name);
     assert_eq!(names, FRESH.map(|(name, _)| name));
-    assert_eq!(names, ["packet", "frames", "map_ops", "swim_ops"]);
+    assert_eq!(names, ["packet", "frames", "map_ops", "swim_ops", "restore"]);
 }
 
 fn holds(name: &str) {

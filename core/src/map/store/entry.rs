@@ -10,6 +10,7 @@ use crate::hrw;
 use crate::map::dot::Packed;
 use crate::map::policy::{self, Policy};
 use crate::map::replica::Replicas;
+#[cfg(feature = "sim")]
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 
