@@ -150,7 +150,7 @@ impl Map {
         let mut introduced = Introduced::default();
         let mut objects = Objects { guesses, slots: SmallVec::new() };
         let mut items = chunk.items;
-        let (mut replica, mut news) = (0, 0);
+        let (mut replica, mut news, mut run) = (0, 0, None);
         while let Ok(Some(step)) = items.next() {
             let item = match step {
                 Step::Run(reference) => {
@@ -191,15 +191,33 @@ impl Map {
             // A key that the sender only names but that is not here: not claimed, so asked for again.
             whole &= about.is_some() || self.replicas.contains(dot);
             if let Some(about) = about {
-                news += u64::from(self.claim(dot, about));
-                if let Some(peer) = slot.and_then(|slot| self.peers.get_mut(slot)) {
-                    peer.known.runs_mut(replica).add(item.counter, item.counter);
+                // That of a lone value was claimed with it.
+                if !matches!(item.body, Body::Own { .. } | Body::Bare { .. }) {
+                    news += u64::from(self.claim(dot, about));
+                }
+                match &mut run {
+                    Some((of, _, last)) if *of == replica && *last + 1 == item.counter => {
+                        *last = item.counter;
+                    }
+                    _ => {
+                        self.note_known(slot, run);
+                        run = Some((replica, item.counter, item.counter));
+                    }
                 }
             }
         }
+        self.note_known(slot, run);
         self.stats.dots_received += news;
         whole &= refused == self.stats.dots_refused;
         Some(Applied { news, whole })
+    }
+
+    /// The peer that told of this run of a replica's dots has them.
+    fn note_known(&mut self, slot: Option<u32>, run: Option<(u16, u64, u64)>) {
+        let peer = slot.and_then(|slot| self.peers.get_mut(slot));
+        if let (Some(peer), Some((replica, from, to))) = (peer, run) {
+            peer.known.runs_mut(replica).add(from, to);
+        }
     }
 
     /// Looks through a chunk before anything of it is applied: how many replicas it brings that are
@@ -279,7 +297,7 @@ impl Map {
         for dot in dots() {
             *news += u64::from(self.claim(dot, slot));
         }
-        self.note_change(slot, joined.before, joined.after);
+        self.note_change(slot, key, joined.before, joined.after);
         if !joined.tidy {
             self.tidy(slot);
         }
@@ -289,6 +307,10 @@ impl Map {
     /// Adds a dot to the context if there is room for it; without room it is asked for again later. One that is
     /// known needs none.
     pub(super) fn claim(&mut self, dot: Packed, slot: u32) -> bool {
+        if self.replicas.claim_next(dot, slot) {
+            self.note_for_log(dot, slot);
+            return true;
+        }
         if self.replicas.contains(dot) {
             reached!("map: dot known");
             return false;
@@ -374,13 +396,18 @@ impl Map {
     }
 
     /// Tells the application if another value is read for the key in a slot than before.
-    pub(super) fn note_change(&mut self, slot: u32, before: Option<Packed>, after: Option<Packed>) {
+    pub(super) fn note_change(
+        &mut self,
+        slot: u32,
+        key: &[u8],
+        before: Option<Packed>,
+        after: Option<Packed>,
+    ) {
         self.hear_times(slot);
         if after != before {
-            let key = Key::new(self.store.entry(slot).key);
             let name = |dot: Option<Packed>| dot.map(|dot| self.replicas.dot(dot));
             let (old, new) = (name(before), name(after));
-            self.events.push(Event::Changed { key, old, new });
+            self.events.push(Event::Changed { key: Key::new(key), old, new });
         }
     }
 }

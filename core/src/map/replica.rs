@@ -23,6 +23,9 @@ const UNLOGGED: u32 = u32::MAX;
 struct Known {
     id: ReplicaId,
     hash: u64,
+    /// Half the hash of each of its dots, and of its base.
+    of_dots: u64,
+    of_base: u64,
     base: u64,
     /// The truncation vector.
     floor: u64,
@@ -37,7 +40,7 @@ struct Known {
 impl Known {
     /// Its share of the digest of the context.
     fn digest(&self) -> u64 {
-        if self.base == 0 { 0 } else { hash::mix2(!self.hash, self.base) }
+        if self.base == 0 { 0 } else { hash::mix_with(self.of_base, self.base) }
     }
 
     /// The next dot in order is about `slot`.
@@ -108,7 +111,9 @@ impl Replicas {
         let number = self.known.len() as u16;
         let hash = hash::mix2(id.node.0, id.epoch);
         let (log, ahead) = (VecDeque::new(), BTreeMap::new());
-        self.known.push(Known { id, hash, base: 0, floor: 0, logged: 0, log, ahead });
+        let (of_dots, of_base) = (hash::half(hash), hash::half(!hash));
+        let (base, floor, logged) = (0, 0, 0);
+        self.known.push(Known { id, hash, of_dots, of_base, base, floor, logged, log, ahead });
         self.order.insert(id, number);
         Some(number)
     }
@@ -131,7 +136,7 @@ impl Replicas {
 
     /// The hash of a dot, the same on every node.
     pub(super) fn hash(&self, dot: Packed) -> u64 {
-        hash::mix2(self.known[usize::from(dot.replica())].hash, dot.counter())
+        hash::mix_with(self.known[usize::from(dot.replica())].of_dots, dot.counter())
     }
 
     pub(super) fn base(&self, replica: u16) -> u64 {
@@ -164,6 +169,22 @@ impl Replicas {
     pub(super) fn has_room(&self, dot: Packed) -> bool {
         let known = &self.known[usize::from(dot.replica())];
         dot.counter() <= known.base + 1 || known.ahead.len() < self.max_ahead
+    }
+
+    /// Adds a dot if it is what most are: the next in order, with none ahead of it, and logged. Returns whether it is.
+    #[inline]
+    pub(super) fn claim_next(&mut self, dot: Packed, slot: u32) -> bool {
+        let known = &mut self.known[usize::from(dot.replica())];
+        let counter = dot.counter();
+        if counter != known.base + 1 || counter <= known.logged || !known.ahead.is_empty() {
+            return false;
+        }
+        reached!("map: dot next in order");
+        self.digest = self.digest.wrapping_sub(known.digest());
+        known.base = counter;
+        known.log.push_back(slot);
+        self.digest = self.digest.wrapping_add(known.digest());
+        true
     }
 
     /// Adds a dot about the key in `slot`. Returns whether it is new.
@@ -200,7 +221,7 @@ impl Replicas {
             }
             reached!("map: dot closes a gap");
             let (counter, slot) = entry.remove_entry();
-            digest = digest.wrapping_sub(hash::mix2(known.hash, counter));
+            digest = digest.wrapping_sub(hash::mix_with(known.of_dots, counter));
             if sabotaged!("ahead-forgotten") {
                 break;
             }
@@ -266,7 +287,7 @@ impl Replicas {
         } else {
             for counter in from..=to {
                 if known.ahead.insert(counter, UNLOGGED).is_none() {
-                    self.digest = self.digest.wrapping_add(hash::mix2(known.hash, counter));
+                    self.digest = self.digest.wrapping_add(hash::mix_with(known.of_dots, counter));
                 }
             }
         }

@@ -16,6 +16,7 @@ use super::full_wire::{self, ContextUnit, Range, Stage, Unit};
 use super::peer::Introduced;
 use super::store::Told;
 use super::wire;
+use crate::event::Key;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
@@ -425,7 +426,8 @@ impl Map {
         }
         let reflects = |dot: Packed| context && staging.reflects(dot) || told.reflects(dot);
         let joined = self.store.join(&self.replicas, slot, told, reflects);
-        self.note_change(slot, before, joined.after);
+        let key = Key::new(self.store.entry(slot).key);
+        self.note_change(slot, &key, before, joined.after);
     }
 
     /// Whether a frame is addressed to this life of this replica.

@@ -20,7 +20,7 @@ impl Map {
     pub fn insert(&mut self, now: Instant, key: &[u8], value: &[u8]) -> Result<Dot, InsertError> {
         let look = self.check_write(key, Some(value), |_| true)?;
         let slot = look.slot.unwrap_or_else(|| self.store.insert(look, key));
-        Ok(self.write(now, slot, Some(value), |_| true))
+        Ok(self.write(now, (slot, key), Some(value), |_| true))
     }
 
     /// Removes what this replica has seen of `key`; a concurrent write elsewhere survives. Returns
@@ -35,7 +35,7 @@ impl Map {
             return Ok(false);
         };
         self.check_write(key, None, |_| true)?;
-        self.write(now, slot, None, |_| true);
+        self.write(now, (slot, key), None, |_| true);
         Ok(true)
     }
 
@@ -63,7 +63,7 @@ impl Map {
             reached!("map: removal of nothing");
             return Ok(None);
         }
-        Ok(Some(self.write(now, slot, value, |dot| context.0.contains(&dot))))
+        Ok(Some(self.write(now, (slot, key), value, |dot| context.0.contains(&dot))))
     }
 
     /// Checks all limits for a write that supersedes the siblings that `reads` accepts. Returns where the key is.
@@ -116,7 +116,7 @@ impl Map {
     fn write(
         &mut self,
         now: Instant,
-        slot: u32,
+        (slot, key): (u32, &[u8]),
         value: Option<&[u8]>,
         reads: impl Fn(Packed) -> bool,
     ) -> Dot {
@@ -131,7 +131,7 @@ impl Map {
         self.replicas.claim(dot, slot);
         self.note_for_log(dot, slot);
         self.stats.writes += 1;
-        self.note_change(slot, before, after);
+        self.note_change(slot, key, before, after);
         self.schedule_push(now);
         self.replicas.dot(dot)
     }
