@@ -254,7 +254,7 @@ fn check_size(store: &Store, limits: &super::Config) -> Result<(), RestoreError>
 /// Restoring.
 impl Map {
     /// Makes this empty map, of a life that was never used, a replica that knows all that is told by a snapshot
-    /// and the records of the [log](super::LogWrite) that follow it, if any do. The snapshot may be that of another
+    /// and the records of the [log](Map::start_log) that follow it, if any do. The snapshot may be that of another
     /// node. Tells no [`Event::Changed`](crate::Event::Changed): all of it is new.
     ///
     /// Nothing is dropped for [`Config::keep_for`](super::Config::keep_for), so that the peers of before have time to

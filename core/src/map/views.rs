@@ -7,7 +7,7 @@ use super::{Context, Map, Sibling, Stats};
 
 /// Views.
 impl Map {
-    /// The value read for `key`, of concurrent ones by [`Config::policy`].
+    /// The value read for `key`, of concurrent ones by [`Config::policy`](super::Config::policy).
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
         let entry = self.store.entry(self.store.slot(key)?);
@@ -63,7 +63,7 @@ impl Map {
     }
 
     /// The keys that begin with `prefix` and have a value, with the value read for each, in the order of the
-    /// keys as bytes. With [`Config::ordered`] the first one takes O(log n) comparisons, and each one after it, or
+    /// keys as bytes. With [`Config::ordered`](super::Config::ordered) the first one takes O(log n) comparisons, and each one after it, or
     /// key that was removed and is not forgotten yet, O(1); without, all keys are looked at, and those that are
     /// found are sorted.
     ///
@@ -127,7 +127,7 @@ impl Map {
 
     /// How much it keeps beside keys and values for peers that may lack writes: marks of superseded
     /// writes, and log records of which key a write is about. Both are none once every peer was heard to
-    /// have every write, and [`Config::collect_interval`] has passed. Looks at every key.
+    /// have every write, and [`Config::collect_interval`](super::Config::collect_interval) has passed. Looks at every key.
     #[must_use]
     pub fn metadata(&self) -> (usize, usize) {
         (self.store.marks(), self.replicas.logged())
