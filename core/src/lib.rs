@@ -200,6 +200,7 @@ mod sabotage;
 pub mod sabotage;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod stats;
 pub mod swim;
 mod time;
 mod timer;
@@ -208,6 +209,7 @@ mod wire;
 pub use config::{Config, ConfigError};
 pub use event::{Event, Key};
 pub use id::{Identity, MAX_META, MAX_NAME, MAX_ZONE, NodeId};
-pub use node::{Node, Refused, Stats, Transmit};
+pub use node::{Node, Transmit};
+pub use stats::{Refused, Stats};
 pub use time::Instant;
 pub use wire::{MAX_DATAGRAM, MIN_DATAGRAM, PacketError};
