@@ -111,7 +111,8 @@ impl Log {
         let below = |dot: Packed| {
             bases.get(usize::from(dot.replica())).is_some_and(|base| dot.counter() <= *base)
         };
-        self.awaited = self.begin || self.fresh.iter().any(|(dot, _)| below(*dot));
+        // Looked through once, and not again for each word of a peer until it was handed them.
+        self.awaited |= self.begin || self.fresh.iter().any(|(dot, _)| below(*dot));
         self.awaited
     }
 

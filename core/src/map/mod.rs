@@ -14,6 +14,9 @@
 //! behind; a peer that lacks such a write, because it is new or was gone for longer than
 //! [`Config::keep_for`], is given the whole map.
 //!
+//! A replica that starts again knows nothing, under another name, unless what it wrote was on disk before it left:
+//! [`Map::start_log`] says what has to be, and [`Map::resume`] makes it what it was.
+//!
 //! Not built yet: forgetting the lives of nodes (each keeps some bytes of context, and a write that died
 //! with its writer keeps the marks and logs of that writer's later ones), and leases.
 //!

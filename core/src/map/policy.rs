@@ -15,8 +15,22 @@ use super::Map;
 /// Bytes of the time before a value.
 pub(super) const TIME: usize = 8;
 
-/// Which of the concurrent values of a key is read. The same at all replicas, or they read differently; what is
-/// stored is the same nowhere else.
+/// Which of the concurrent values of a key is read. To be the same at all nodes of a cluster: those with another one
+/// read other values, and show or miss the eight bytes that [`Lamport`](Self::Lamport) puts before each.
+///
+/// ```
+/// use brickwork_core::map::{Config, Map, Policy, ReplicaId};
+/// use brickwork_core::{Instant, NodeId};
+///
+/// let mut config = Config::lan();
+/// config.policy = Policy::Lamport;
+/// let me = ReplicaId::new(NodeId(1), 1);
+/// let mut map = Map::new(Instant::ZERO, me, "docs", config, 1400, [7; 32])?;
+/// map.insert(Instant::ZERO, b"cart-7", b"tea")?;
+/// assert_eq!(map.get(b"cart-7"), Some(&b"tea"[..]));
+/// assert_eq!(map.bytes(), 6 + 3 + 8);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {

@@ -20,6 +20,28 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Writes to a [`Store`] in the background.
 ///
 /// Dropping it ends the thread, after what was submitted is written, and closes the store.
+///
+/// ```
+/// use brickwork_core::{Config, Identity, Instant, Node};
+/// use brickwork_store::{Store, Writer};
+///
+/// let folder = tempfile::tempdir()?;
+/// let now = Instant::ZERO; // a clock of your own
+/// let identity = Identity::new("a", ([127, 0, 0, 1], 7000).into());
+/// let mut node = Node::new(now, identity, Config::lan(), [7; 32])?;
+/// let (store, _) = Store::open(&folder.path().join("map.log"), now, &mut node)?;
+/// let (wake, woken) = std::sync::mpsc::channel();
+/// let mut writer = Writer::spawn(store, move || drop(wake.send(())))?;
+///
+/// let dot = node.insert(now, b"origin-17", b"up")?;
+/// while !node.map().is_durable(dot) {
+///     writer.turn(now, &mut node)?; // then ask the node for datagrams, and wait for whatever comes first
+///     if writer.in_flight() > 0 {
+///         woken.recv()?;
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Writer {
     jobs: Option<Sender<LogWrite>>,
     done: Receiver<Result<u64, StoreError>>,
