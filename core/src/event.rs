@@ -108,6 +108,17 @@ pub enum Event {
         /// The write whose value is read now, and in its `replica` who wrote it; `None` if there is no value.
         new: Option<Dot>,
     },
+    /// The life of a write was declared over without it, while this node's map had it; so it was written again, or
+    /// its effect was, as a write of this node. The old name names no write any more, here or elsewhere; see
+    /// [`Map::is_void`](crate::map::Map::is_void).
+    WrittenAnew {
+        /// The key.
+        key: Key,
+        /// Its name of before.
+        old: Dot,
+        /// Its name from now on.
+        new: Dot,
+    },
     /// The map is at its configured size and refuses data from peers; see `map::Config`. Told once,
     /// and again only after the peer that was refused had nothing left that is missing here.
     Full,

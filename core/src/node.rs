@@ -473,6 +473,7 @@ impl Node {
                 | Event::LeaveFinished { .. }
                 | Event::Changed { .. }
                 | Event::Diverged { .. }
+                | Event::WrittenAnew { .. }
                 | Event::Full => {}
             }
             self.events.push(event);

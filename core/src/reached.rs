@@ -32,7 +32,9 @@ pub(crate) use reached;
 /// Four more are left out because two hundred plans are too few for them: a full sync whose taker falls silent
 /// and is given up (`tests/full_sync.rs`), one whose giver does (`tests/staging.rs`), slots that are numbered anew
 /// (a property in `store/tests.rs`), and a dot that comes when the log is cut beyond it (`tests/model_random.rs`,
-/// whose I7 fails without its entry being noted).
+/// whose I7 fails without its entry being noted). So is what follows if somebody has a write that a seal is
+/// without, for which a cluster must be apart for longer than a plan lasts (`tests/seals.rs`, and the histories of
+/// `tests/model_random.rs`, which must have met it).
 #[cfg(feature = "sim")]
 pub(crate) const BRANCHES: &[&str] = &[
     "map: write over nothing",
@@ -55,6 +57,9 @@ pub(crate) const BRANCHES: &[&str] = &[
     "map: dot ahead of a gap",
     "map: dot closes a gap",
     "map: dot known",
+    "map: life sealed",
+    "map: seal taken",
+    "map: other seals",
     "map: digests equal",
     "map: digest differs",
     "map: digest of an exhausted peer",

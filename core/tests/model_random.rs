@@ -11,8 +11,8 @@
 //! *Asserted* on the way are I1 (siblings = value(R)), which a claim without its effect breaks; that R grows
 //! by nothing but writes of one's own and what the sender of a datagram reflected when it sent it; that what
 //! is claimed stays claimed; and I9. From the first and the third follows I8, that nothing superseded comes
-//! back. I6 and I7 are asserted in the calm at the end, I7 where no write died with its writer before anybody had
-//! it. Every fifth history is one of full syncs. I4 and I5 speak of what no user sees: `replica.rs` asserts them.
+//! back. I6 and I7 are asserted in the calm at the end. Every fifth history is one of full syncs, another fifth
+//! are ones of seals. I4 and I5 speak of what no user sees: `replica.rs` asserts them.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
@@ -31,7 +31,8 @@ use random::world::{self, Coverage, Outcome};
 const SEEDS: u64 = 20_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
-const WANTED: [&str; 31] = [
+const WANTED: [&str; 37] = [
+    "another life",
     "answer with news",
     "arrived superseded",
     "chunk from an older life",
@@ -40,7 +41,10 @@ const WANTED: [&str; 31] = [
     "chunk without news",
     "concurrent siblings",
     "crash",
+    "crash that takes back a life",
     "crash that loses what was on its way",
+    "effect told by a write to no key",
+    "effect written anew",
     "entry of several datagrams",
     "full sync amid writes",
     "full sync of several datagrams",
@@ -62,7 +66,9 @@ const WANTED: [&str; 31] = [
     "stale resolve beside a newer value",
     "superseded by what arrived",
     "unit of several datagrams",
+    "value written anew",
     "winner that is not the latest",
+    "write that died with its writer",
 ];
 
 #[test]

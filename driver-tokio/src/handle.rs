@@ -151,7 +151,7 @@ impl Handle {
 
     /// Waits until a write of this node is on disk: it is not lost by a crash from then on, and only then are the
     /// others told of it. Returns whether it is; `false` at once if it never will be, because the node has no
-    /// store, or the write is none of its present life in the map.
+    /// store, or the write is none of [its own](brickwork_core::map::Map::is_own).
     ///
     /// # Cancel safety
     ///
@@ -164,10 +164,8 @@ impl Handle {
         let mut durable = self.durable.clone();
         loop {
             durable.borrow_and_update();
-            let look = move |node: &mut Node, _| {
-                let own = node.map().replica() == dot.replica && node.map().reflects(dot);
-                (own, node.map().is_durable(dot))
-            };
+            let look =
+                move |node: &mut Node, _| (node.map().is_own(dot), node.map().is_durable(dot));
             let (own, done) = self.call(look).await?;
             if done || !own || self.recovery.is_none() {
                 return Ok(done);

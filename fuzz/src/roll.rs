@@ -73,6 +73,7 @@ impl Roll {
             Event::Conflict { .. }
             | Event::Changed { .. }
             | Event::Diverged { .. }
+            | Event::WrittenAnew { .. }
             | Event::Full => {}
             unknown => panic!("{unknown:?} is not on the roll"),
         }

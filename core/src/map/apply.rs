@@ -37,8 +37,8 @@ impl Survey<'_> {
             ReplicaRef::New(id) => {
                 let number = replicas.number(id);
                 self.replicas += usize::from(number.is_none());
-                self.introduced.push(number == Some(0));
-                number == Some(0)
+                self.introduced.push(number == Some(replicas.me()));
+                number == Some(replicas.me())
             }
         }
     }
@@ -235,18 +235,18 @@ impl Map {
             match step {
                 Step::Run(reference) => mine = survey.is_mine(&self.replicas, reference),
                 Step::Item(item) => {
-                    survey.forged |= mine && item.counter > self.replicas.base(0);
+                    survey.forged |= mine && item.counter > self.replicas.made();
                     if let Some(key) = item.body.key() {
                         survey.keys.push(key);
                     }
                     let Body::Full { mut entry, .. } = item.body else { continue };
                     while let Ok(Some((reference, counter, _))) = entry.next_sibling() {
                         let mine = survey.is_mine(&self.replicas, reference);
-                        survey.forged |= mine && counter > self.replicas.base(0);
+                        survey.forged |= mine && counter > self.replicas.made();
                     }
                     while let Ok(Some((reference, counter))) = entry.next_superseded() {
                         let mine = survey.is_mine(&self.replicas, reference);
-                        survey.forged |= mine && counter > self.replicas.base(0);
+                        survey.forged |= mine && counter > self.replicas.made();
                     }
                 }
             }
@@ -404,6 +404,7 @@ impl Map {
         after: Option<Packed>,
     ) {
         self.hear_times(slot);
+        self.stop_waiting(slot);
         if after != before {
             let name = |dot: Option<Packed>| dot.map(|dot| self.replicas.dot(dot));
             let (old, new) = (name(before), name(after));

@@ -229,6 +229,10 @@ impl<'m> ChunkWriter<'m> {
             }
             // Every dot that is answered from the log has a slot.
             let slot = self.replicas.slot(dot);
+            if slot.is_some_and(|slot| self.waits(slot)) {
+                cursor.pass(dot);
+                continue;
+            }
             if slot.ok_or(NoRoom).and_then(|slot| self.item(w, dot, slot)).is_err() {
                 if w.len() > start || !alone {
                     reached!("map: chunk full");
@@ -253,6 +257,11 @@ impl<'m> ChunkWriter<'m> {
             cursor.pass(dot);
         }
         self.store.touch(slots.iter().copied());
+    }
+
+    /// Whether what a dot is about, the entry in `slot`, is told when it has been written anew.
+    fn waits(&self, slot: u32) -> bool {
+        self.replicas.seals() != 0 && self.store.entry(slot).waits(self.replicas)
     }
 
     /// Writes one dot with what explains it, the entry in `slot`; takes everything back if it does not fit.

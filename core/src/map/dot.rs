@@ -104,18 +104,31 @@ pub(super) struct Runs {
 
 impl Runs {
     pub(super) fn contains(&self, counter: u64) -> bool {
-        counter <= self.base || self.runs.iter().any(|&(from, to)| (from..=to).contains(&counter))
+        let at = self.runs.partition_point(|run| run.1 < counter);
+        counter <= self.base || self.runs.get(at).is_some_and(|run| run.0 <= counter)
+    }
+
+    /// First and last of each run, that up to the base included.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, u64)> {
+        let base = (self.base > 0).then_some((1, self.base));
+        base.into_iter().chain(self.runs.iter().copied())
+    }
+
+    pub(super) fn counters(&self) -> impl Iterator<Item = u64> {
+        self.all().flat_map(|(from, to)| from..=to)
+    }
+
+    /// How many there are.
+    pub(super) fn counters_len(&self) -> u64 {
+        self.all().fold(0_u64, |sum, (from, to)| sum.saturating_add(to - from + 1))
     }
 
     /// The first counter from `counter` on that is not in the set.
     pub(super) fn next_absent(&self, counter: u64) -> u64 {
-        let mut next = counter.max(self.base + 1);
-        for &(from, to) in &self.runs {
-            if (from..=to).contains(&next) {
-                next = to + 1;
-            }
-        }
-        next
+        // Between two runs there is a gap.
+        let next = counter.max(self.base + 1);
+        let at = self.runs.partition_point(|run| run.1 < next);
+        self.runs.get(at).filter(|run| run.0 <= next).map_or(next, |run| run.1 + 1)
     }
 
     /// Adds the run `from..=to`; may drop the last runs if there are too many.

@@ -113,6 +113,7 @@ impl Map {
             return;
         }
         reached!("map: full sync begins");
+        self.write_all_waiting(now);
         self.sessions.forget(slot);
         let context = self.context_units();
         let total = (context.len() + self.store.slots() as usize) as u64;
@@ -215,10 +216,10 @@ impl Map {
     /// Writes what the peer in `slot` is owed of a full sync. What does not fit stays owed.
     pub(super) fn write_full(&mut self, slot: u32, w: &mut Writer<'_>) {
         let Some(peer) = self.peers.get(slot) else { return };
-        let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
+        let (plain, addressee) = (peer.addressee(), self.under_seals(peer.addressee()));
         if let Some(at) = self.sessions.gone.iter().position(|(peer, _)| *peer == slot) {
             let (_, number) = self.sessions.gone[at];
-            if full_wire::write_gone(w, addressee, number).is_ok() {
+            if full_wire::write_gone(w, plain, number).is_ok() {
                 self.sessions.gone.swap_remove(at);
             } else {
                 self.peers.wake(slot);

@@ -88,6 +88,7 @@ impl Map {
             let at = now + self.config.collect_interval;
             self.garbage.at = Some(self.garbage.at.map_or(at, |before| before.min(at)));
         }
+        self.expect_gaps(now);
     }
 
     pub(super) fn fire_garbage(&mut self, now: Instant) {
@@ -120,6 +121,21 @@ impl Map {
         let waits = garbage.at.is_some() && garbage.seen != self.replicas.digest();
         // For one that is down no digest helps.
         garbage.open && garbage.confirmed < garbage.members || waits
+    }
+
+    /// Whether each member has been heard to have the context of this replica, and nobody else is waited for.
+    pub(super) fn is_unanimous(&self, now: Instant) -> bool {
+        let garbage = &self.garbage;
+        let equal = garbage.members == 0
+            || garbage.common == self.replicas.digest() && garbage.equals == garbage.members;
+        let absent = garbage.absent.iter().any(|absent| now < absent.until);
+        equal && !absent && garbage.held.is_none_or(|until| until <= now) && !self.is_pinned()
+    }
+
+    /// What is known of lives that were sealed is less than it was: the round under way would wait in vain.
+    pub(super) fn restart_round(&mut self, now: Instant) {
+        (self.garbage.open, self.garbage.seen) = (false, 0);
+        self.expect_garbage(now);
     }
 
     #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
@@ -182,7 +198,7 @@ impl Map {
             peer.member = true;
             peer.confirmed = 0;
             // What was written meanwhile is left to its pulls.
-            peer.pushed = self.replicas.base(0);
+            peer.pushed = self.replicas.made();
             self.garbage.members += 1;
         }
     }
@@ -318,7 +334,7 @@ impl Map {
 
     /// Whether all have all of it.
     fn is_clean(&self) -> bool {
-        self.replicas.logged() == 0 && self.garbage.untidy.is_empty()
+        self.replicas.logged() == 0 && self.garbage.untidy.is_empty() && self.seals.is_idle()
     }
 
     /// Gives back the room of what comes and goes with news, if none came since all was swept.

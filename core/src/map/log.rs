@@ -81,6 +81,9 @@ pub(super) struct Log {
     /// The last own write that was handed out, and that is durable.
     handed: u64,
     durable: u64,
+    /// If this is not the first life of the map, and what it wrote before is not on disk: the ticket of the snapshot
+    /// that has it.
+    renewed: Option<u64>,
 }
 
 impl Log {
@@ -114,6 +117,14 @@ impl Log {
         // Looked through once, and not again for each word of a peer until it was handed them.
         self.awaited |= self.begin || self.fresh.iter().any(|(dot, _)| below(*dot));
         self.awaited
+    }
+
+    /// The replica goes on as another life, which has written nothing yet.
+    pub(super) fn begin_life(&mut self) {
+        self.restart();
+        (self.handed, self.durable) = (0, 0);
+        self.in_flight.iter_mut().for_each(|flight| flight.1 = 0);
+        self.renewed = Some(u64::MAX);
     }
 
     fn ticket(&mut self, last: u64) -> u64 {
@@ -174,6 +185,7 @@ impl Map {
                 in_flight: VecDeque::new(),
                 handed: 0,
                 durable: 0,
+                renewed: None,
             });
         }
     }
@@ -182,7 +194,7 @@ impl Map {
     /// garbage waits for them. To be written in order; one that is lost or repeated makes those after it useless. A
     /// snapshot is copied at once: it takes as much memory as the map, and the time to write it.
     pub fn poll_log(&mut self) -> Option<LogWrite> {
-        let last = self.replicas.base(0);
+        let last = self.replicas.made();
         // What no record can tell a snapshot can.
         let large = self.store.large() > 0;
         let chain = self.log.as_ref().filter(|log| log.begin).map(|_| self.rng.u64() | 1);
@@ -190,6 +202,7 @@ impl Map {
         let waits = log.handed < last || log.awaited || log.fresh.len() >= WORTH;
         if let Some(chain) = chain {
             (log.chain, log.next, log.begin, log.awaited) = (chain, 0, false, false);
+            log.renewed = log.renewed.map(|_| log.tickets + 1);
             return self.log_snapshot(LogKind::Begin);
         }
         if waits && !log.fresh.is_empty() {
@@ -217,15 +230,19 @@ impl Map {
             log.in_flight.pop_front();
             log.durable = log.durable.max(last);
         }
+        log.renewed = log.renewed.filter(|snapshot| *snapshot > ticket);
         self.try_to_collect(now);
     }
 
-    /// Whether this is a write of this replica's own that is on disk: it survives a crash, and may be told to others.
-    /// Without a log none is.
+    /// Whether this is a write of [this map's own](Self::is_own) that is on disk: it survives a crash, and may be told
+    /// to others. Without a log none is.
     #[must_use]
     pub fn is_durable(&self, dot: Dot) -> bool {
-        let durable = self.log.as_ref().map_or(0, |log| log.durable);
-        dot.replica == self.replica() && (1..=durable).contains(&dot.counter)
+        let Some(log) = &self.log else { return false };
+        if dot.replica == self.replica() {
+            return (1..=log.durable).contains(&dot.counter);
+        }
+        log.renewed.is_none() && self.is_own(dot)
     }
 
     /// The dot is new, and about the key in this slot.
@@ -238,13 +255,13 @@ impl Map {
     /// Whether nothing leaves, because an own write is not durable.
     #[must_use]
     pub fn awaits_disk(&self) -> bool {
-        let last = self.replicas.base(0);
+        let last = self.replicas.made();
         self.log.as_ref().is_some_and(|log| log.durable < last) && !sabotaged!("disk-not-awaited")
     }
 
     fn log_snapshot(&mut self, kind: LogKind) -> Option<LogWrite> {
         let chunks: Vec<_> = self.snapshot().collect();
-        let last = self.replicas.base(0);
+        let last = self.replicas.made();
         let log = self.log.as_mut()?;
         log.compacted = chunks.iter().map(Vec::len).sum();
         log.appended = 0;

@@ -17,8 +17,10 @@
 //! A replica that starts again knows nothing, under another name, unless what it wrote was on disk before it left:
 //! [`Map::start_log`] says what has to be, and [`Map::resume`] makes it what it was.
 //!
-//! Not built yet: forgetting the lives of nodes (each keeps some bytes of context, and a write that died
-//! with its writer keeps the marks and logs of that writer's later ones), and leases.
+//! A write may die with its writer while those after it live on. Once that life is over it is *sealed* without the
+//! write, so that what is kept to tell of the others can be dropped all the same.
+//!
+//! Not built yet: forgetting the lives of nodes (each keeps some bytes of context), and leases.
 //!
 //! ```
 //! use brickwork_core::map::{self, Map, ReplicaId};
@@ -67,6 +69,8 @@ mod policy;
 mod repair;
 mod replica;
 mod restore;
+mod seal;
+mod seal_wire;
 mod serve;
 mod snapshot;
 mod stage;
@@ -108,6 +112,7 @@ use garbage::Garbage;
 use log::Log;
 use peer::Peers;
 use replica::Replicas;
+use seal::Seals;
 use stage::Staging;
 use store::Store;
 use sync::Pulling;
@@ -189,6 +194,7 @@ pub struct Map {
     /// The peer whose chunk was refused last for its size, until nothing of it is missing here.
     full: Option<u32>,
     garbage: Garbage,
+    seals: Seals,
     announcements: Announcements,
     sessions: Sessions,
     staging: Option<Staging>,
@@ -252,6 +258,7 @@ impl Map {
             news: false,
             full: None,
             garbage: Garbage::default(),
+            seals: Seals::default(),
             announcements: Announcements::default(),
             sessions: Sessions::default(),
             staging: None,
@@ -299,6 +306,7 @@ impl Map {
         self.fire_staging(now);
         self.fire_sessions(now);
         self.fire_announcements(now);
+        self.fire_seals(now);
         self.fire_garbage(now);
     }
 
@@ -306,11 +314,11 @@ impl Map {
     /// that id; beyond `max_peers` it is ignored and counted as misaddressed when it speaks.
     pub fn peer_up(&mut self, now: Instant, id: NodeId, boot_epoch: u64, addr: SocketAddr) {
         self.forget(now, id);
-        if id == self.replicas.id(0).node || self.peers.len() >= self.config.max_peers {
+        if id == self.replicas.own().node || self.peers.len() >= self.config.max_peers {
             return;
         }
         // What was written before it came is left to its pulls.
-        let slot = self.peers.insert(id, boot_epoch, addr, self.replicas.base(0));
+        let slot = self.peers.insert(id, boot_epoch, addr, self.replicas.made());
         self.meet_member(now, slot);
         self.owe_state(slot);
         self.arm_sync(now, self.config.sync_interval);
@@ -368,8 +376,12 @@ impl Map {
         };
         let staging = self.staging.as_ref().map(Staging::deadline);
         let (full, garbage) = (self.sessions.timeout(), self.garbage.timeout());
+        let seals = self.seals.timeout();
         let calm = self.announcements.timeout();
-        [self.push_at, pull, self.sync_at, staging, full, calm, garbage].into_iter().flatten().min()
+        [self.push_at, pull, self.sync_at, staging, full, calm, garbage, seals]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -454,7 +466,7 @@ impl Map {
 
 impl Map {
     fn sender(&self) -> Sender {
-        Sender { id: self.replicas.id(0).node, boot_epoch: self.boot }
+        Sender { id: self.replicas.own().node, boot_epoch: self.boot }
     }
 
     fn forget(&mut self, now: Instant, id: NodeId) {

@@ -28,6 +28,7 @@ impl Map {
             }
         }
         self.write_fetch(slot, w);
+        self.write_seals(slot, w);
         self.write_push(slot, w);
         self.write_have(slot, w);
         self.write_serve(slot, w);
@@ -36,8 +37,8 @@ impl Map {
 
     /// Writes the digests of context and content, for pings and acks.
     pub(super) fn write_state(&self, w: &mut Writer<'_>) {
-        let (context, content) = (self.replicas.digest(), self.store.digest());
-        let epoch = self.replicas.id(0).epoch;
+        let (context, content) = self.digest();
+        let epoch = self.replicas.own().epoch;
         let boot = self.boot;
         // Optional: without room the next datagram carries it.
         let _ = w.frame(wire::STATE, |w| {
@@ -50,9 +51,10 @@ impl Map {
     /// Writes own dots that the peer was not pushed yet.
     pub(super) fn write_push(&mut self, slot: u32, w: &mut Writer<'_>) {
         let Some(peer) = self.peers.get(slot).filter(|peer| peer.owes_push) else { return };
-        let mut cursor = Cursor::of(&self.replicas, 0, peer.pushed);
-        let last = self.replicas.base(0);
-        let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
+        let me = self.replicas.me();
+        let mut cursor = Cursor::of(&self.replicas, me, peer.pushed);
+        let last = self.replicas.made();
+        let addressee = self.under_seals(peer.addressee());
         let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, &peer.known);
         let end = chunk.write(w, addressee, None, &mut cursor, u64::MAX);
         let large = end == Ok(End::Large);
@@ -63,7 +65,7 @@ impl Map {
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.pushed = next;
             if sabotaged!("push-counts-as-heard") {
-                peer.known.runs_mut(0).add(1, next);
+                peer.known.runs_mut(me).add(1, next);
             }
             peer.owes_push = end != Ok(End::Complete);
             // It is left to a pull, which the peer may begin when it has the rest.

@@ -184,6 +184,8 @@ pub(super) struct Peer {
     /// The bases that it is to be told, from which number on.
     pub(super) owes_have: Option<u64>,
     pub(super) owes_pull: bool,
+    /// The seals that it is to be told, from which number on.
+    pub(super) owes_seals: Option<u64>,
     /// The answer to its pull, in the pool of them: few peers pull at a time.
     serve: Option<u32>,
     ready: bool,
@@ -192,6 +194,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// The hash that names this life of it.
+    pub(super) fn addressee(&self) -> u64 {
+        wire::addressee(self.id, self.boot, self.epoch)
+    }
+
     /// Notes that the peer lives with this replica epoch. A new epoch starts from nothing.
     pub(super) fn meet(&mut self, epoch: u64) {
         if self.epoch != epoch {
@@ -285,6 +292,7 @@ impl Peers {
             owes_state: false,
             owes_have: None,
             owes_pull: false,
+            owes_seals: None,
             serve: None,
             ready: false,
             position: self.active.len() as u32,

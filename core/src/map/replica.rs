@@ -7,11 +7,14 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
-use super::dot::{Dot, Packed, ReplicaId, Runs};
+use super::dot::{Dot, MAX_COUNTER, Packed, ReplicaId, Runs};
 use super::policy::Policy;
+use super::seal::Seal;
 use crate::hash;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
+
+mod sealed;
 
 /// Dots that a log keeps room for once it had as many.
 const ROOM: usize = 256;
@@ -35,12 +38,18 @@ struct Known {
     log: VecDeque<u32>,
     /// The same for dots ahead of a gap.
     ahead: BTreeMap<u64, u32>,
+    /// Which of its dots name no write. They count as known.
+    seal: Option<Seal>,
 }
 
 impl Known {
     /// Its share of the digest of the context.
     fn digest(&self) -> u64 {
         if self.base == 0 { 0 } else { hash::mix_with(self.of_base, self.base) }
+    }
+
+    fn is_void(&self, counter: u64) -> bool {
+        self.seal.as_ref().is_some_and(|seal| seal.is_void(counter))
     }
 
     /// The next dot in order is about `slot`.
@@ -65,21 +74,26 @@ pub(super) struct Bounds {
 #[derive(Debug)]
 pub(super) struct Replicas {
     known: Vec<Known>,
+    /// The number of this replica.
+    me: u16,
     /// Interned number of each replica, in the order that all nodes share.
     order: BTreeMap<ReplicaId, u16>,
     /// Sum of a hash of every base and of every dot ahead of one: equal contexts have equal sums.
     digest: u64,
+    /// The share of the seals in it.
+    seals: u64,
     max: usize,
     max_ahead: usize,
     policy: Policy,
 }
 
 impl Replicas {
-    /// A context of no dots, with `me` interned as number 0.
+    /// A context of no dots, of the replica `me`.
     pub(super) fn new(me: ReplicaId, max: usize, max_ahead: usize) -> Self {
         let (known, order) = (Vec::new(), BTreeMap::new());
         let policy = Policy::default();
-        let mut replicas = Self { known, order, digest: 0, max, max_ahead, policy };
+        let mut replicas =
+            Self { known, me: 0, order, digest: 0, seals: 0, max, max_ahead, policy };
         replicas.intern(me);
         replicas
     }
@@ -112,8 +126,9 @@ impl Replicas {
         let hash = hash::mix2(id.node.0, id.epoch);
         let (log, ahead) = (VecDeque::new(), BTreeMap::new());
         let (of_dots, of_base) = (hash::half(hash), hash::half(!hash));
-        let (base, floor, logged) = (0, 0, 0);
-        self.known.push(Known { id, hash, of_dots, of_base, base, floor, logged, log, ahead });
+        let (base, floor, logged, seal) = (0, 0, 0, None);
+        let known = Known { id, hash, of_dots, of_base, base, floor, logged, log, ahead, seal };
+        self.known.push(known);
         self.order.insert(id, number);
         Some(number)
     }
@@ -150,7 +165,8 @@ impl Replicas {
 
     pub(super) fn contains(&self, dot: Packed) -> bool {
         let known = &self.known[usize::from(dot.replica())];
-        dot.counter() <= known.base || known.ahead.contains_key(&dot.counter())
+        let counter = dot.counter();
+        counter <= known.base || known.ahead.contains_key(&counter) || known.is_void(counter)
     }
 
     /// The slot of the key that a known dot is about, unless the log says no more.
@@ -176,7 +192,8 @@ impl Replicas {
     pub(super) fn claim_next(&mut self, dot: Packed, slot: u32) -> bool {
         let known = &mut self.known[usize::from(dot.replica())];
         let counter = dot.counter();
-        if counter != known.base + 1 || counter <= known.logged || !known.ahead.is_empty() {
+        let in_order = counter == known.base + 1 && known.ahead.is_empty();
+        if !in_order || counter <= known.logged || known.seal.is_some() {
             return false;
         }
         reached!("map: dot next in order");
@@ -243,9 +260,12 @@ impl Replicas {
         known.floor.max(known.logged)
     }
 
-    /// Whether entries may no longer explain the dot.
+    /// Whether entries may no longer explain the dot, nor any before it. What is beyond the end of a sealed life names
+    /// no write.
     pub(super) fn is_settled(&self, dot: Packed) -> bool {
-        dot.counter() <= self.floor(dot.replica())
+        let known = &self.known[usize::from(dot.replica())];
+        let end = known.seal.as_ref().map_or(MAX_COUNTER, |seal| seal.end);
+        dot.counter().min(end) <= known.floor
     }
 
     /// Raises the truncation vector, to the base at most.
@@ -257,17 +277,21 @@ impl Replicas {
     /// Takes the oldest dot of the replica off the log, if the floor has passed it. Returns its slot.
     pub(super) fn unlog(&mut self, replica: u16) -> Option<u32> {
         let known = &mut self.known[usize::from(replica)];
-        let first = known.base + 1 - known.log.len() as u64;
-        if first > known.floor {
-            return None;
+        loop {
+            let first = known.base + 1 - known.log.len() as u64;
+            if first > known.floor {
+                return None;
+            }
+            let slot = known.log.pop_front()?;
+            known.logged = known.logged.max(first);
+            // Room for what a burst left is given back, but not what is filled again and again.
+            if known.log.capacity() > ROOM && known.log.len() * 8 < known.log.capacity() {
+                known.log.shrink_to(known.log.len() * 2);
+            }
+            if slot != UNLOGGED {
+                return Some(slot);
+            }
         }
-        let slot = known.log.pop_front()?;
-        known.logged = known.logged.max(first);
-        // Room for what a burst left is given back, but not what is filled again and again.
-        if known.log.capacity() > ROOM && known.log.len() * 8 < known.log.capacity() {
-            known.log.shrink_to(known.log.len() * 2);
-        }
-        Some(slot)
     }
 
     /// Gives the room of empty logs back.
@@ -279,6 +303,10 @@ impl Replicas {
     /// Which keys its dots are about is not known.
     pub(super) fn adopt(&mut self, replica: u16, from: u64, to: u64) {
         let known = &mut self.known[usize::from(replica)];
+        let to = known.seal.as_ref().map_or(to, |seal| seal.end.min(to));
+        if from > to {
+            return;
+        }
         let (before, cut_before) = (known.digest(), known.logged);
         // What is logged must be so without a gap from some counter on, and is cut at the last adopted.
         known.logged = known.logged.max(to);
@@ -338,10 +366,10 @@ impl Replicas {
         let counter = dot.counter();
         if counter <= known.base {
             let next = known.logged + 1 + known.log.len() as u64;
-            known.log.extend(slot);
-            return counter == next && slot.is_some();
+            known.log.push_back(slot.unwrap_or(UNLOGGED));
+            return counter == next && (slot.is_some() || known.is_void(counter));
         }
-        let unlogged = slot.is_none() == (counter <= known.logged);
+        let unlogged = slot.is_none() == (counter <= known.logged) || known.is_void(counter);
         let gap = counter > known.base + 1 && known.ahead.len() < self.max_ahead;
         let new = known.ahead.insert(counter, slot.unwrap_or(UNLOGGED)).is_none();
         self.digest = self.digest.wrapping_add(self.hash(dot));
@@ -366,14 +394,20 @@ impl Replicas {
         let known = &self.known[usize::from(replica)];
         let mut next = theirs.next_absent(counter);
         loop {
-            if next <= known.base {
-                return Some(next);
+            if next > known.base {
+                let (&ahead, _) = known.ahead.range(next..).next()?;
+                if ahead > next {
+                    next = theirs.next_absent(ahead);
+                    continue;
+                }
             }
-            let (&ahead, _) = known.ahead.range(next..).next()?;
-            if ahead == next {
-                return Some(next);
+            match &known.seal {
+                // There is nothing to tell of those.
+                Some(seal) if seal.void.contains(next) => {
+                    next = theirs.next_absent(seal.void.next_absent(next));
+                }
+                _ => return Some(next),
             }
-            next = theirs.next_absent(ahead);
         }
     }
 
@@ -416,10 +450,30 @@ impl Replicas {
         bases.filter(|(_, base)| *base > 0)
     }
 
-    /// A hash of which replicas these are.
+    /// A hash of which replicas these are, and of their seals.
     pub(super) fn names(&self) -> u64 {
         let named = self.known.iter().filter(|known| known.base > 0);
-        named.fold(0, |sum, known| sum.wrapping_add(hash::mix(known.hash)))
+        named.fold(self.seals, |sum, known| sum.wrapping_add(hash::mix(known.hash)))
+    }
+
+    /// This replica.
+    pub(super) fn own(&self) -> ReplicaId {
+        self.id(self.me)
+    }
+
+    /// Makes this replica the one of that number.
+    pub(super) const fn set_me(&mut self, replica: u16) {
+        self.me = replica;
+    }
+
+    /// The number of this replica.
+    pub(super) const fn me(&self) -> u16 {
+        self.me
+    }
+
+    /// How many writes this replica has made.
+    pub(super) fn made(&self) -> u64 {
+        self.base(self.me)
     }
 
     /// The sum over all known dots.
@@ -429,108 +483,4 @@ impl Replicas {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::NodeId;
-    use alloc::collections::BTreeSet;
-    use proptest::prelude::*;
-
-    /// What may happen to what is known of a replica.
-    #[derive(Debug, Clone)]
-    enum Act {
-        Claim(u64),
-        Adopt(u64, u64),
-        Floor(u64),
-        Unlog,
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        prop_oneof![
-            6 => (1..40_u64).prop_map(Act::Claim),
-            1 => (1..40_u64, 0..6_u64).prop_map(|(from, len)| Act::Adopt(from, from + len)),
-            1 => (1..40_u64).prop_map(Act::Floor),
-            2 => Just(Act::Unlog),
-        ]
-    }
-
-    proptest! {
-        /// I4 and I5: the log names the keys of exactly the dots beyond it, and the floor stays below the base.
-        #[test]
-        fn logs_that_are_cut_name_the_rest(acts in proptest::collection::vec(act(), 0..80)) {
-            let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
-            let (mut set, mut logged, mut cut) = (BTreeSet::new(), BTreeMap::new(), 0);
-            for act in acts {
-                match act {
-                    Act::Claim(n) => {
-                        let slot = 1_000 + u32::try_from(n).unwrap();
-                        prop_assert_eq!(replicas.claim(Packed::new(0, n), slot), set.insert(n));
-                        if n > cut {
-                            logged.entry(n).or_insert(slot);
-                        }
-                    }
-                    Act::Adopt(from, to) => {
-                        replicas.adopt(0, from, to);
-                        set.extend(from..=to);
-                        cut = cut.max(to);
-                    }
-                    Act::Floor(n) => replicas.raise_floor(0, n),
-                    Act::Unlog => {
-                        let oldest = logged.first_key_value().map(|(n, slot)| (*n, *slot));
-                        let oldest = oldest.filter(|(n, _)| *n <= replicas.floor(0));
-                        prop_assert_eq!(replicas.unlog(0), oldest.map(|(_, slot)| slot));
-                        cut = cut.max(oldest.map_or(0, |(n, _)| n));
-                    }
-                }
-                logged.retain(|n, _| *n > cut);
-                let base = (1..).find(|n| !set.contains(n)).unwrap() - 1;
-                prop_assert_eq!(replicas.base(0), base);
-                prop_assert!(replicas.floor(0) <= base);
-                let mut plain = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
-                for &n in &set {
-                    plain.claim(Packed::new(0, n), 0);
-                }
-                prop_assert_eq!(replicas.digest(), plain.digest());
-                for n in 1..50 {
-                    let dot = Packed::new(0, n);
-                    prop_assert_eq!(replicas.contains(dot), set.contains(&n));
-                    prop_assert_eq!(replicas.slot(dot), logged.get(&n).copied(), "{}", n);
-                    let told = n > replicas.served_from(0) && set.contains(&n);
-                    prop_assert!(!told || replicas.slot(dot).is_some(), "{} can be told", n);
-                }
-            }
-        }
-
-        #[test]
-        fn claims_in_any_order_make_the_same_context(mut order in Just((1..40_u64).collect::<Vec<_>>()).prop_shuffle(), keep in 1..40_usize, theirs in proptest::collection::vec((1..40_u64, 0..4_u64), 0..5)) {
-            order.truncate(keep);
-            let id = ReplicaId::new(NodeId(1), 1);
-            let mut replicas = Replicas::new(id, 10, 100);
-            for &n in &order {
-                let dot = Packed::new(0, n);
-                prop_assert!(replicas.claim(dot, u32::try_from(n).unwrap()));
-                prop_assert!(!replicas.claim(dot, 0));
-            }
-            let mut sorted = Replicas::new(id, 10, 100);
-            order.sort_unstable();
-            for &n in &order {
-                prop_assert!(sorted.claim(Packed::new(0, n), 0));
-            }
-            prop_assert_eq!(replicas.digest(), sorted.digest());
-            let set: BTreeSet<u64> = order.iter().copied().collect();
-            let mut runs = Runs::default();
-            for (from, len) in theirs { runs.add(from, from + len); }
-            for n in 1..45 {
-                let dot = Packed::new(0, n);
-                prop_assert_eq!(replicas.contains(dot), set.contains(&n));
-                prop_assert_eq!(replicas.slot(dot).map(u64::from), set.get(&n).copied());
-                let missing = set.range(n..).copied().find(|&m| !runs.contains(m));
-                prop_assert_eq!(replicas.next_missing(0, &runs, n), missing);
-            }
-            let ahead: BTreeSet<u64> = replicas.runs_ahead(0).flat_map(|(from, to)| from..=to).collect();
-            let mut all: BTreeSet<u64> = (1..=replicas.base(0)).collect();
-            all.extend(ahead);
-            prop_assert_eq!(all, set);
-        }
-    }
-}
+mod tests;

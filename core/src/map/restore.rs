@@ -7,10 +7,11 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use super::chunk::Marks;
-use super::dot::{MAX_COUNTER, Packed};
+use super::dot::{MAX_COUNTER, Packed, Runs};
 use super::garbage::Garbage;
 use super::replica::{Bounds, Replicas};
-use super::snapshot::{CHECKSUM, MAGIC, RECORD};
+use super::seal::{Seal, Seals};
+use super::snapshot::{CHECKSUM, MAGIC, OWN, RECORD};
 use super::store::{Guesses, Store, Told};
 use super::wire::{self, Chunk, Items};
 use super::{Map, Stats};
@@ -85,6 +86,8 @@ struct Restoring {
     done: bool,
     /// Whether it takes up the life that the snapshot was taken of.
     resumes: bool,
+    /// Whether it was told which life that is.
+    own: bool,
     /// Chain and number of the first record that continues the snapshot.
     records: (u64, u64),
 }
@@ -128,7 +131,7 @@ impl Restoring {
     fn replica(&mut self, r: &mut Reader<'_>) -> Result<(), Refused> {
         let id = wire::replica(r)?;
         if self.resumes && self.numbers.is_empty() {
-            if id.node != self.replicas.id(0).node {
+            if id.node != self.replicas.own().node {
                 return Err(Refused::OtherNode);
             }
             self.replicas = self.replicas.reborn(id);
@@ -144,6 +147,18 @@ impl Restoring {
         }
         self.numbers.push(number);
         self.replicas.set_bounds(number, Bounds { base, floor, logged });
+        match read_seal(r)? {
+            Life::Own => {
+                if core::mem::replace(&mut self.own, true) {
+                    return Err(Refused::Malformed);
+                }
+                if self.resumes {
+                    self.replicas.set_me(number);
+                }
+            }
+            Life::Sealed(seal) => self.replicas.set_seal(number, seal),
+            Life::Open => {}
+        }
         Ok(())
     }
 
@@ -196,13 +211,39 @@ impl Restoring {
     fn end(&mut self, r: &mut Reader<'_>) -> Result<(), Refused> {
         let entries = r.varint()?;
         let digests = (r.u64()?, r.u64()?);
-        let right = entries == u64::from(self.entries)
+        let right = self.own
+            && entries == u64::from(self.entries)
             && digests == (self.replicas.digest(), self.store.digest())
             && self.replicas.is_logged_whole();
         self.records = (r.u64()?, r.varint()?);
         self.done = true;
         if right { Ok(()) } else { Err(Refused::Malformed) }
     }
+}
+
+/// What becomes of a life.
+enum Life {
+    Open,
+    /// It is the writer's own.
+    Own,
+    Sealed(Seal),
+}
+
+fn read_seal(r: &mut Reader<'_>) -> Result<Life, Refused> {
+    let end = match r.varint()? {
+        0 => return Ok(Life::Open),
+        OWN => return Ok(Life::Own),
+        end => end - OWN - 1,
+    };
+    let mut seal = Seal { end, void: Runs::default() };
+    let mut last = 0;
+    // Each takes two bytes at least.
+    for _ in 0..r.count(r.remaining() / 2)? {
+        let from = wire::add(last, r.varint()?, 1)?;
+        last = wire::add(from, r.varint()?, 0)?;
+        seal.void.add_uncut(from, last);
+    }
+    if last > end || end > MAX_COUNTER { Err(Refused::Malformed) } else { Ok(Life::Sealed(seal)) }
 }
 
 /// Why a unit is not taken.
@@ -296,21 +337,25 @@ impl Map {
         chunks: impl IntoIterator<Item = C>,
         resumes: bool,
     ) -> Result<(), RestoreError> {
-        if self.peers.len() > 0 || self.replicas.len() > 1 || self.replicas.base(0) > 0 {
+        if self.peers.len() > 0 || self.replicas.len() > 1 || self.replicas.made() > 0 {
             return Err(RestoreError::NotEmpty);
         }
-        let me = self.replicas.id(0);
+        let me = self.replicas.own();
         let done = self.read_chunks(chunks, resumes);
         // What was told on the way is not news, and what was counted no doing of this life.
         self.events = Queue::new(self.config.max_events);
         self.stats = Stats::default();
         match done {
-            Ok(()) => self.hold(now),
+            Ok(()) => {
+                self.resume_seals(now);
+                self.hold(now);
+            }
             Err(_) => {
                 self.replicas = self.replicas.reborn(me);
                 self.store = self.store.empty();
                 self.garbage = Garbage::default();
                 self.marks = Marks::default();
+                self.seals = Seals::default();
             }
         }
         done
@@ -322,7 +367,7 @@ impl Map {
         resumes: bool,
     ) -> Result<(), RestoreError> {
         let mut restoring = Restoring {
-            replicas: self.replicas.reborn(self.replicas.id(0)),
+            replicas: self.replicas.reborn(self.replicas.own()),
             store: self.store.empty(),
             numbers: Vec::new(),
             told: Vec::new(),
@@ -333,6 +378,7 @@ impl Map {
             kind: 0,
             done: false,
             resumes,
+            own: false,
             records: (0, 0),
         };
         let mut chunks = chunks.into_iter();

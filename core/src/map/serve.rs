@@ -5,7 +5,6 @@ use super::chunk::{self, Answer, ChunkWriter, End};
 use super::fragment::Fragments;
 use super::fragment_wire::Of;
 use super::peer::Serve;
-use super::wire;
 use crate::wire::{NoRoom, Writer};
 
 impl Map {
@@ -13,7 +12,7 @@ impl Map {
     pub(super) fn write_serve(&mut self, slot: u32, w: &mut Writer<'_>) {
         let Some(mut serve) = self.peers.stop_serving(slot) else { return };
         let Some(peer) = self.peers.get(slot) else { return };
-        let addressee = wire::addressee(peer.id, peer.boot, peer.epoch);
+        let addressee = self.under_seals(peer.addressee());
         let ended = if let Some(fragments) = &mut serve.fragments {
             let of = Of::Item { nonce: serve.nonce, number: serve.number };
             if fragments.write(w, addressee, of, false) == Ok(true) {
@@ -85,6 +84,9 @@ impl Map {
         serve.large.retain(|other| replicas.slot(*other) != Some(about));
         serve.more |= serve.large.len() < before;
         let entry = self.store.entry(about);
+        if entry.waits(&self.replicas) {
+            return;
+        }
         serve.fragments = Fragments::of_item(&self.replicas, entry, dot, &serve.held, serve.budget);
         // One that is too large for anybody is left out, or it would hold up the others.
         self.stats.oversize += u64::from(serve.fragments.is_none());

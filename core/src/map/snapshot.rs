@@ -6,7 +6,9 @@
 //!
 //! ```text
 //! chunk     "bwm1", cluster u32, snapshot or chain u64, number varint, kind u8, units to the checksum, XXH3 u64
-//! kind 0    replicas: node id u64, epoch u64, base varint, floor varint, logged varint. The first is the writer's own
+//! kind 0    replicas: node id u64, epoch u64, base varint, floor varint, logged varint, seal: 0 if there is none, 1
+//!                    if it is the writer's own, or end varint, more by two, runs varint, per run: gap varint,
+//!                    length varint. The first is of the writer's node
 //!      1    entries: key, siblings varint, each (replica varint, counter varint, value),
 //!                    superseded varint, each (replica varint, counter varint)
 //!      2    logs:    replica varint, first counter varint, dots u8, an entry's number varint for each, counted
@@ -28,6 +30,7 @@ use smallvec::SmallVec;
 use super::Map;
 use super::dot::Packed;
 use super::log::Log;
+use super::seal::Seal;
 use super::wire;
 use crate::hash;
 use crate::sabotage::sabotaged;
@@ -99,7 +102,7 @@ impl<'m> Snapshot<'m> {
             Part::Entries(next) => self.write_entries(w, next),
             Part::Logs(replica, after) => self.write_logs(w, replica, after),
             Part::End | Part::Done => {
-                let (context, content) = self.map.digest();
+                let (context, content) = (self.map.replicas.digest(), self.map.store.digest());
                 w.varint(u64::from(self.entries))?;
                 w.u64(context)?;
                 w.u64(content)?;
@@ -121,7 +124,12 @@ impl<'m> Snapshot<'m> {
                 wire::write_replica(w, replicas.id(replica))?;
                 w.varint(bounds.base)?;
                 w.varint(bounds.floor)?;
-                w.varint(bounds.logged)
+                w.varint(bounds.logged)?;
+                if replica == replicas.me() {
+                    w.varint(OWN)
+                } else {
+                    write_seal(w, replicas.seal(replica))
+                }
             })?;
             self.part = Part::Replicas(replica + 1);
         }
@@ -200,6 +208,22 @@ pub(super) fn write_head(
 pub(super) fn add_checksum(chunk: &mut Vec<u8>) {
     let checksum = xxhash_rust::xxh3::xxh3_64(chunk);
     chunk.extend(checksum.to_le_bytes());
+}
+
+/// What is said in place of a seal by the life that the replica is in; no seal is told by zero.
+pub(super) const OWN: u64 = 1;
+
+fn write_seal(w: &mut Writer<'_>, seal: Option<&Seal>) -> Result<(), NoRoom> {
+    let Some(seal) = seal else { return w.varint(0) };
+    w.varint(seal.end + 2)?;
+    w.varint(seal.void.all().count() as u64)?;
+    let mut last = 0;
+    for (from, to) in seal.void.all() {
+        w.varint(from - last - 1)?;
+        w.varint(to - from)?;
+        last = to;
+    }
+    Ok(())
 }
 
 fn write_dot(w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {

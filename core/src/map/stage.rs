@@ -75,6 +75,10 @@ impl Staging {
         self.deadline
     }
 
+    pub(super) const fn peer(&self) -> u32 {
+        self.peer
+    }
+
     /// Whether the giver reflected the dot when it began.
     fn reflects(&self, dot: Packed) -> bool {
         let runs = self.context.get(usize::from(dot.replica()));
@@ -103,7 +107,7 @@ impl Map {
     pub(super) fn yields_to(&self, slot: u32) -> bool {
         let Some(staging) = &self.staging else { return false };
         let peer = self.peers.get(slot).map(|peer| peer.id);
-        staging.peer != slot || peer.is_none_or(|peer| peer < self.replicas.id(0).node)
+        staging.peer != slot || peer.is_none_or(|peer| peer < self.replicas.own().node)
     }
 
     /// Some of what is missing here came from the peer in `slot`.
@@ -230,7 +234,7 @@ impl Map {
             };
             let room = staging.entries.len() <= self.config.max_keys
                 && staging.bytes <= self.config.max_bytes;
-            if staging.forged(self.replicas.base(0)) {
+            if staging.forged(self.replicas.me(), self.replicas.made()) {
                 return Put::Forged;
             }
             if put.is_none() || !room {
@@ -307,7 +311,7 @@ impl Map {
 
     /// The giver has ended the session, or gives none.
     pub(super) fn on_gone(&mut self, now: Instant, slot: u32, addressee: u64, number: u64) {
-        if !self.is_mine(addressee) {
+        if addressee != self.addressee() {
             self.stats.misaddressed += 1;
             return;
         }
@@ -356,6 +360,7 @@ impl Map {
     /// All of it is there: takes it in.
     fn adopt(&mut self, now: Instant, staging: Staging) {
         reached!("map: full sync taken");
+        self.write_all_waiting(now);
         self.stats.full_syncs += 1;
         let digest = self.replicas.digest();
         let before = self.store.slots() as usize;
@@ -430,10 +435,15 @@ impl Map {
         self.note_change(slot, &key, before, joined.after);
     }
 
-    /// Whether a frame is addressed to this life of this replica.
+    /// Whether a frame is addressed to this life of this replica, by one with the same seals.
     pub(super) fn is_mine(&self, addressee: u64) -> bool {
-        let me = self.replicas.id(0);
-        addressee == wire::addressee(me.node, self.boot, me.epoch)
+        addressee == self.under_seals(self.addressee()) || sabotaged!("seals-not-compared")
+    }
+
+    /// The hash that names this life of this replica.
+    fn addressee(&self) -> u64 {
+        let me = self.replicas.own();
+        wire::addressee(me.node, self.boot, me.epoch)
     }
 }
 
@@ -463,12 +473,12 @@ impl Staging {
     }
 
     /// Whether what came last tells of more writes of this replica than it has made.
-    fn forged(&self, made: u64) -> bool {
-        let own =
-            self.context.first().map_or(0, |own| own.runs.last().map_or(own.base, |run| run.1));
+    fn forged(&self, me: u16, made: u64) -> bool {
+        let own = self.context.get(usize::from(me));
+        let own = own.map_or(0, |own| own.runs.last().map_or(own.base, |run| run.1));
         let dots = self.entries.last().into_iter().flat_map(|entry| {
             entry.siblings.iter().map(|sibling| sibling.0).chain(entry.superseded.iter().copied())
         });
-        own > made || dots.into_iter().any(|dot| dot.replica() == 0 && dot.counter() > made)
+        own > made || dots.into_iter().any(|dot| dot.replica() == me && dot.counter() > made)
     }
 }

@@ -461,7 +461,9 @@ impl Store {
         let mut dots = entry.superseded().chain(entry.siblings().map(|own| own.dot));
         let nothing = entry.superseded().len() == 0 && !removed;
         let hasty = removed && sabotaged!("removed-key-dropped-early");
-        if nothing || !hasty && !dots.all(|dot| replicas.is_settled(dot)) {
+        // What one that waits superseded is still to be told.
+        let waits = entry.waits(replicas);
+        if nothing || waits || !hasty && !dots.all(|dot| replicas.is_settled(dot)) {
             if sabotaged!("marks-dropped-one-by-one") {
                 let marks = self.entry(slot).superseded();
                 let kept: Marked = marks.filter(|mark| !replicas.is_settled(*mark)).collect();
@@ -525,7 +527,8 @@ impl Store {
     pub(super) fn is_tidy(&self, replicas: &Replicas, slot: u32) -> bool {
         let entry = self.entry(slot);
         let settled = entry.superseded().all(|dot| replicas.is_settled(dot));
-        !settled || entry.superseded().len() == 0 && !entry.is_removed()
+        let nothing = entry.superseded().len() == 0 && !entry.is_removed();
+        !settled || nothing || entry.waits(replicas)
     }
 
     /// How many marks the entries have. Looks at all of them.

@@ -92,6 +92,7 @@ impl Map {
             Frame::Stage(stage) => self.on_stage(now, slot, &stage),
             Frame::Gone { addressee, number } => self.on_gone(now, slot, addressee, number),
             Frame::Have(have) => self.on_have(now, slot, have),
+            Frame::Seals(told) => self.on_seals(now, slot, told),
             Frame::Fragment(fragment) => self.on_fragment(now, slot, &fragment),
             Frame::Unknown => {}
         }
@@ -278,9 +279,10 @@ impl Map {
         epoch: Option<u64>,
     ) {
         self.meet_life(slot, epoch);
+        let mine = self.context_digest();
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.state = context;
-        if context == self.replicas.digest() {
+        if context == mine {
             reached!("map: digests equal");
             self.heard_equal(now, slot);
             self.catching = None;
@@ -312,6 +314,10 @@ impl Map {
 
     fn on_pull(&mut self, now: Instant, slot: u32, mut pull: Pull<'_>) {
         self.meet_life(slot, Some(pull.epoch));
+        if !self.has_seals(slot, pull.seals) {
+            self.want_pull(now, slot);
+            return;
+        }
         let Some(peer) = self.peers.get_mut(slot) else { return };
         if pull.after.is_some() || pull.upto.is_some() {
             reached!("map: asked for a page");
@@ -488,6 +494,16 @@ impl Map {
         }
     }
 
+    /// The peer in `slot` told its seals in place of the answer to a pull: that is asked for again.
+    pub(super) fn ask_again(&mut self, now: Instant, slot: u32, news: bool) {
+        if self.pulling.take_if(|pulling| pulling.peer == slot).is_some() {
+            self.unanswered = 0;
+            if news {
+                self.start_pull(now, slot);
+            }
+        }
+    }
+
     /// Writes the context, or the page of it that fits, as a pull.
     pub(super) fn write_pull(&mut self, slot: u32, w: &mut Writer<'_>) -> Result<(), NoRoom> {
         let held = self.held();
@@ -498,11 +514,12 @@ impl Map {
         let mut head = PullHead {
             nonce: pulling.nonce,
             budget: self.config.pull_budget as u64,
-            epoch: replicas.id(0).epoch,
+            epoch: replicas.own().epoch,
             after: self.page,
             upto: None,
             held,
             whole: pulling.repairs,
+            seals: replicas.seals(),
         };
         let dots = |w: &mut Writer<'_>, id, number| {
             let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));

@@ -36,8 +36,8 @@ impl Map {
     }
 
     /// Whether the write or removal `dot` has arrived here: reads of its key show it, or what
-    /// superseded it. Once true it stays true. So whoever is handed a [`Dot`] by a writer can wait, at
-    /// any replica, until that replica reads no older than the write.
+    /// superseded it. Once true it stays true, unless the name becomes [void](Self::is_void). So whoever is handed a
+    /// [`Dot`] by a writer can wait, at any replica, until that replica reads no older than the write.
     ///
     /// Of a write that was superseded before it came, this may learn a round of pulls later than of
     /// what superseded it, and never if the writer's life ended before it told anybody. Costs O(log n)
@@ -58,8 +58,20 @@ impl Map {
         let number = self.replicas.number(dot.replica);
         let nameable = (1..=MAX_COUNTER).contains(&dot.counter);
         number.is_some_and(|number| {
-            nameable && self.replicas.contains(Packed::new(number, dot.counter))
+            let dot = Packed::new(number, dot.counter.min(MAX_COUNTER));
+            nameable && self.replicas.contains(dot) && !self.replicas.is_void(dot)
         })
+    }
+
+    /// Whether `dot` is known to name no write: its life is over, and no member had it when that life was sealed. If
+    /// some replica did have it, the write goes on under another name, which that replica tells by
+    /// [`Event::WrittenAnew`](crate::Event::WrittenAnew). Once true it stays true, and [`reflects`](Self::reflects) is
+    /// false. Costs O(log n) in the replicas, and O(n) in the gaps of that life.
+    #[must_use]
+    pub fn is_void(&self, dot: Dot) -> bool {
+        let number = self.replicas.number(dot.replica);
+        let counter = dot.counter.min(MAX_COUNTER);
+        number.is_some_and(|number| self.replicas.is_void(Packed::new(number, counter)))
     }
 
     /// The keys that begin with `prefix` and have a value, with the value read for each, in the order of the
@@ -121,8 +133,8 @@ impl Map {
     /// Digests of the set of writes reflected here and of the values that result. Replicas with equal
     /// first numbers reflect the same writes and therefore have equal second ones.
     #[must_use]
-    pub const fn digest(&self) -> (u64, u64) {
-        (self.replicas.digest(), self.store.digest())
+    pub fn digest(&self) -> (u64, u64) {
+        (self.context_digest(), self.store.digest())
     }
 
     /// How much it keeps beside keys and values for peers that may lack writes: marks of superseded
@@ -136,7 +148,7 @@ impl Map {
     /// This replica.
     #[must_use]
     pub fn replica(&self) -> ReplicaId {
-        self.replicas.id(0)
+        self.replicas.own()
     }
 
     /// Counters since the start.

@@ -4,7 +4,7 @@
 //! tag  frame   body
 //! a1   PULL    nonce varint, byte budget varint, puller's replica epoch u64,
 //!              flags u8 (bit 0: lower bound, bit 1: upper bound, bit 2: fragments, bit 3: a full sync is wanted,
-//!              whatever is known), [entries held in part u8 (1..=8),
+//!              whatever is known, bit 4: seals), [sum of the seals u64], [entries held in part u8 (1..=8),
 //!              each name u64, bytes varint], [replica: not above], [replica: not beyond], then per replica, ascending, to the end:
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
 //! a2   STATE   digest of the context u64, digest of the content u64,
@@ -30,6 +30,9 @@
 //!              u64, its length varint, offset varint, and bytes to the end. The whole is an item with its run,
 //!              or a unit
 //!
+//! a9   SEALS   flags u8 (bit 0: last of them), then seals to the end, each a replica, end varint, runs u8 (<= 16),
+//!              per run: counters before it that are not void varint, length varint, less one
+//!
 //! unit  below `contexts`: replica, base varint, floor varint, after varint, runs u8 (<= 16), per run: gap
 //!                varint, length varint
 //!       from there on, a slot of the sender: 0, replica ref, counter varint, key, value: a lone value
@@ -47,7 +50,8 @@
 //! ```
 //!
 //! `addressee` is a hash of (node id, boot epoch, replica epoch) of the receiver: what was judged
-//! against the context of one boot must not be applied by the next. The gap of a run is the number
+//! against the context of one boot must not be applied by the next. If the sender has seals, it is that of this
+//! hash and their sum, in all frames but GONE. The gap of a run is the number
 //! of missing counters before it, less one; its length is the number of its counters, less one.
 
 #![warn(clippy::indexing_slicing)]
@@ -58,6 +62,7 @@ use super::dot::{MAX_COUNTER, MAX_RUNS, ReplicaId, Runs};
 use super::fragment::{MAX_MARKS, MAX_SIBLINGS};
 use super::fragment_wire::{self, Fragment, Held, HeldList};
 use super::full_wire::{self, Fetch, Stage};
+use super::seal_wire;
 use crate::hash;
 use crate::id::NodeId;
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
@@ -70,6 +75,7 @@ pub(super) const STAGE: u8 = 0xa5;
 pub(super) const GONE: u8 = 0xa6;
 pub(super) const HAVE: u8 = 0xa7;
 pub(super) const FRAGMENT: u8 = 0xa8;
+pub(super) const SEALS: u8 = 0xa9;
 
 pub(super) const ITEM_REF: u8 = 0;
 pub(super) const ITEM_OWN: u8 = 1;
@@ -111,6 +117,7 @@ pub(super) enum Frame<'p> {
     },
     Have(Have<'p>),
     Fragment(Fragment<'p>),
+    Seals(seal_wire::Told<'p>),
     /// An optional frame of a later version.
     Unknown,
 }
@@ -122,6 +129,8 @@ pub(super) struct Pull<'p> {
     pub(super) epoch: u64,
     pub(super) after: Option<ReplicaId>,
     pub(super) upto: Option<ReplicaId>,
+    /// The sum of the puller's seals.
+    pub(super) seals: u64,
     /// What it has already of entries that come in fragments.
     pub(super) held: HeldList<'p>,
     /// Whether it wants all, though it misses nothing.
@@ -195,14 +204,15 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         PULL => {
             let (nonce, budget, epoch) = (r.varint()?, r.varint()?, r.u64()?);
             let bounds = r.u8()?;
-            if bounds > 15 || nonce == 0 {
+            if bounds > 31 || nonce == 0 {
                 return Err(PacketError::Malformed);
             }
+            let seals = if bounds & 16 == 0 { 0 } else { r.u64()? };
             let held = HeldList::read(&mut r, bounds & 4 != 0)?;
             let after = if bounds & 1 == 0 { None } else { Some(replica(&mut r)?) };
             let upto = if bounds & 2 == 0 { None } else { Some(replica(&mut r)?) };
             let whole = bounds & 8 != 0;
-            let pull = Pull { nonce, budget, epoch, after, upto, held, whole, rest: r };
+            let pull = Pull { nonce, budget, epoch, after, upto, seals, held, whole, rest: r };
             let (mut check, mut last) = (pull, after);
             while let Some((id, _)) = check.next()? {
                 if last.is_some_and(|last| last >= id) || upto.is_some_and(|upto| id > upto) {
@@ -244,6 +254,7 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             Ok(Frame::Have(have))
         }
         FRAGMENT => fragment_wire::parse(r).map(Frame::Fragment),
+        SEALS => seal_wire::parse(r).map(Frame::Seals),
         tag => crate::wire::unknown(tag).map(|()| Frame::Unknown),
     }
 }
@@ -479,6 +490,7 @@ pub(super) struct PullHead {
     pub(super) upto: Option<ReplicaId>,
     pub(super) held: SmallVec<[Held; 1]>,
     pub(super) whole: bool,
+    pub(super) seals: u64,
 }
 
 impl PullHead {
@@ -489,7 +501,10 @@ impl PullHead {
         w.u64(self.epoch)?;
         let bounds = u8::from(self.after.is_some()) | u8::from(self.upto.is_some()) << 1;
         let bounds = bounds | u8::from(!self.held.is_empty()) << 2;
-        w.u8(bounds | u8::from(self.whole) << 3)?;
+        w.u8(bounds | u8::from(self.whole) << 3 | u8::from(self.seals != 0) << 4)?;
+        if self.seals != 0 {
+            w.u64(self.seals)?;
+        }
         if !self.held.is_empty() {
             w.u8(u8::try_from(self.held.len()).map_err(|_| NoRoom)?)?;
         }

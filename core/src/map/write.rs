@@ -77,7 +77,7 @@ impl Map {
         if key.len() > config.max_key {
             return Err(InsertError::KeyTooLong { len: key.len(), max: config.max_key });
         }
-        if self.replicas.base(0) >= MAX_COUNTER {
+        if self.replicas.made() >= MAX_COUNTER {
             return Err(InsertError::Exhausted);
         }
         let look = self.store.look(key);
@@ -113,16 +113,16 @@ impl Map {
     }
 
     /// Writes after all checks: the next own dot supersedes the siblings that `reads` accepts.
-    fn write(
+    pub(super) fn write(
         &mut self,
         now: Instant,
         (slot, key): (u32, &[u8]),
         value: Option<&[u8]>,
         reads: impl Fn(Packed) -> bool,
     ) -> Dot {
-        let last = self.replicas.base(0);
+        let last = self.replicas.made();
         let again = last > 0 && value.is_none() && sabotaged!("dot-named-twice");
-        let dot = Packed::new(0, if again { last } else { last + 1 });
+        let dot = Packed::new(self.replicas.me(), if again { last } else { last + 1 });
         let lost = sabotaged!("merge-loses-value") && self.store.entry(slot).siblings().len() > 1;
         let value = value.filter(|_| !lost);
         let stamped = self.stamped(value);

@@ -116,6 +116,10 @@ impl History {
         self.of_key(&self[dot].key).iter().position(|other| *other == dot)
     }
 
+    pub fn has(&self, dot: Dot) -> bool {
+        self.events.contains_key(&dot)
+    }
+
     pub fn len(&self) -> usize {
         self.events.len()
     }

@@ -58,6 +58,11 @@ pub enum Step {
         at: usize,
         peer: usize,
     },
+    /// Some replicas, by the bits of a number, are a cluster of their own for a while, without loss.
+    Part {
+        group: usize,
+        millis: u64,
+    },
 }
 
 /// A whole history before it happens.
@@ -79,6 +84,8 @@ pub struct Plan {
     pub large: bool,
     /// Whether replicas keep a log, and start again from that.
     pub durable: bool,
+    /// Whether lives with gaps are looked for at once, not every two seconds.
+    pub seals: bool,
     /// Lives of the past whose writes are known to the first replica at the start.
     pub crowd: usize,
     /// Each with a number from which it draws all its luck, so that leaving one out does not shift
@@ -87,9 +94,40 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The history of a seed: every fifth is one of full syncs.
+    /// The history of a seed: every fifth is one of full syncs, and another fifth are ones of seals.
     pub fn new(seed: u64) -> Self {
-        if seed % 5 == 4 { Self::forgetful(seed) } else { Self::mixed(seed) }
+        match seed % 5 {
+            4 => Self::forgetful(seed),
+            3 => Self::mortal(seed),
+            _ => Self::mixed(seed),
+        }
+    }
+
+    /// A history in which lives end with writes that few have, and parts of the cluster that do not hear of
+    /// each other go on without those.
+    fn mortal(seed: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let replicas = 3 + dice.below(3);
+        let keys = [1, 2, 5][dice.below(3)];
+        let steps = [100, 200, 300][dice.below(3)];
+        let steps =
+            (0..steps).map(|_| (mortal_step(&mut dice, replicas, keys), dice.next())).collect();
+        Self {
+            seed,
+            replicas,
+            keys,
+            max_datagram: 1_400,
+            loss: [40, 70][dice.below(2)],
+            duplication: 20,
+            collect: 1,
+            keep: [0, 0, 20][dice.below(3)],
+            small_budget: false,
+            large: false,
+            durable: is_durable(seed),
+            seals: true,
+            crowd: 0,
+            steps,
+        }
     }
 
     /// A history in which peers are forgotten again and again, so that one full sync follows the other, of
@@ -115,6 +153,7 @@ impl Plan {
             small_budget: true,
             large: seed % 2 == 1,
             durable,
+            seals: false,
             crowd: 0,
             steps,
         }
@@ -146,6 +185,7 @@ impl Plan {
             small_budget,
             large: seed % 4 == 3,
             durable: is_durable(seed),
+            seals: false,
             crowd,
             steps,
         }
@@ -168,6 +208,26 @@ fn full_step(dice: &mut Dice, replicas: usize, keys: usize, durable: bool) -> St
         41..=43 => Step::Up { at, peer },
         44 => Step::Restart { at },
         _ => Step::Deliver { pick: dice.below(2) },
+    }
+}
+
+fn mortal_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
+    let (at, key, pick) = (dice.below(replicas), dice.below(keys), dice.below(1 << 20));
+    let peer = dice.below(replicas);
+    match dice.below(100) {
+        0..=29 => Step::Insert { at, key, len: dice.below(20) },
+        30..=36 => Step::Remove { at, key },
+        37..=38 => Step::Read { at, key },
+        39..=41 => Step::Resolve { pick, put: dice.percent(60) },
+        42..=67 => Step::Deliver { pick },
+        68..=70 => Step::Repeat { pick },
+        71..=75 => Step::Pass { millis: [1, 20, 100][dice.below(3)] },
+        76..=78 => Step::Part { group: pick, millis: 20 + dice.below(200) as u64 },
+        79..=81 => Step::Restart { at },
+        82..=86 => Step::Restore { at },
+        87..=90 => Step::Fire { at },
+        91..=92 => Step::Down { at, peer },
+        _ => Step::Up { at, peer },
     }
 }
 

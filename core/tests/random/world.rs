@@ -21,6 +21,7 @@ const CHUNK: u8 = 0xa3;
 const FETCH: u8 = 0xa4;
 const STAGE: u8 = 0xa5;
 const FRAGMENT: u8 = 0xa8;
+const SEALS: u8 = 0xa9;
 /// Every life leaves a mark on the keys that it writes, and entries must fit the smallest datagram.
 const MAX_RESTARTS: u64 = 8;
 /// More datagrams than this are not under way at once.
@@ -58,11 +59,16 @@ struct Flight {
 /// A replica and what it reflects of each key, by what it claims and what the writers had seen.
 struct Replica {
     map: Map,
+    /// Its boot epoch, which is not that of its life any more if that was sealed.
     boot: u64,
+    /// The lives of this map, as far as it was looked at.
+    lives: Vec<ReplicaId>,
     /// If it has a log.
     disk: Option<Disk>,
-    /// Writes of this life before the map was made of a snapshot.
-    written: u64,
+    /// Whether a crash may have taken back that it goes on as another life.
+    taken_back: bool,
+    /// How many it had made at the last look.
+    writes: u64,
     claims: Vec<Events>,
     reflects: Reflected,
     value: Vec<Events>,
@@ -75,7 +81,9 @@ struct Replica {
 impl Replica {
     /// Its last write.
     fn last(&self) -> Dot {
-        Dot::new(self.map.replica(), self.written + self.map.stats().writes)
+        let dot = |counter| Dot::new(self.map.replica(), counter);
+        let made = (1..).take_while(|counter| self.map.reflects(dot(*counter)));
+        dot(made.last().unwrap_or(0))
     }
 }
 
@@ -92,6 +100,8 @@ pub struct World<'p> {
     replicas: Vec<Replica>,
     keys: Vec<Vec<u8>>,
     history: History,
+    /// Writes to no key, which stand for all that their writer reflected then: they are told with all of it.
+    nowhere: BTreeMap<Dot, Reflected>,
     flights: Vec<Flight>,
     taken: Vec<Flight>,
     readings: Vec<Reading>,
@@ -130,6 +140,7 @@ impl<'p> World<'p> {
             replicas: Vec::new(),
             keys: own.chain(past).collect(),
             history: History::default(),
+            nowhere: BTreeMap::new(),
             flights: Vec::new(),
             taken: Vec::new(),
             readings: Vec::new(),
@@ -153,6 +164,10 @@ impl<'p> World<'p> {
         config.collect_interval = Duration::from_millis(self.plan.collect);
         config.keep_for = Duration::from_millis(self.plan.keep);
         config.compact_log_from = 600;
+        if self.plan.seals {
+            config.sync_interval = Duration::from_millis(5);
+            config.pull_interval = Duration::from_millis(5);
+        }
         config.ordered = self.plan.seed.is_multiple_of(2);
         if self.plan.small_budget {
             config.pull_budget = self.plan.max_datagram;
@@ -172,9 +187,21 @@ impl<'p> World<'p> {
         let none = vec![Events::new(); self.keys.len()];
         let reflects = vec![Rc::default(); self.keys.len()];
         let claims = none.clone();
-        let value = none;
+        let (value, writes, taken_back) = (none, 0, false);
         let (told, staged) = (None, None);
-        Replica { map, boot: epoch, disk, written: 0, claims, reflects, value, told, staged }
+        Replica {
+            map,
+            boot: epoch,
+            lives: vec![life],
+            disk,
+            taken_back,
+            writes,
+            claims,
+            reflects,
+            value,
+            told,
+            staged,
+        }
     }
 
     /// Nodes that are gone wrote one key each, and told the first replica.
@@ -210,8 +237,9 @@ impl<'p> World<'p> {
     }
 
     fn meet(&mut self, at: usize, peer: usize) {
-        let (node, boot) = (NodeId(id(peer)), self.replicas[peer].boot);
-        self.replicas[at].map.peer_up(self.now, node, boot, addr(node.0));
+        let life = self.replicas[peer].map.replica();
+        let boot = self.replicas[peer].boot;
+        self.replicas[at].map.peer_up(self.now, life.node, boot, addr(life.node.0));
     }
 
     fn step(&mut self, step: Step, luck: &mut Dice) -> Outcome {
@@ -250,6 +278,10 @@ impl<'p> World<'p> {
             Step::Up { at, peer } => {
                 self.meet(at, peer);
                 Some(at)
+            }
+            Step::Part { group, millis } => {
+                self.part(group, Duration::from_millis(millis))?;
+                None
             }
         };
         let Some(at) = touched else { return Ok(()) };
@@ -438,8 +470,8 @@ impl<'p> World<'p> {
         ensure!(map.len() == before.map.len(), "another number of keys is restored");
         ensure!(map.metadata().0 <= marks, "a mark appears");
         let replica = &mut self.replicas[at];
-        replica.written += replica.map.stats().writes;
         (replica.map, replica.told, replica.staged) = (map, None, None);
+        replica.boot = life.epoch;
         self.readings.retain(|reading| reading.at != at);
         (0..self.replicas.len()).for_each(|peer| self.meet(at, peer));
         self.met("restore", true);
@@ -499,14 +531,43 @@ impl<'p> World<'p> {
 
     /// Lets time pass without loss. Returns how many datagrams carried a pull or a chunk.
     fn calm(&mut self, time: Duration) -> Outcome<u64> {
+        self.calm_among(usize::MAX, time)
+    }
+
+    /// Those of the group take all others for gone and hear of nobody else.
+    fn part(&mut self, group: usize, time: Duration) -> Outcome {
+        let inside = |at: usize| group >> at & 1 == 1;
+        for at in (0..self.replicas.len()).filter(|at| inside(*at)) {
+            for peer in 0..self.replicas.len() {
+                if inside(peer) {
+                    self.meet(at, peer);
+                } else {
+                    self.replicas[at].map.peer_down(self.now, NodeId(id(peer)));
+                }
+            }
+        }
+        self.calm_among(group, time)?;
+        (0..self.replicas.len()).filter(|at| inside(*at)).try_for_each(|at| self.check(at))
+    }
+
+    /// The same among some, by the bits of a number.
+    fn calm_among(&mut self, group: usize, time: Duration) -> Outcome<u64> {
+        let inside = |at: usize| group >> at & 1 == 1;
         let (end, mut asked) = (self.now + time, 0);
         while self.now < end {
             let mut quiet = true;
-            for at in 0..self.replicas.len() {
+            for at in (0..self.replicas.len()).filter(|at| inside(*at)) {
+                // It may have written something anew.
+                if self.replicas[at].map.stats().writes != self.replicas[at].writes {
+                    self.check(at)?;
+                }
+                if group == usize::MAX {
+                    self.crash_in_another_life(at)?;
+                }
                 self.sync_log(at)?;
-                for flight in self.drain(at) {
+                for flight in self.drain(at).into_iter().filter(|flight| inside(flight.to)) {
                     quiet = false;
-                    let tags = [PULL, CHUNK, FETCH, STAGE, FRAGMENT];
+                    let tags = [PULL, CHUNK, FETCH, STAGE, FRAGMENT, SEALS];
                     let more = tags.iter().any(|tag| frame_of(&flight.bytes, *tag).is_some());
                     asked += u64::from(more);
                     let to = flight.to;
@@ -517,10 +578,12 @@ impl<'p> World<'p> {
                 }
             }
             if quiet {
-                let due = self.replicas.iter().filter_map(|replica| replica.map.poll_timeout());
+                let those = (0..).zip(&self.replicas).filter(|(at, _)| inside(*at));
+                let due = those.filter_map(|(_, replica)| replica.map.poll_timeout());
                 self.now = due.min().unwrap_or(end).max(self.now);
                 let now = self.now;
-                self.replicas.iter_mut().for_each(|replica| replica.map.handle_timeout(now));
+                let those = (0..).zip(&mut self.replicas).filter(|(at, _)| inside(*at));
+                those.for_each(|(_, replica)| replica.map.handle_timeout(now));
             }
         }
         Ok(asked)

@@ -125,6 +125,15 @@ impl<'s> Entry<'s> {
         marks.find(|mark| mark.replica() == dot.replica()).is_some_and(|mark| mark >= dot)
     }
 
+    /// Whether it has a value that is to be written anew. Until then it is told to nobody: who takes its marks, but
+    /// not the value, would have lost what the value superseded, and be told so by no name.
+    pub(in crate::map) fn waits(&self, replicas: &Replicas) -> bool {
+        let told = sabotaged!("waiting-told");
+        !told
+            && replicas.seals() != 0
+            && self.siblings().any(|sibling| replicas.is_void(sibling.dot))
+    }
+
     /// The sibling that is read: of the writer with the highest unweighted score for the key,
     /// whoever is alive; among one node's the latest.
     pub(in crate::map) fn winner(&self, replicas: &Replicas) -> Option<Sibling<'s>> {

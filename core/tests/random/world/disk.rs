@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use brickwork_core::map::{Dot, LogKind, LogWrite};
 
-use super::{Outcome, Reflected, Replica, World, ensure, id};
+use super::{Outcome, Reflected, Replica, World, ensure};
 use crate::common::Dice;
 use crate::model::Events;
 
@@ -18,8 +18,8 @@ struct Pending {
 struct State {
     digest: (u64, u64),
     len: usize,
-    /// Its own last write.
-    last: u64,
+    /// Its own last write, in the life that it was in.
+    last: Dot,
     claims: Vec<Events>,
     reflects: Reflected,
     value: Vec<Events>,
@@ -87,11 +87,13 @@ impl World<'_> {
         let replica = &mut self.replicas[at];
         let Some(ticket) = replica.disk.as_mut().and_then(Disk::sync) else { return Ok(false) };
         replica.map.log_synced(self.now, ticket);
-        let last = replica.disk.as_ref().and_then(|disk| disk.state.as_ref()).map(|it| it.last);
+        let state = replica.disk.as_ref().and_then(|disk| disk.state.as_ref());
         let life = replica.map.replica();
+        let last = state.map(|state| state.last).filter(|last| last.replica == life);
+        let last = last.map_or(0, |last| last.counter);
         for counter in 1..=replica.last().counter {
             let durable = replica.map.is_durable(Dot::new(life, counter));
-            ensure!(durable == (Some(counter) <= last), "{counter} is durable at {at}: {durable}");
+            ensure!(durable == (counter <= last), "{counter} is durable at {at}: {durable}");
         }
         Ok(true)
     }
@@ -99,7 +101,7 @@ impl World<'_> {
     /// A replica crashes, and starts again from what is on its disk: as the one that it was.
     pub(super) fn crash(&mut self, at: usize, luck: &mut Dice) -> Outcome<Option<usize>> {
         let replica = &mut self.replicas[at];
-        let (life, boot, last) = (replica.map.replica(), replica.boot + 1, replica.last());
+        let (before, boot) = (replica.map.replica(), replica.boot + 1);
         let Some(mut disk) = replica.disk.take() else { return Ok(None) };
         // What was written and not synced may be there, from the first on, or not.
         for _ in 0..luck.below(disk.pending.len() + 1) {
@@ -107,24 +109,27 @@ impl World<'_> {
         }
         self.met("crash that loses what was on its way", !disk.pending.is_empty());
         self.restores += 1;
-        let mut again = self.replica(life.node.0, boot);
-        let kept = if let Some(state) = disk.state.clone() {
+        let mut again = self.replica(before.node.0, boot);
+        let life = if let Some(state) = disk.state.clone() {
             let done = again.map.resume(self.now, &disk.chunks);
             ensure!(done == Ok(()), "the log is refused: {done:?}");
+            let life = state.last.replica;
             ensure!(again.map.replica() == life, "another life is resumed");
+            self.met("crash that takes back a life", life != before);
             ensure!(again.map.digest() == state.digest, "another map is restored");
             ensure!(again.map.len() == state.len, "another number of keys is restored");
-            again.written = state.last;
-            let State { last, claims, reflects, value, .. } = state;
+            let State { claims, reflects, value, .. } = state;
             (again.claims, again.reflects, again.value) = (claims, reflects, value);
-            last
+            life
         } else {
-            0
+            // Nothing of it has left.
+            before
         };
         // The old file is there until the new one is.
         disk.pending.clear();
         again.disk = Some(disk);
-        self.forget_lost(at, life.node.0, (kept + 1..=last.counter).map(|n| Dot::new(life, n)))?;
+        again.lives = vec![life];
+        self.forget_lost(at, &again)?;
         // Only now, for it was the next word of the old life that was waited for.
         self.replicas[at] = again;
         self.readings.retain(|reading| reading.at != at);
@@ -135,9 +140,36 @@ impl World<'_> {
         Ok(Some(at))
     }
 
+    /// A replica that goes on as another life may crash before that is on disk, once.
+    pub(super) fn crash_in_another_life(&mut self, at: usize) -> Outcome {
+        let replica = &mut self.replicas[at];
+        let life = replica.map.replica();
+        let state = replica.disk.as_ref().and_then(|disk| disk.state.as_ref());
+        if state.is_none_or(|state| state.last.replica == life) || replica.taken_back {
+            return Ok(());
+        }
+        let mut luck = Dice(life.epoch);
+        if luck.percent(50) {
+            self.crash(at, &mut luck)?;
+            self.check(at)?;
+            self.meet_all();
+        }
+        self.replicas[at].taken_back = true;
+        Ok(())
+    }
+
     /// What was not durable nobody else has heard of.
-    fn forget_lost(&mut self, at: usize, node: u64, lost: impl Iterator<Item = Dot>) -> Outcome {
-        ensure!(node == id(at), "the life of another node");
+    fn forget_lost(&mut self, at: usize, again: &Replica) -> Outcome {
+        let lives = self.replicas[at].lives.clone();
+        let own = |dot: &Dot| lives.contains(&dot.replica);
+        let knows = |key: &Vec<u8>, dot: &Dot| {
+            let key = self.keys.iter().position(|known| known == key);
+            key.is_some_and(|key| again.claims[key].contains(dot))
+        };
+        let made = self.keys.iter().flat_map(|key| {
+            self.history.of_key(key).iter().filter(|dot| own(dot) && !knows(key, dot)).copied()
+        });
+        let lost: Vec<Dot> = made.collect();
         for dot in lost {
             let knows = |reflected: &[Rc<Events>]| reflected.iter().any(|key| key.contains(&dot));
             let mut under_way = self.flights.iter().chain(&self.taken);
@@ -146,6 +178,13 @@ impl World<'_> {
             ensure!(!others.any(|(_, it)| knows(&it.reflects)), "{dot:?} arrived, and is lost");
             self.history.forget(dot);
         }
+        let counts = |dot: &Dot| again.map.reflects(*dot) || again.map.is_void(*dot);
+        let lost = |dot: &Dot| own(dot) && !counts(dot);
+        for dot in self.nowhere.keys().filter(|dot| lost(dot)) {
+            let mut others = self.replicas.iter().enumerate().filter(|(other, _)| *other != at);
+            ensure!(!others.any(|(_, it)| it.map.reflects(*dot)), "{dot:?} arrived, and is lost");
+        }
+        self.nowhere.retain(|dot, _| !lost(dot));
         Ok(())
     }
 }
@@ -155,7 +194,7 @@ impl Replica {
         State {
             digest: self.map.digest(),
             len: self.map.len(),
-            last: self.last().counter,
+            last: self.last(),
             claims: self.claims.clone(),
             reflects: self.reflects.clone(),
             value: self.value.clone(),

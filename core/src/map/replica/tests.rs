@@ -1,0 +1,104 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::NodeId;
+use alloc::collections::BTreeSet;
+use proptest::prelude::*;
+
+/// What may happen to what is known of a replica.
+#[derive(Debug, Clone)]
+enum Act {
+    Claim(u64),
+    Adopt(u64, u64),
+    Floor(u64),
+    Unlog,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (1..40_u64).prop_map(Act::Claim),
+        1 => (1..40_u64, 0..6_u64).prop_map(|(from, len)| Act::Adopt(from, from + len)),
+        1 => (1..40_u64).prop_map(Act::Floor),
+        2 => Just(Act::Unlog),
+    ]
+}
+
+proptest! {
+    /// I4 and I5: the log names the keys of exactly the dots beyond it, and the floor stays below the base.
+    #[test]
+    fn logs_that_are_cut_name_the_rest(acts in proptest::collection::vec(act(), 0..80)) {
+        let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+        let (mut set, mut logged, mut cut) = (BTreeSet::new(), BTreeMap::new(), 0);
+        for act in acts {
+            match act {
+                Act::Claim(n) => {
+                    let slot = 1_000 + u32::try_from(n).unwrap();
+                    prop_assert_eq!(replicas.claim(Packed::new(0, n), slot), set.insert(n));
+                    if n > cut {
+                        logged.entry(n).or_insert(slot);
+                    }
+                }
+                Act::Adopt(from, to) => {
+                    replicas.adopt(0, from, to);
+                    set.extend(from..=to);
+                    cut = cut.max(to);
+                }
+                Act::Floor(n) => replicas.raise_floor(0, n),
+                Act::Unlog => {
+                    let oldest = logged.first_key_value().map(|(n, slot)| (*n, *slot));
+                    let oldest = oldest.filter(|(n, _)| *n <= replicas.floor(0));
+                    prop_assert_eq!(replicas.unlog(0), oldest.map(|(_, slot)| slot));
+                    cut = cut.max(oldest.map_or(0, |(n, _)| n));
+                }
+            }
+            logged.retain(|n, _| *n > cut);
+            let base = (1..).find(|n| !set.contains(n)).unwrap() - 1;
+            prop_assert_eq!(replicas.base(0), base);
+            prop_assert!(replicas.floor(0) <= base);
+            let mut plain = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+            for &n in &set {
+                plain.claim(Packed::new(0, n), 0);
+            }
+            prop_assert_eq!(replicas.digest(), plain.digest());
+            for n in 1..50 {
+                let dot = Packed::new(0, n);
+                prop_assert_eq!(replicas.contains(dot), set.contains(&n));
+                prop_assert_eq!(replicas.slot(dot), logged.get(&n).copied(), "{}", n);
+                let told = n > replicas.served_from(0) && set.contains(&n);
+                prop_assert!(!told || replicas.slot(dot).is_some(), "{} can be told", n);
+            }
+        }
+    }
+
+    #[test]
+    fn claims_in_any_order_make_the_same_context(mut order in Just((1..40_u64).collect::<Vec<_>>()).prop_shuffle(), keep in 1..40_usize, theirs in proptest::collection::vec((1..40_u64, 0..4_u64), 0..5)) {
+        order.truncate(keep);
+        let id = ReplicaId::new(NodeId(1), 1);
+        let mut replicas = Replicas::new(id, 10, 100);
+        for &n in &order {
+            let dot = Packed::new(0, n);
+            prop_assert!(replicas.claim(dot, u32::try_from(n).unwrap()));
+            prop_assert!(!replicas.claim(dot, 0));
+        }
+        let mut sorted = Replicas::new(id, 10, 100);
+        order.sort_unstable();
+        for &n in &order {
+            prop_assert!(sorted.claim(Packed::new(0, n), 0));
+        }
+        prop_assert_eq!(replicas.digest(), sorted.digest());
+        let set: BTreeSet<u64> = order.iter().copied().collect();
+        let mut runs = Runs::default();
+        for (from, len) in theirs { runs.add(from, from + len); }
+        for n in 1..45 {
+            let dot = Packed::new(0, n);
+            prop_assert_eq!(replicas.contains(dot), set.contains(&n));
+            prop_assert_eq!(replicas.slot(dot).map(u64::from), set.get(&n).copied());
+            let missing = set.range(n..).copied().find(|&m| !runs.contains(m));
+            prop_assert_eq!(replicas.next_missing(0, &runs, n), missing);
+        }
+        let ahead: BTreeSet<u64> = replicas.runs_ahead(0).flat_map(|(from, to)| from..=to).collect();
+        let mut all: BTreeSet<u64> = (1..=replicas.base(0)).collect();
+        all.extend(ahead);
+        prop_assert_eq!(all, set);
+    }
+}

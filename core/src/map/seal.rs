@@ -1,0 +1,445 @@
+//! Seals: which writes of a life that is over count.
+//!
+//! A write may die with its writer: some have its fifth, nobody has its fourth. All that is kept to tell of the
+//! fifth would wait for the fourth for ever. So, once every member has been heard to have exactly the same writes
+//! of such a life, whoever notices *seals* it: the names of its writes that nobody has, the gaps and all after
+//! the last, are *void*. They count as known, everywhere and for good, so the rest is forgotten as ever.
+//!
+//! Nobody is asked, and not everybody is a member: a replica that was away may come back with the fourth write,
+//! or somebody else may have sealed the same life with another set. So seals merge: what either calls void is
+//! void, which is the intersection of the sets that count. Whoever takes a seal in and *has* what becomes void
+//! writes that anew, under a name of its own, before anything else:
+//!
+//! * a value that is read, with the value, over the old name;
+//! * what had only an effect, as a write to its key that neither reads nor brings a value: with it goes the whole
+//!   entry, and in that the effect;
+//! * what is of a key that no log knows any more, as a write of its own to no key that can be told by a full sync
+//!   alone, below its floor and beyond its log: others join the whole map, and in that the effect.
+//!
+//! So a void name is the name of no write anywhere, and to claim it says nothing; whatever had an effect
+//! anywhere is told under a name that is not void. With that all is as it was before (the argument in
+//! [`store`](super::store) speaks of writes by their names): an entry is a function of the set of writes with
+//! names that count. What is not void in time, because its datagram was under way, is refused on arrival as known.
+//!
+//! Two replicas tell each other of writes, and believe what the other has, only under equal seals: whom a chunk is
+//! addressed to is a hash with the sum of the sender's. Otherwise an entry might bring the effect of a write whose
+//! name is void here, with no name by which others could be told of it. A pull from one with other
+//! seals is answered with the seals here.
+//!
+//! Several may hold a value that becomes void. The one that ranks first for the life writes it at once, the
+//! others one after the other, unless its write arrives meanwhile. Until then they show what is void, tell a
+//! digest of the context that is nobody else's, and tell nobody of that entry: who took what the value supersedes,
+//! and not the value, would show neither, and if nobody lived to write it anew, for ever.
+//!
+//! A life is over when its node is known to have begun another, or when the node has been no peer for
+//! [`keep_for`](super::Config::keep_for). The second may be wrong. A replica whose own life is sealed begins
+//! another one, and writes what became void anew in that; one without peers seals nothing, for it is more likely that
+//! it is itself cut off.
+//!
+//! Sources: the causality of whole nodes that has gaps at all is that of DottedDB (Gonçalves et al. 2017). Seals, their
+//! intersection and writing anew are this project's.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use super::Map;
+use super::dot::{Dot, MAX_COUNTER, Packed, ReplicaId, Runs};
+use super::seal_wire::{self, Told};
+use super::stage::Staging;
+use super::wire::{self, FLAG_LAST};
+use crate::event::{Event, Key};
+use crate::hash;
+use crate::hrw;
+use crate::reached::reached;
+use crate::sabotage::sabotaged;
+use crate::time::Instant;
+use crate::wire::{NoRoom, Writer};
+
+/// Most void names before the last that counts, of one life. One with more is never sealed.
+const MAX_VOID: u64 = 65_536;
+/// How many epochs later than the last life of a node another one of it begins, at most.
+const EPOCHS: u64 = 1 << 20;
+
+/// Which names of writes of a life are void.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seal {
+    /// All after this one,
+    pub(super) end: u64,
+    /// and these before it.
+    pub(super) void: Runs,
+}
+
+impl Seal {
+    pub(super) fn is_void(&self, counter: u64) -> bool {
+        counter > self.end || self.void.contains(counter)
+    }
+
+    /// What either calls void.
+    pub(super) fn merge(one: Option<&Self>, end: u64, void: &Runs) -> Self {
+        if sabotaged!("seals-merged-the-other-way")
+            && let Some(one) = one
+        {
+            let mut both = Self { end: one.end.max(end), void: Runs::default() };
+            let common = void.counters().filter(|counter| one.void.contains(*counter));
+            common.for_each(|counter| both.void.add_uncut(counter, counter));
+            return both;
+        }
+        let end = one.map_or(end, |one| one.end.min(end));
+        let mut merged = Self { end, void: Runs::default() };
+        for (from, to) in one.into_iter().flat_map(|one| one.void.all()).chain(void.all()) {
+            if from <= end {
+                merged.void.add_uncut(from, to.min(end));
+            }
+        }
+        merged
+    }
+
+    /// Its share of the digest of the context, for the life of this hash.
+    pub(super) fn hash(&self, life: u64) -> u64 {
+        let end = hash::mix2(hash::mix(!life), self.end);
+        self.void.all().fold(end, |sum, (from, to)| hash::mix2(hash::mix2(sum, from), to))
+    }
+}
+
+/// Writes that were known when their names became void.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    /// Counter and slot of those that the log tells of.
+    pub(super) logged: Vec<(u64, u32)>,
+    /// Whether there are others.
+    pub(super) unlogged: bool,
+}
+
+/// What this replica has to do about seals.
+#[derive(Debug, Default)]
+pub(super) struct Seals {
+    /// When it is looked for lives to seal.
+    look: Option<Instant>,
+    /// Slots of entries with values that became void, and when those are to be written anew.
+    waiting: BTreeMap<u32, Instant>,
+    /// The lives of this map before the present one, and how many writes each had made.
+    former: Vec<(u16, u64)>,
+    /// Lives with gaps whose nodes are no peers, and since when that is known.
+    lone: BTreeMap<u16, Instant>,
+}
+
+impl Seals {
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.waiting.values().copied().chain(self.look).min()
+    }
+
+    /// Whether nothing here tells of slots.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+impl Map {
+    /// Whether this is a write of this map: of its present life, which may be one that it [resumed](Self::resume), or of
+    /// one before that it had to give up; and its name is not [void](Self::is_void).
+    #[must_use]
+    pub fn is_own(&self, dot: Dot) -> bool {
+        let Some(number) = self.replicas.number(dot.replica) else { return false };
+        let lives = self.seals.former.iter().copied();
+        let mut lives = lives.chain([(self.replicas.me(), self.replicas.made())]);
+        lives.any(|(life, made)| life == number && dot.counter <= made) && self.reflects(dot)
+    }
+
+    /// The digest of the context, or while values wait to be written anew, one that nobody else has.
+    pub(super) fn context_digest(&self) -> u64 {
+        let me = self.replicas.own();
+        let salt = if self.seals.is_idle() { 0 } else { hash::mix2(!me.node.0, me.epoch) };
+        self.replicas.digest().wrapping_add(salt)
+    }
+
+    /// The context changed: there may be gaps.
+    pub(super) fn expect_gaps(&mut self, now: Instant) {
+        let pause = self.config.collect_interval.max(self.config.sync_interval);
+        self.seals.look.get_or_insert(now + pause);
+    }
+
+    pub(super) fn fire_seals(&mut self, now: Instant) {
+        self.write_waiting(now);
+        if self.seals.look.take_if(|at| *at <= now).is_some() {
+            self.seal_gaps(now);
+        }
+    }
+
+    /// Seals the lives that are over and have gaps, if all have the same of them.
+    #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
+    fn seal_gaps(&mut self, now: Instant) {
+        let lives = 0..self.replicas.len() as u16;
+        let gaps = |life: &u16| *life != self.replicas.me() && self.replicas.has_gap(*life);
+        let gaps: Vec<u16> = lives.filter(gaps).collect();
+        self.seals.lone.retain(|life, _| gaps.contains(life));
+        if gaps.is_empty() {
+            return;
+        }
+        self.expect_gaps(now);
+        let mut over = gaps;
+        over.retain(|life| self.is_over(now, *life));
+        if over.is_empty() || !self.is_unanimous(now) {
+            return;
+        }
+        for life in over {
+            let known = core::iter::once((1, self.replicas.base(life)));
+            let known = known.chain(self.replicas.runs_ahead(life));
+            let (mut end, mut void) = (0, Runs::default());
+            for (from, to) in known.filter(|(from, to)| from <= to) {
+                if from > end + 1 {
+                    void.add_uncut(end + 1, from - 1);
+                }
+                end = to;
+            }
+            if void.counters_len() <= MAX_VOID {
+                reached!("map: life sealed");
+                self.seal(now, life, end, &void);
+            }
+        }
+    }
+
+    /// Whether a life of another is over, as far as is known here.
+    fn is_over(&mut self, now: Instant, life: u16) -> bool {
+        let id = self.replicas.id(life);
+        let peer = self.peers.slot(id.node).and_then(|slot| self.peers.get(slot));
+        if let Some(peer) = peer {
+            self.seals.lone.remove(&life);
+            // Until it tells, its life is a guess.
+            let told = peer.state != 0;
+            return told && peer.epoch != id.epoch && self.replicas.is_followed(life)
+                || told && peer.epoch > id.epoch;
+        }
+        if self.replicas.is_followed(life) {
+            return true;
+        }
+        let since = *self.seals.lone.entry(life).or_insert(now);
+        self.peers.len() > 0 && now >= since + self.config.keep_for
+    }
+
+    /// Takes a seal in, and writes anew what it makes void of what is here.
+    fn seal(&mut self, now: Instant, life: u16, end: u64, void: &Runs) {
+        if life == self.replicas.me() && !sabotaged!("sealed-life-kept") && !self.begin_life() {
+            return;
+        }
+        let Some(gone) = self.replicas.take_seal(life, end, void) else { return };
+        reached!("map: seal taken");
+        // No record tells of a seal.
+        if let Some(log) = &mut self.log {
+            log.restart();
+        }
+        if !sabotaged!("sealed-without-writing-anew") {
+            self.replace(now, life, gone);
+        }
+        // What came in parts was told under the seals of before.
+        if let Some(giver) = self.staging.as_ref().map(Staging::peer) {
+            self.abandon_staging(now, giver);
+        }
+        self.assemblies.clear();
+        self.peers.stop_serving_all();
+        self.drop_sessions(now);
+        self.restart_round(now);
+        self.page = None;
+        self.sync_soon(now);
+        self.count_news(now, 1);
+        self.write_waiting(now);
+    }
+
+    /// Sees to it that what became void is told under other names.
+    fn replace(&mut self, now: Instant, life: u16, gone: Gone) {
+        let at = now + self.config.pull_interval * 2 * self.rank(self.replicas.id(life));
+        let mut touched = BTreeMap::new();
+        for (counter, slot) in gone.logged {
+            let dot = Packed::new(life, counter);
+            if self.store.entry(slot).siblings().any(|sibling| sibling.dot == dot) {
+                self.seals.waiting.entry(slot).or_insert(at);
+            } else {
+                let key = Vec::from(self.store.entry(slot).key);
+                if !self.may_write() {
+                    continue;
+                }
+                let write = || self.write(now, (slot, &key), None, |_| false);
+                let new = *touched.entry(slot).or_insert_with(write);
+                self.tell_written_anew(&key, dot, new);
+            }
+        }
+        if gone.unlogged {
+            self.write_nowhere(now, at);
+        }
+    }
+
+    /// How many peers write values of a life anew before this replica does.
+    fn rank(&self, life: ReplicaId) -> u32 {
+        let (key, me) = (hash::mix2(life.node.0, life.epoch), self.replicas.own().node);
+        if life.node == me {
+            return 0;
+        }
+        let peers = self.peers.slots().filter_map(|slot| self.peers.get(slot));
+        let before = peers.filter(|peer| hrw::score(key, peer.id) > hrw::score(key, me));
+        u32::try_from(before.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Writes the values anew whose time has come.
+    fn write_waiting(&mut self, now: Instant) {
+        while let Some((&slot, _)) = self.seals.waiting.iter().find(|(_, at)| **at <= now) {
+            self.seals.waiting.remove(&slot);
+            self.write_anew(now, slot);
+        }
+    }
+
+    /// Writes all of them: a full sync is about to say that they are superseded, or to tell of them.
+    pub(super) fn write_all_waiting(&mut self, now: Instant) {
+        for slot in core::mem::take(&mut self.seals.waiting).into_keys() {
+            self.write_anew(now, slot);
+        }
+    }
+
+    fn write_anew(&mut self, now: Instant, slot: u32) {
+        let Some(entry) = self.store.get(slot) else { return };
+        let void = entry.siblings().filter(|own| self.replicas.is_void(own.dot));
+        let value = |value| Vec::from(self.config.policy.value(value));
+        let void: Vec<_> = void.map(|own| (own.dot, value(own.value))).collect();
+        let key = Vec::from(entry.key);
+        for (dot, value) in void {
+            if self.may_write() {
+                let new = self.write(now, (slot, &key), Some(&value), |other| other == dot);
+                self.tell_written_anew(&key, dot, new);
+            }
+        }
+    }
+
+    /// An entry changed: it may be that it waits no more.
+    pub(super) fn stop_waiting(&mut self, slot: u32) {
+        if !self.seals.is_idle() && !self.store.entry(slot).waits(&self.replicas) {
+            self.seals.waiting.remove(&slot);
+        }
+    }
+
+    /// Whether this life has a name left for a write, or can be followed by one that has.
+    fn may_write(&mut self) -> bool {
+        self.replicas.made() < MAX_COUNTER || self.begin_life()
+    }
+
+    fn tell_written_anew(&mut self, key: &[u8], old: Packed, new: Dot) {
+        let key = Key::new(key);
+        self.events.push(Event::WrittenAnew { key, old: self.replicas.dot(old), new });
+    }
+
+    /// Something became void of which the key is not known: a write to no key makes others take all that is here.
+    fn write_nowhere(&mut self, now: Instant, at: Instant) {
+        let before = core::mem::take(&mut self.seals.waiting);
+        self.seals.waiting = self.slots_that_wait().map(|slot| (slot, at)).collect();
+        self.seals.waiting.extend(before);
+        if self.may_write() {
+            let (me, next) = (self.replicas.me(), self.replicas.made() + 1);
+            self.stats.writes += 1;
+            self.replicas.adopt(me, next, next);
+            self.replicas.raise_floor(me, next);
+        }
+        self.note_untidy();
+        self.judge_members(now);
+    }
+
+    /// This replica was taken for dead: it goes on as another life of its node. Returns whether it can.
+    fn begin_life(&mut self) -> bool {
+        let former = (self.replicas.me(), self.replicas.made());
+        // Whoever counts the epochs of a node is not to count to this one soon.
+        let after = EPOCHS / 2 + self.rng.u64() % (EPOCHS / 2);
+        if !self.replicas.renew(after) {
+            return false;
+        }
+        self.seals.former.push(former);
+        if let Some(log) = &mut self.log {
+            log.begin_life();
+        }
+        (self.pulling, self.late) = (None, None);
+        let slots: Vec<u32> = self.peers.slots().collect();
+        for slot in slots {
+            if let Some(peer) = self.peers.get_mut(slot) {
+                peer.pushed = 0;
+            }
+            self.owe_state(slot);
+        }
+        true
+    }
+
+    /// Values that were void when a snapshot was taken are written anew, and this life ends if it was sealed.
+    pub(super) fn resume_seals(&mut self, now: Instant) {
+        if self.replicas.seals() == 0 {
+            return;
+        }
+        if self.replicas.seal(self.replicas.me()).is_some() {
+            self.begin_life();
+        }
+        self.seals.waiting = self.slots_that_wait().map(|slot| (slot, now)).collect();
+    }
+
+    /// Looks at all entries.
+    fn slots_that_wait(&self) -> impl Iterator<Item = u32> {
+        (0..self.store.slots()).filter(|slot| self.store.entry(*slot).waits(&self.replicas))
+    }
+
+    /// The hash that names whom something is told, and the seals under which it is told.
+    pub(super) fn under_seals(&self, addressee: u64) -> u64 {
+        let seals = self.replicas.seals();
+        if seals == 0 { addressee } else { hash::mix2(addressee, seals) }
+    }
+
+    /// Whether the peer in `slot`, which has seals of that sum, has those of this replica. If not, it is told them.
+    pub(super) fn has_seals(&mut self, slot: u32, sum: u64) -> bool {
+        if sum == self.replicas.seals() || sabotaged!("seals-not-compared") {
+            return true;
+        }
+        reached!("map: other seals");
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.owes_seals = Some(0);
+            self.peers.wake(slot);
+        }
+        false
+    }
+
+    /// Writes the seals that the peer in `slot` is to be told. Those that do not fit, another datagram does.
+    pub(super) fn write_seals(&mut self, slot: u32, w: &mut Writer<'_>) {
+        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(first) = peer.owes_seals.take() else { return };
+        let (replicas, fresh) = (&self.replicas, w.is_fresh());
+        let mut next = first;
+        let written = w.frame(wire::SEALS, |w| {
+            let flags_at = w.len();
+            w.u8(FLAG_LAST)?;
+            for (id, end, runs) in
+                seal_wire::units(replicas).skip(usize::try_from(first).unwrap_or(usize::MAX))
+            {
+                if seal_wire::write_unit(w, id, end, &runs).is_err() {
+                    w.set(flags_at, &[0]);
+                    return if next > first { Ok(()) } else { Err(NoRoom) };
+                }
+                next += 1;
+            }
+            next = u64::MAX;
+            Ok(())
+        });
+        if written.is_err() && !fresh {
+            next = first;
+        }
+        if next < u64::MAX {
+            peer.owes_seals = Some(next);
+            self.peers.wake(slot);
+        }
+    }
+
+    /// The peer in `slot` tells its seals, in place of an answer.
+    pub(super) fn on_seals(&mut self, now: Instant, slot: u32, mut told: Told<'_>) {
+        let before = self.replicas.seals();
+        while let Ok(Some((id, end, void))) = told.next() {
+            if void.counters_len() > MAX_VOID {
+                continue;
+            }
+            if let Some(life) = self.replicas.intern(id) {
+                self.seal(now, life, end, &void);
+            }
+        }
+        if told.last {
+            self.ask_again(now, slot, self.replicas.seals() != before);
+        }
+    }
+}
