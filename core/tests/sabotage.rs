@@ -7,7 +7,7 @@
 //! `-- every_bug_has some_bugs`. `BRICKWORK_BUG` names one bug to plant alone.
 
 #![cfg(sabotage)]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod amid;
 mod common;
