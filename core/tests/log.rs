@@ -71,6 +71,23 @@ fn some_of(map: Map, keys: u8) -> Kept {
     kept
 }
 
+/// Goal: a record says what the replica knew after it, so none that lacks a write is taken for whole.
+#[test]
+fn a_record_after_which_something_else_was_known_is_refused() {
+    let mut kept = some(3);
+    let last = kept.file.len() - 1;
+    // Magic, cluster, chain, number, kind.
+    let context = 4 + 4 + 8 + 1 + 1;
+    let (body, _) = kept.file[last].split_last_chunk::<8>().unwrap();
+    let mut body = body.to_vec();
+    body[context] ^= 1;
+    let checksum = xxhash_rust::xxh3::xxh3_64(&body);
+    body.extend(checksum.to_le_bytes());
+    kept.file[last] = body;
+    let corrupt = RestoreError::Corrupt { chunk: last as u64 };
+    assert_eq!(empty(9).resume(NOW, &kept.file), Err(corrupt));
+}
+
 #[test]
 fn what_is_not_durable_does_not_leave() {
     let mut maps = [replica(1, &[2]), replica(2, &[1])];

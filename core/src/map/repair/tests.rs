@@ -131,6 +131,31 @@ proptest! {
 }
 
 #[test]
+fn what_a_mark_speaks_against_does_not_come_back() {
+    for damaged in 0..2 {
+        let mut maps = replicas(3);
+        maps[0].insert(Instant::ZERO, b"key", b"old").unwrap();
+        let (now, _) = run(&mut maps, Instant::ZERO, Duration::from_secs(5));
+        // Marks are kept for the third.
+        maps.truncate(2);
+        maps.iter_mut().for_each(|map| map.peer_down(now, NodeId(3)));
+        maps[1].insert(now, b"key", b"new").unwrap();
+        let (now, _) = run(&mut maps, now, Duration::from_millis(200));
+        assert!(maps.iter().all(|map| map.metadata().0 > 0), "the mark is there");
+        let map = &mut maps[damaged];
+        let slot = map.store.slot(b"key").unwrap();
+        let first = map.replicas.number(ReplicaId::new(NodeId(1), 1)).unwrap();
+        map.store.add_sibling(&map.replicas, slot, Packed::new(first, 1), b"old");
+        let (_, told) = run(&mut maps, now, Duration::from_secs(10));
+        assert!(!told.is_empty());
+        for map in &maps {
+            let values: Vec<&[u8]> = map.siblings(b"key").map(|sibling| sibling.value).collect();
+            assert_eq!(values, [b"new"]);
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_mended_is_told_now_and_then() {
     let mut maps = replicas(2);
     maps[0].insert(Instant::ZERO, b"key", b"value").unwrap();

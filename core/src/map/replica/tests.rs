@@ -23,6 +23,16 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// A snapshot may say so, if somebody wrote it who means harm.
+#[test]
+fn what_the_log_does_not_begin_with_is_not_next_in_it() {
+    let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+    replicas.set_bounds(0, Bounds { base: 5, floor: 5, logged: 9 });
+    assert!(!replicas.claim_next(Packed::new(0, 6), 0));
+    assert!(replicas.claim(Packed::new(0, 6), 0));
+    assert_eq!(replicas.slot(Packed::new(0, 6)), None);
+}
+
 proptest! {
     /// I4 and I5: the log names the keys of exactly the dots beyond it, and the floor stays below the base.
     #[test]
