@@ -50,6 +50,47 @@ fn local_limits_are_errors_that_name_them() {
     assert_eq!(map.len(), 2);
 }
 
+/// Goal: the quota of a node holds for what is its own, and only for that. Method: others write over what it wrote, and
+/// it starts again.
+#[test]
+fn quotas_are_of_what_is_a_nodes_own() {
+    let mut limits = config();
+    (limits.max_own_values, limits.max_own_bytes) = (2, 12);
+    let small = |epoch, limits| {
+        let life = ReplicaId::new(NodeId(1), epoch);
+        let mut map = Map::new(NOW, life, "test", limits, 1400, [7; 32]).unwrap();
+        map.peer_up(NOW, NodeId(2), 1, addr(2));
+        map
+    };
+    let mut maps = vec![small(1, limits.clone()), replica(2, &[1])];
+    let now = settle(&mut maps, NOW);
+    let mut insert = |key: &[u8], value: &[u8]| maps[0].insert(now, key, value).map(drop);
+    assert_eq!(insert(b"a", b"12345"), Ok(()));
+    assert_eq!(insert(b"b", b"123456"), Err(InsertError::TooManyOwnBytes { max: 12 }));
+    assert_eq!(insert(b"b", b"12345"), Ok(()));
+    assert_eq!(insert(b"c", b""), Err(InsertError::TooManyOwnValues { max: 2 }));
+    assert_eq!(insert(b"a", b"54321"), Ok(()), "it takes no more room");
+    assert_eq!(maps[0].own_usage(), (2, 12));
+    let now = settle(&mut maps, now);
+    maps[1].insert(now, b"a", b"by another").unwrap();
+    let now = settle(&mut maps, now);
+    assert_eq!((maps[0].own_usage(), maps[1].own_usage()), ((1, 6), (1, 11)));
+    maps[0].insert(now, b"c", b"1234").unwrap();
+    assert!(maps[0].remove(now, b"b").unwrap());
+    assert_eq!(maps[0].own_usage(), (1, 5));
+    maps[0].insert(now, b"b", b"12345").unwrap();
+    let now = settle(&mut maps, now);
+    // What its life of before wrote is its own, even if that is more than it may have now.
+    (limits.max_own_values, limits.max_own_bytes) = (1, 6);
+    maps[0] = small(2, limits);
+    maps[1].peer_up(now, NodeId(1), 2, addr(1));
+    let now = settle(&mut maps, now);
+    assert_eq!(maps[0].own_usage(), (2, 11));
+    assert_eq!(maps[0].insert(now, b"d", b""), Err(InsertError::TooManyOwnValues { max: 1 }));
+    assert!(maps[0].insert(now, b"b", b"1").is_ok(), "it becomes less");
+    assert_eq!(maps[0].own_usage(), (2, 7));
+}
+
 /// A replica at its limit refuses what would break it, says so once, loses nothing, and takes the
 /// data when there is room: here, when the other side shrinks its value.
 #[test]

@@ -23,6 +23,12 @@ pub struct Config {
     pub max_keys: usize,
     /// Most bytes of keys and values; treated as `max_keys` is.
     pub max_bytes: usize,
+    /// The quota of this node: most values that are its own, of whichever of its lives. A local insert beyond it is an
+    /// error; see [`Map::own_usage`](super::Map::own_usage). A value that another node supersedes is none of its own
+    /// any more. If the quotas of all nodes together fit `max_keys` and `max_bytes`, no chunk is ever refused for those.
+    pub max_own_values: usize,
+    /// Most bytes of those values and their keys; treated as `max_own_values` is.
+    pub max_own_bytes: usize,
     /// Which of concurrent values is read. The same at all nodes of a cluster.
     pub policy: Policy,
     /// Whether keys are kept in order for [`Map::prefix`](super::Map::prefix), at five to eight bytes per key,
@@ -69,6 +75,8 @@ impl Config {
             max_value: MAX_VALUE,
             max_keys: 1 << 22,
             max_bytes: 1 << 30,
+            max_own_values: usize::MAX,
+            max_own_bytes: usize::MAX,
             policy: Policy::Rendezvous,
             ordered: false,
             max_replicas: 65_535,

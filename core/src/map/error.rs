@@ -30,6 +30,16 @@ pub enum InsertError {
         /// The limit.
         max: usize,
     },
+    /// The node has as many values of its own as `max_own_values` allows.
+    TooManyOwnValues {
+        /// The limit.
+        max: usize,
+    },
+    /// The node's own values and their keys would be more than `max_own_bytes`.
+    TooManyOwnBytes {
+        /// The limit.
+        max: usize,
+    },
     /// The entry would be too large to be told to anybody: more than four mebibytes with all its concurrent values, or
     /// written by more than 4,096 lives since everybody was last heard to have all its writes.
     EntryTooLarge {
@@ -58,6 +68,10 @@ impl fmt::Display for InsertError {
             }
             Self::TooManyKeys { max } => write!(f, "the map is at its limit of {max} keys"),
             Self::TooManyBytes { max } => write!(f, "the map is at its limit of {max} bytes"),
+            Self::TooManyOwnValues { max } => {
+                write!(f, "the node is at its quota of {max} values")
+            }
+            Self::TooManyOwnBytes { max } => write!(f, "the node is at its quota of {max} bytes"),
             Self::EntryTooLarge { len, max } => {
                 write!(f, "the entry would have {len} bytes, and {max} are the most")
             }

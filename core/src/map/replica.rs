@@ -38,6 +38,8 @@ struct Known {
     log: VecDeque<u32>,
     /// The same for dots ahead of a gap.
     ahead: BTreeMap<u64, u32>,
+    /// Whether it is a life of this replica's node.
+    mine: bool,
     /// Which of its dots name no write. They count as known.
     seal: Option<Seal>,
 }
@@ -123,11 +125,13 @@ impl Replicas {
             return None;
         }
         let number = self.known.len() as u16;
+        let mine = self.known.get(usize::from(self.me)).is_none_or(|me| me.id.node == id.node);
         let hash = hash::mix2(id.node.0, id.epoch);
         let (log, ahead) = (VecDeque::new(), BTreeMap::new());
         let (of_dots, of_base) = (hash::half(hash), hash::half(!hash));
         let (base, floor, logged, seal) = (0, 0, 0, None);
-        let known = Known { id, hash, of_dots, of_base, base, floor, logged, log, ahead, seal };
+        let known =
+            Known { id, hash, of_dots, of_base, base, floor, logged, log, ahead, mine, seal };
         self.known.push(known);
         self.order.insert(id, number);
         Some(number)
@@ -464,6 +468,11 @@ impl Replicas {
     /// Makes this replica the one of that number.
     pub(super) const fn set_me(&mut self, replica: u16) {
         self.me = replica;
+    }
+
+    /// Whether the dot is one of this replica's node.
+    pub(super) fn is_mine(&self, dot: Packed) -> bool {
+        self.known[usize::from(dot.replica())].mine
     }
 
     /// The number of this replica.

@@ -105,6 +105,8 @@ pub(super) struct Store {
     order: Option<Order>,
     /// Bytes of keys and values.
     bytes: usize,
+    /// Values of this replica's node, and their bytes with those of their keys.
+    own: (usize, usize),
     /// Keys with a value.
     live: usize,
     /// Bytes of the longest entry that can be told, and keys whose concurrent values together may exceed it.
@@ -158,6 +160,7 @@ impl Store {
             free,
             order,
             bytes,
+            own: (0, 0),
             live,
             limit,
             large,
@@ -312,6 +315,11 @@ impl Store {
 
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many values there are of this replica's node, and bytes of those and their keys.
+    pub(super) const fn own(&self) -> (usize, usize) {
+        self.own
     }
 
     pub(super) const fn live(&self) -> usize {

@@ -130,6 +130,14 @@ impl Map {
         self.store.bytes()
     }
 
+    /// How many values are this node's own, of whichever of its lives, and how many bytes those and their keys have, as
+    /// counted against [`Config::max_own_values`](super::Config::max_own_values) and `max_own_bytes`. What a life of
+    /// before wrote counts from when it is known here.
+    #[must_use]
+    pub const fn own_usage(&self) -> (usize, usize) {
+        self.store.own()
+    }
+
     /// Digests of the set of writes reflected here and of the values that result. Replicas with equal
     /// first numbers reflect the same writes and therefore have equal second ones.
     #[must_use]

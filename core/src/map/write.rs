@@ -4,7 +4,7 @@ use super::dot::{Dot, MAX_COUNTER, Packed};
 use super::error::InsertError;
 use super::fragment::{MAX_ENTRY, MAX_MARKS, MAX_SIBLINGS};
 use super::policy::TIME;
-use super::store::Look;
+use super::store::{Entry, Look, Sibling};
 use super::{Context, Map, chunk};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
@@ -109,7 +109,34 @@ impl Map {
         if bytes.saturating_sub(replaced) > config.max_bytes {
             return Err(InsertError::TooManyBytes { max: config.max_bytes });
         }
+        self.check_quota(key, value, known.unwrap_or_default(), reads)?;
         Ok(look)
+    }
+
+    /// Checks the limits of what is this node's own.
+    fn check_quota(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        known: Entry<'_>,
+        reads: impl Fn(Packed) -> bool,
+    ) -> Result<(), InsertError> {
+        let config = &self.config;
+        let goes = |own: &Sibling<'_>| self.replicas.is_mine(own.dot) && reads(own.dot);
+        let before = self.store.own();
+        let (mut values, mut bytes) = before;
+        for own in known.siblings().filter(goes) {
+            (values, bytes) = (values - 1, bytes - key.len() - own.value.len());
+        }
+        let (values, bytes) = (values + 1, bytes + key.len() + config.policy.stored(value.len()));
+        // It may be beyond them already: what was written anew is not refused. Then it may become less.
+        if values > config.max_own_values.max(before.0) {
+            return Err(InsertError::TooManyOwnValues { max: config.max_own_values });
+        }
+        if bytes > config.max_own_bytes.max(before.1) {
+            return Err(InsertError::TooManyOwnBytes { max: config.max_own_bytes });
+        }
+        Ok(())
     }
 
     /// Writes after all checks: the next own dot supersedes the siblings that `reads` accepts.

@@ -53,7 +53,7 @@ impl Store {
         let large = self.large - usize::from(self.is_large(entry));
         let sums = self.sums(replicas, entry, parts);
         self.large = large;
-        (self.digest, self.bytes, self.live) = sums;
+        (self.digest, self.bytes, self.live, self.own) = sums;
         self.place(slot, parts, superseded);
         if parts.len() > 1 {
             self.large += usize::from(self.is_large(self.entry(slot)));
@@ -71,6 +71,13 @@ impl Store {
         let from = if old.value.len() == value.len() { torn(value) } else { 0 };
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(new);
         self.bytes = self.bytes - old.value.len() + value.len();
+        let key = old.key.len();
+        if replicas.is_mine(old.dot) {
+            self.own = (self.own.0 - 1, self.own.1 - key - old.value.len());
+        }
+        if replicas.is_mine(dot) {
+            self.own = (self.own.0 + 1, self.own.1 + key + value.len());
+        }
         let flags = Flags { value: true, mark: true, more: false };
         let new = self.records.put(place, dot, flags, value, from);
         if new != place {
@@ -84,33 +91,40 @@ impl Store {
         entry.siblings().len() > 1 && fragment::is_too_large(entry, self.limit)
     }
 
-    /// Digest, bytes and live keys without those siblings that go, and with those that come.
+    /// Digest, bytes, live keys and own values without those siblings that go, and with those that come.
     fn sums(
         &self,
         replicas: &Replicas,
         entry: Entry<'_>,
         parts: Parts<'_, '_>,
-    ) -> (u64, usize, usize) {
+    ) -> (u64, usize, usize, (usize, usize)) {
         // Many changes are of marks alone.
         let hash = OnceCell::new();
         let sum =
             |dot| hash::mix2(*hash.get_or_init(|| hrw::key_hash(entry.key)), replicas.hash(dot));
-        let (mut digest, mut bytes) = (self.digest, self.bytes);
+        let (mut digest, mut bytes, mut own) = (self.digest, self.bytes, self.own);
+        let key = entry.key.len();
         for (at, sibling) in entry.siblings().enumerate() {
             let stays = |part: &(Packed, Part<'_>)| matches!(part.1, Part::Own(own) if own == at);
             if !parts.iter().any(stays) {
                 digest = digest.wrapping_sub(sum(sibling.dot));
                 bytes -= sibling.value.len();
+                if replicas.is_mine(sibling.dot) {
+                    own = (own.0 - 1, own.1 - key - sibling.value.len());
+                }
             }
         }
         for (dot, part) in parts {
             if let Part::New(value) = part {
                 digest = digest.wrapping_add(sum(*dot));
                 bytes += value.len();
+                if replicas.is_mine(*dot) {
+                    own = (own.0 + 1, own.1 + key + value.len());
+                }
             }
         }
         let live = self.live - usize::from(!entry.is_removed()) + usize::from(!parts.is_empty());
-        (digest, bytes, live)
+        (digest, bytes, live, own)
     }
 
     /// Puts the first sibling into the record, if it is short, and a mark that is the only one and of no other dot.

@@ -34,6 +34,12 @@ impl World<'_> {
             keys.sort_unstable();
             ensure!(map.prefix(b"key-1").eq(keys), "the keys are not in order at {at}");
         }
+        let own = self.keys.iter().flat_map(|key| {
+            let own = map.siblings(key).filter(|one| one.dot.replica.node == map.replica().node);
+            own.map(|one| (1, key.len() + one.value.len())).collect::<Vec<_>>()
+        });
+        let usage = own.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        ensure!(map.own_usage() == usage, "{:?} of {usage:?} at {at}", map.own_usage());
         let (context, content) = map.digest();
         let stats = *map.stats();
         ensure!(stats.diverged == 0, "a peer has other content for the same context");
