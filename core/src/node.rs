@@ -412,7 +412,8 @@ impl Node {
         from: SocketAddr,
         packet: &[u8],
     ) -> Result<(), PacketError> {
-        let (sender, frames) = Self::check(packet, self.cluster)?;
+        let mut skim = map::Skim::default();
+        let (sender, frames) = Self::check(packet, self.cluster, &mut skim)?;
         self.swim.check_sender(sender)?;
         // Only now: a refused packet is not even a witness of the time.
         let now = self.clock.pass(now);
@@ -420,22 +421,29 @@ impl Node {
         // Membership first: what the packet tells about its sender decides whether it is a peer.
         self.drain_swim(now);
         if !self.swim.is_silent() {
-            self.map.apply(now, sender, frames);
+            self.map.apply(now, sender, frames, &skim);
         }
         self.settle(now);
         Ok(())
     }
 
-    /// Whether a packet is a correct one of that cluster, to its last byte.
-    pub(crate) fn check(
-        packet: &[u8],
+    /// Whether a packet is a correct one of that cluster, to its last byte, and if not, why.
+    #[cfg(feature = "sim")]
+    pub(crate) fn judge(packet: &[u8], cluster: u32) -> Result<(), PacketError> {
+        Self::check(packet, cluster, &mut map::Skim::default()).map(drop)
+    }
+
+    /// The same, with what its first chunk names.
+    fn check<'p>(
+        packet: &'p [u8],
         cluster: u32,
-    ) -> Result<(Sender, wire::Frames<'_>), PacketError> {
+        skim: &mut map::Skim<'p>,
+    ) -> Result<(Sender, wire::Frames<'p>), PacketError> {
         let (sender, frames) = wire::open(packet, cluster)?;
         let mut check = frames;
         while let Some((tag, body)) = check.next()? {
             if map::owns(tag) {
-                Map::check_frame(tag, body)?;
+                Map::check_frame(tag, body, skim)?;
             } else {
                 Swim::check_frame(tag, body)?;
             }

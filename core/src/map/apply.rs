@@ -6,7 +6,8 @@ use super::Map;
 use super::dot::Packed;
 use super::peer::Introduced;
 use super::replica::Replicas;
-use super::store::{Entry, Guesses, Look, Store, Told};
+use super::skim::Skim;
+use super::store::{Entry, Guess, Guesses, Look, Store, Told};
 use super::wire::{Body, Chunk, FullEntry, ReplicaRef, Step};
 use crate::event::{Event, Key};
 use crate::reached::reached;
@@ -19,29 +20,6 @@ pub(super) struct Applied {
     pub(super) news: u64,
     /// Whether every dot of it is known now.
     pub(super) whole: bool,
-}
-
-struct Survey<'p> {
-    /// The keys that it names, by their numbers.
-    keys: SmallVec<[&'p [u8]; 64]>,
-    /// Per replica that the chunk introduced, whether it is this one.
-    introduced: SmallVec<[bool; 32]>,
-    replicas: usize,
-    forged: bool,
-}
-
-impl Survey<'_> {
-    fn is_mine(&mut self, replicas: &Replicas, reference: ReplicaRef) -> bool {
-        match reference {
-            ReplicaRef::Known(number) => self.introduced.get(number).copied().unwrap_or(false),
-            ReplicaRef::New(id) => {
-                let number = replicas.number(id);
-                self.replicas += usize::from(number.is_none());
-                self.introduced.push(number == Some(replicas.me()));
-                number == Some(replicas.me())
-            }
-        }
-    }
 }
 
 /// Siblings and superseded dots of one received object, with replicas interned.
@@ -59,10 +37,14 @@ struct Objects {
 }
 
 impl Objects {
+    /// What the key that comes next may have for a slot.
+    fn guess(&self) -> Option<Guess> {
+        self.guesses.get(self.slots.len()).copied()
+    }
+
     /// The slot of the key that comes next.
     fn look(&self, store: &Store, key: &[u8]) -> Look {
-        let guess = self.guesses.get(self.slots.len());
-        guess.map_or_else(|| store.look(key), |guess| store.check(*guess, key))
+        self.guess().map_or_else(|| store.look(key), |guess| store.check(guess, key))
     }
 }
 
@@ -123,17 +105,17 @@ impl Map {
         now: Instant,
         slot: u32,
         chunk: &Chunk<'_>,
+        skim: &Skim<'_>,
     ) -> Option<Applied> {
-        let survey = self.survey(chunk);
-        if survey.forged {
+        if skim.is_forged(&self.replicas) {
             self.stats.chunks_forged += 1;
             return None;
         }
-        if !self.admits(chunk, survey.keys.len(), survey.replicas) {
+        if !self.admits(chunk, skim) {
             self.refuse(now, slot);
             return None;
         }
-        let guesses = self.store.guess(&survey.keys);
+        let guesses = self.store.guess(&skim.keys);
         self.take_items(Some(slot), chunk, guesses)
     }
 
@@ -173,8 +155,14 @@ impl Map {
                 }
                 Body::Own { key, value } => {
                     reached!("map: item of a lone value over its own");
-                    let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
-                    self.merge(key, told, &mut objects, &mut news)
+                    if let Some(slot) = self.follow(key, dot, value, &objects) {
+                        objects.slots.push(Some(slot));
+                        news += u64::from(self.claim(dot, slot));
+                        Some(slot)
+                    } else {
+                        let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
+                        self.merge(key, told, &mut objects, &mut news)
+                    }
                 }
                 Body::Bare { key, value } => {
                     let told = Told { siblings: &[(dot, value)], superseded: &[] };
@@ -220,40 +208,6 @@ impl Map {
         }
     }
 
-    /// Looks through a chunk before anything of it is applied: how many replicas it brings that are
-    /// new here, and whether it tells of writes of this replica that it never made.
-    fn survey<'p>(&self, chunk: &Chunk<'p>) -> Survey<'p> {
-        // Made in its place: it is wide.
-        let mut survey = Survey {
-            keys: SmallVec::new(),
-            introduced: SmallVec::new(),
-            replicas: 0,
-            forged: false,
-        };
-        let (mut items, mut mine) = (chunk.items, false);
-        while let Ok(Some(step)) = items.next() {
-            match step {
-                Step::Run(reference) => mine = survey.is_mine(&self.replicas, reference),
-                Step::Item(item) => {
-                    survey.forged |= mine && item.counter > self.replicas.made();
-                    if let Some(key) = item.body.key() {
-                        survey.keys.push(key);
-                    }
-                    let Body::Full { mut entry, .. } = item.body else { continue };
-                    while let Ok(Some((reference, counter, _))) = entry.next_sibling() {
-                        let mine = survey.is_mine(&self.replicas, reference);
-                        survey.forged |= mine && counter > self.replicas.made();
-                    }
-                    while let Ok(Some((reference, counter))) = entry.next_superseded() {
-                        let mine = survey.is_mine(&self.replicas, reference);
-                        survey.forged |= mine && counter > self.replicas.made();
-                    }
-                }
-            }
-        }
-        survey
-    }
-
     pub(super) fn intern<'p>(
         &mut self,
         mut entry: FullEntry<'p>,
@@ -269,6 +223,14 @@ impl Map {
             object.superseded.push(Packed::new(replica, counter));
         }
         Some(object)
+    }
+
+    /// Takes in a lone value over its own, if it is as simple as that. The dot is still to be claimed.
+    fn follow(&mut self, key: &[u8], dot: Packed, value: &[u8], objects: &Objects) -> Option<u32> {
+        let (slot, before) =
+            self.store.follow(&self.replicas, objects.guess()?, key, dot, value)?;
+        self.note_change(slot, key, Some(before), Some(dot));
+        Some(slot)
     }
 
     /// Joins one object and claims every dot that it names. Returns its slot, unless it is about a key that
@@ -330,11 +292,11 @@ impl Map {
     }
 
     /// Whether the limits hold after the chunk, judged before anything of it is applied.
-    fn admits(&self, chunk: &Chunk<'_>, objects: usize, new_replicas: usize) -> bool {
-        if self.replicas.len() + new_replicas > self.config.max_replicas {
+    fn admits(&self, chunk: &Chunk<'_>, skim: &Skim<'_>) -> bool {
+        if self.replicas.len() + skim.new_replicas(&self.replicas) > self.config.max_replicas {
             return false;
         }
-        if self.store.keys() + objects <= self.config.max_keys
+        if self.store.keys() + skim.keys.len() <= self.config.max_keys
             && self.store.bytes() + chunk.items.bytes() <= self.config.max_bytes
         {
             return true;

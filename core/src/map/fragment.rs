@@ -21,6 +21,7 @@ use super::fragment_wire::{self, Fragment, Held, Of};
 use super::full_wire::{self, Stage, StageHead, Units};
 use super::peer::Introduced;
 use super::replica::Replicas;
+use super::skim::Skim;
 use super::store::Entry;
 use super::wire::{self, Chunk, ITEM_FULL, Items};
 use crate::reached::reached;
@@ -258,7 +259,7 @@ impl Map {
                     let (last, more) = (false, false);
                     let addressee = fragment.addressee;
                     let chunk = Chunk { addressee, nonce, number, last, more, items };
-                    self.on_chunk(now, slot, &chunk);
+                    self.on_chunk(now, slot, &chunk, &Skim::of(chunk.items));
                 }
             }
             Of::Unit { session, unit } => {

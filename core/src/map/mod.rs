@@ -72,6 +72,7 @@ mod restore;
 mod seal;
 mod seal_wire;
 mod serve;
+mod skim;
 mod snapshot;
 mod stage;
 mod store;
@@ -113,6 +114,7 @@ use log::Log;
 use peer::Peers;
 use replica::Replicas;
 use seal::Seals;
+pub(crate) use skim::Skim;
 use stage::Staging;
 use store::Store;
 use sync::Pulling;
@@ -290,11 +292,11 @@ impl Map {
         if sender == self.sender() {
             return Err(PacketError::OwnPacket);
         }
-        let mut check = frames;
+        let (mut check, mut skim) = (frames, Skim::default());
         while let Some((tag, body)) = check.next()? {
-            Self::check_frame(tag, body)?;
+            wire::check(tag, body, &mut skim)?;
         }
-        self.apply(now, sender, frames);
+        self.apply(now, sender, frames, &skim);
         Ok(())
     }
 
@@ -416,12 +418,23 @@ impl Map {
         self.boot = boot;
     }
 
-    pub(crate) fn check_frame(tag: u8, body: &[u8]) -> Result<(), PacketError> {
-        wire::check(tag, body)
+    /// Checks a frame, and gathers what the first chunk of a packet names.
+    pub(crate) fn check_frame<'p>(
+        tag: u8,
+        body: &'p [u8],
+        skim: &mut Skim<'p>,
+    ) -> Result<(), PacketError> {
+        wire::check(tag, body, skim)
     }
 
     /// Applies the map's frames of a packet that was checked.
-    pub(crate) fn apply(&mut self, now: Instant, sender: Sender, mut frames: packet::Frames<'_>) {
+    pub(crate) fn apply(
+        &mut self,
+        now: Instant,
+        sender: Sender,
+        mut frames: packet::Frames<'_>,
+        skim: &Skim<'_>,
+    ) {
         let slot = self.peers.slot(sender.id);
         let of_boot =
             |slot: &u32| self.peers.get(*slot).is_some_and(|peer| peer.boot == sender.boot_epoch);
@@ -431,6 +444,9 @@ impl Map {
                 continue;
             }
             match (slot, wire::parse(tag, body)) {
+                (Some(slot), Ok(wire::Frame::Chunk(chunk))) if skim.is_of(body) => {
+                    self.on_chunk(now, slot, &chunk, skim);
+                }
                 (Some(slot), Ok(frame)) => self.apply_frame(now, slot, frame),
                 _ => self.stats.misaddressed += 1,
             }

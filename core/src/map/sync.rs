@@ -10,6 +10,7 @@ use core::time::Duration;
 use super::Map;
 use super::dot::{Packed, ReplicaId};
 use super::peer::{Cursor, Serve};
+use super::skim::Skim;
 use super::wire::{self, Chunk, Frame, Pull, PullHead};
 use crate::id::NodeId;
 use crate::reached::reached;
@@ -87,7 +88,7 @@ impl Map {
             Frame::State { context, content, epoch } => {
                 self.on_state(now, slot, context, content, epoch);
             }
-            Frame::Chunk(chunk) => self.on_chunk(now, slot, &chunk),
+            Frame::Chunk(chunk) => self.on_chunk(now, slot, &chunk, &Skim::of(chunk.items)),
             Frame::Fetch(fetch) => self.on_fetch(now, slot, fetch),
             Frame::Stage(stage) => self.on_stage(now, slot, &stage),
             Frame::Gone { addressee, number } => self.on_gone(now, slot, addressee, number),
@@ -375,13 +376,13 @@ impl Map {
         }
     }
 
-    pub(super) fn on_chunk(&mut self, now: Instant, slot: u32, chunk: &Chunk<'_>) {
+    pub(super) fn on_chunk(&mut self, now: Instant, slot: u32, chunk: &Chunk<'_>, skim: &Skim<'_>) {
         if !self.is_mine(chunk.addressee) {
             reached!("map: chunk to an earlier life");
             self.stats.misaddressed += 1;
             return;
         }
-        let Some(applied) = self.apply_chunk(now, slot, chunk) else { return };
+        let Some(applied) = self.apply_chunk(now, slot, chunk, skim) else { return };
         if applied.news > 0 {
             self.sync_soon(now);
             self.count_news(now, applied.news);

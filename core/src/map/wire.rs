@@ -63,6 +63,7 @@ use super::fragment::{MAX_MARKS, MAX_SIBLINGS};
 use super::fragment_wire::{self, Fragment, Held, HeldList};
 use super::full_wire::{self, Fetch, Stage};
 use super::seal_wire;
+use super::skim::Skim;
 use crate::hash;
 use crate::id::NodeId;
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
@@ -189,12 +190,9 @@ pub(super) struct Chunk<'p> {
     pub(super) items: Items<'p>,
 }
 
-/// Checks one frame completely.
-pub(super) fn check(tag: u8, body: &[u8]) -> Result<(), PacketError> {
-    if let Frame::Chunk(mut chunk) = parse(tag, body)? {
-        while chunk.items.next()?.is_some() {}
-    }
-    Ok(())
+/// Checks one frame completely, and gathers what a chunk names.
+pub(super) fn check<'p>(tag: u8, body: &'p [u8], skim: &mut Skim<'p>) -> Result<(), PacketError> {
+    if let Frame::Chunk(chunk) = parse(tag, body)? { skim.check(body, chunk.items) } else { Ok(()) }
 }
 
 /// Parses one frame; the items of a chunk are left to whoever walks them.

@@ -49,7 +49,7 @@ impl Damage {
 /// Whether this is a correct datagram of whichever cluster.
 fn is_sound(bytes: &[u8]) -> bool {
     let tag = bytes.get(CLUSTER).and_then(|tag| tag.try_into().ok());
-    tag.is_some_and(|tag| Node::check(bytes, u32::from_le_bytes(tag)).is_ok())
+    tag.is_some_and(|tag| Node::judge(bytes, u32::from_le_bytes(tag)).is_ok())
 }
 
 /// A datagram that says something impossible of itself, in its header, its frames or inside of one, under
@@ -85,7 +85,7 @@ fn lie(bytes: &[u8], luck: &mut Luck) -> Vec<u8> {
             }
         }
         let packet = closed(header, &frames);
-        if Node::check(&packet, cluster).is_err() {
+        if Node::judge(&packet, cluster).is_err() {
             return packet;
         }
     }
@@ -150,14 +150,14 @@ mod tests {
         let mut buf = [0; 1_400];
         let join = node.poll_transmit(&mut buf).unwrap().payload.to_vec();
         let cluster = crate::wire::cluster_tag("brickwork");
-        assert!(Node::check(&join, cluster).is_ok());
+        assert!(Node::judge(&join, cluster).is_ok());
         let all = frames(&join);
         assert_eq!(closed(join[..FIRST_TAG].to_vec(), &all), join);
         let mut causes: BTreeSet<String> = BTreeSet::new();
         for number in 0..10_000 {
             let mut luck = Luck::new(1, 2, number);
             let lie = Damage::Lie.apply(&join, &mut luck, &[]);
-            let refused = Node::check(&lie, cluster).unwrap_err();
+            let refused = Node::judge(&lie, cluster).unwrap_err();
             assert_ne!(refused, PacketError::BadChecksum);
             causes.insert(format!("{refused:?}"));
         }

@@ -65,9 +65,9 @@ impl Store {
     pub(super) fn succeed(&mut self, replicas: &Replicas, slot: u32, dot: Packed, value: &[u8]) {
         let place = self.places[slot as usize];
         let Some(old) = self.records.get(place) else { return };
-        let hash = hrw::key_hash(old.key);
-        let gone = hash::mix2(hash, replicas.hash(old.dot));
-        let new = hash::mix2(hash, replicas.hash(dot));
+        let half = hash::half(hrw::key_hash(old.key));
+        let gone = hash::mix_with(half, replicas.hash(old.dot));
+        let new = hash::mix_with(half, replicas.hash(dot));
         let from = if old.value.len() == value.len() { torn(value) } else { 0 };
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(new);
         self.bytes = self.bytes - old.value.len() + value.len();
