@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::Map;
-use super::dot::Packed;
+use super::dot::{Dot, Packed};
 use super::peer::Introduced;
 use super::replica::Replicas;
 use super::skim::Skim;
@@ -157,7 +157,7 @@ impl Map {
                     reached!("map: item of a lone value over its own");
                     if let Some(slot) = self.follow(key, dot, value, &objects) {
                         objects.slots.push(Some(slot));
-                        news += u64::from(self.claim(dot, slot));
+                        news += 1;
                         Some(slot)
                     } else {
                         let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
@@ -225,11 +225,17 @@ impl Map {
         Some(object)
     }
 
-    /// Takes in a lone value over its own, if it is as simple as that. The dot is still to be claimed.
+    /// Takes in a lone value over its own, if it is as simple as that.
     fn follow(&mut self, key: &[u8], dot: Packed, value: &[u8], objects: &Objects) -> Option<u32> {
         let (slot, before) =
-            self.store.follow(&self.replicas, objects.guess()?, key, dot, value)?;
-        self.note_change(slot, key, Some(before), Some(dot));
+            self.store.follow(&mut self.replicas, objects.guess()?, key, dot, value)?;
+        self.note_for_log(dot, slot);
+        self.hear_times(slot);
+        self.stop_waiting(slot);
+        let replica = self.replicas.id(dot.replica());
+        let name = |dot: Packed| Some(Dot { replica, counter: dot.counter() });
+        let (key, old, new) = (Key::new(key), name(before), name(dot));
+        self.events.push(Event::Changed { key, old, new });
         Some(slot)
     }
 

@@ -167,6 +167,7 @@ impl Replicas {
         !self.known[usize::from(replica)].ahead.is_empty()
     }
 
+    #[inline]
     pub(super) fn contains(&self, dot: Packed) -> bool {
         let known = &self.known[usize::from(dot.replica())];
         let counter = dot.counter();

@@ -31,7 +31,7 @@ use change::Part;
 use entry::More;
 pub(super) use entry::{Entry, Sibling};
 use index::Index;
-use records::{Flags, MAX_VALUE, Place, Records};
+use records::{Flags, Place, Records};
 
 /// Free slots that are worth keeping.
 const SPARE: usize = 32;
@@ -401,29 +401,6 @@ impl Store {
         let (mut parts, superseded) = (own_parts(entry), marked(entry));
         parts.retain(|(own, _)| *own != dot);
         self.set(replicas, slot, &parts, &superseded);
-    }
-
-    /// Lets a lone value with its own mark follow the lone one that its writer gave the key before: most of what a map
-    /// hears. A join comes to the same, at thrice the cost. Returns the slot, and whose value was read before; or
-    /// nothing, and changes nothing, if it may not be as simple.
-    pub(super) fn follow(
-        &mut self,
-        replicas: &Replicas,
-        guess: Guess,
-        key: &[u8],
-        dot: Packed,
-        value: &[u8],
-    ) -> Option<(u32, Packed)> {
-        let place = *self.places.get(guess.slot as usize)?;
-        let old = self.records.get(place)?;
-        let follows = old.dot.replica() == dot.replica() && old.dot < dot;
-        let lone = old.flags.value && !old.flags.more && value.len() <= MAX_VALUE;
-        if !follows || !lone || old.key != key || replicas.contains(dot) || keeps(true, false) {
-            return None;
-        }
-        let before = old.dot;
-        self.succeed(replicas, guess.slot, dot, value);
-        Some((guess.slot, before))
     }
 
     /// Merges what another replica says of an entry: a sibling survives if both have it, or if the

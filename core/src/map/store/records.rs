@@ -188,6 +188,23 @@ impl Records {
         Head { dot, flags, ..head(bytes) }.write(bytes);
     }
 
+    /// Changes all but the key, of this length, of a record whose value has the length of the new one, and lets the
+    /// bytes of the value before `from` be.
+    #[inline]
+    pub(super) fn put_over(
+        &mut self,
+        place: Place,
+        dot: Packed,
+        flags: Flags,
+        key: usize,
+        value: &[u8],
+        from: usize,
+    ) {
+        let bytes = self.bytes(place);
+        Head::new(dot, flags, key, value.len()).write(bytes);
+        bytes[HEAD + key..][from..value.len()].copy_from_slice(&value[from..]);
+    }
+
     /// Changes all but the key of a record, and lets the bytes of the value before `from` be. Returns where it
     /// is now.
     pub(super) fn put(
