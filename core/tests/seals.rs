@@ -13,14 +13,18 @@ use common::maps::{NOW, addr, deliver, drain};
 /// Datagrams, and to whom they are.
 type Sent = Vec<(u64, Vec<u8>)>;
 
-fn replica(id: u64, epoch: u64) -> Map {
+fn settings() -> Config {
     let mut config = Config::lan();
     config.keep_for = Duration::from_secs(1);
     config.collect_interval = Duration::from_millis(100);
     config.sync_interval = Duration::from_millis(100);
     config.pull_interval = Duration::from_millis(200);
+    config
+}
+
+fn replica(id: u64, epoch: u64) -> Map {
     let me = ReplicaId::new(NodeId(id), epoch);
-    Map::new(NOW, me, "test", config, 1400, [id as u8; 32]).unwrap()
+    Map::new(NOW, me, "test", settings(), 1400, [id as u8; 32]).unwrap()
 }
 
 /// Makes all of them peers of each other.
@@ -283,4 +287,196 @@ fn a_value_that_waits_to_be_written_anew_supersedes_nothing_elsewhere_before() {
             assert_eq!((map.digest(), map.stats().diverged), (maps[0].digest(), 0));
         }
     }
+}
+
+/// Goal: a replica that comes back declares nobody's life over before it knows what the others know. Method: the writer
+/// of a gap is up again later than another.
+#[test]
+fn who_was_cut_off_seals_nothing_before_it_has_heard_all() {
+    let mut now = NOW;
+    let mut maps = vec![replica(1, 1), replica(2, 1), replica(3, 1)];
+    meet(&mut maps, now);
+    maps[0].insert(now, b"a", b"v").unwrap();
+    maps[2].insert(now, b"c", b"v").unwrap();
+    run(&mut maps, &mut now, Duration::from_secs(5));
+    assert_eq!(maps[0].metadata(), (0, 0), "floors rose");
+    // The connection of 1 breaks: of two writes it gets the second.
+    let writes = pushes(&mut maps[2], &[b"x", b"y"], &mut now);
+    take(&mut maps[0], now, &writes[1].1);
+    let mut cut = vec![maps.remove(0)];
+    cut[0].peer_down(now, NodeId(2));
+    cut[0].peer_down(now, NodeId(3));
+    maps.iter_mut().for_each(|map| map.peer_down(now, NodeId(1)));
+    // Meanwhile the others go on.
+    for n in 0..200_u32 {
+        maps[1].insert(now, format!("k{n}").as_bytes(), b"v").unwrap();
+    }
+    let mut other = now;
+    run(&mut maps, &mut other, Duration::from_secs(20));
+    run(&mut cut, &mut now, Duration::from_secs(20));
+    assert!(maps.iter().all(|map| map.len() == 204 && map.metadata() == (0, 0)));
+    // 2 is back first, 3 half a second later; a round trip takes 150 ms at first (nothing is delivered).
+    let before = maps[1].replica();
+    cut[0].peer_up(now, NodeId(2), 1, addr(2));
+    for _ in 0..150 {
+        now += Duration::from_millis(1);
+        cut[0].handle_timeout(now);
+        drain(&mut cut[0]);
+    }
+    let void = (1..=204).filter(|n| cut[0].is_void(Dot::new(before, *n))).count();
+    let mut all = vec![cut.remove(0)];
+    all.extend(maps);
+    meet(&mut all, now);
+    run(&mut all, &mut now, Duration::from_secs(20));
+    assert_eq!(all[2].replica(), before, "nobody was dead");
+    assert_eq!(void, 0);
+}
+
+/// Goal: a replica that is cut off seals nothing, whatever it last heard.
+#[test]
+fn one_without_peers_seals_nothing() {
+    let mut now = NOW;
+    let mut maps = vec![replica(1, 1), replica(2, 1), replica(3, 1)];
+    meet(&mut maps, now);
+    maps[0].insert(now, b"a", b"v").unwrap();
+    maps[2].insert(now, b"c", b"v").unwrap();
+    run(&mut maps, &mut now, Duration::from_secs(5));
+    let writes = pushes(&mut maps[2], &[b"x", b"y"], &mut now);
+    let life = maps[2].replica();
+    take(&mut maps[0], now, &writes[1].1);
+    for (_, sent) in &writes {
+        take(&mut maps[1], now, sent);
+    }
+    // 3 begins another life, whose first write 1 gets as the last thing before it is cut off.
+    maps[2] = replica(3, 2);
+    for (id, boot) in [(1, 1), (2, 1)] {
+        maps[2].peer_up(now, NodeId(id), boot, addr(id));
+    }
+    for map in &mut maps[..2] {
+        map.peer_up(now, NodeId(3), 2, addr(3));
+    }
+    let writes = pushes(&mut maps[2], &[b"z"], &mut now);
+    take(&mut maps[0], now, &writes[0].1);
+    for id in 2..4 {
+        maps[0].peer_down(now, NodeId(id));
+    }
+    let mut alone = vec![maps.remove(0)];
+    run(&mut alone, &mut now, Duration::from_secs(20));
+    assert!(!alone[0].is_void(Dot::new(life, 2)), "sealed all alone, though another has it");
+}
+
+/// A replica with room for so many dots ahead of a gap.
+fn narrow(id: u64, epoch: u64, gap: usize) -> Map {
+    let mut config = settings();
+    config.max_gap_dots = gap;
+    let me = ReplicaId::new(NodeId(id), epoch);
+    Map::new(NOW, me, "test", config, 1400, [id as u8; 32]).unwrap()
+}
+
+/// Goal: what is shown, but was not claimed for lack of room ahead of a gap, is written anew too.
+#[test]
+fn what_was_not_claimed_for_lack_of_room_is_written_anew() {
+    let mut now = NOW;
+    let mut maps = vec![narrow(1, 1, 1), narrow(2, 1, 1), narrow(3, 1, 1)];
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(1));
+    let writes = pushes(&mut maps[2], &[b"lost", b"kept", b"only"], &mut now);
+    for map in &mut maps[..2] {
+        take(map, now, &writes[1].1);
+    }
+    // 2 alone gets the third, and has no room to claim it.
+    take(&mut maps[1], now, &writes[2].1);
+    assert_eq!(maps[1].stats().dots_refused, 1);
+    assert_eq!(maps[1].get(b"only"), Some(&b"v"[..]), "it is shown all the same");
+    let only = writes[2].0;
+    assert!(!maps[1].reflects(only));
+    maps[2] = narrow(3, 2, 1);
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(40));
+    for map in &maps {
+        assert_eq!((map.digest(), map.metadata()), (maps[0].digest(), (0, 0)));
+        assert_eq!(map.get(b"only"), Some(&b"v"[..]));
+        assert!(map.siblings(b"only").all(|one| !map.is_void(one.dot)), "by its old name");
+    }
+}
+
+#[test]
+fn no_write_is_called_nought() {
+    let mut now = NOW;
+    let mut maps = vec![replica(1, 1), replica(2, 1), replica(3, 1)];
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(1));
+    let writes = pushes(&mut maps[2], &[b"lost", b"kept"], &mut now);
+    let life = maps[2].replica();
+    for map in &mut maps[..2] {
+        take(map, now, &writes[1].1);
+    }
+    maps[2] = replica(3, 2);
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(20));
+    assert!(maps[0].is_void(Dot::new(life, 1)));
+    assert!(!maps[0].is_void(Dot::new(life, 0)), "counters begin with one");
+}
+
+/// Goal: what is durable stays so when a seal comes that has more void names than there is room ahead of a gap.
+#[test]
+fn a_log_with_a_seal_is_resumed_though_gaps_are_wide() {
+    let mut now = NOW;
+    let mut maps = vec![narrow(1, 1, 4), narrow(2, 1, 4), narrow(3, 1, 4)];
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(1));
+    let keys: Vec<String> = (0..12).map(|n| format!("k{n}")).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+    let writes = pushes(&mut maps[2], &keys, &mut now);
+    // The first and the last are all that anybody has; of those 2 has none.
+    take(&mut maps[0], now, &writes[0].1);
+    take(&mut maps[0], now, &writes[11].1);
+    maps[2] = narrow(3, 2, 4);
+    let mut away = maps.remove(1);
+    maps.iter_mut().for_each(|map| map.peer_down(now, NodeId(2)));
+    run(&mut maps, &mut now, Duration::from_secs(2));
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(20));
+    assert!(maps[0].is_void(writes[5].0));
+    away.start_log();
+    let (mut file, mut seals): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
+    let before = away.insert(now, b"durable", b"v").unwrap();
+    for peer in [NodeId(1), NodeId(3)] {
+        away.peer_down(now, peer);
+    }
+    away.peer_up(now, NodeId(1), 1, addr(1));
+    maps[0].peer_up(now, NodeId(2), 1, addr(2));
+    let mut failed = Vec::new();
+    for _ in 0..5_000 {
+        now += Duration::from_millis(1);
+        maps[0].handle_timeout(now);
+        away.handle_timeout(now);
+        let mut step = |away: &mut Map| {
+            while let Some(write) = away.poll_log() {
+                if write.kind != LogKind::Append {
+                    file.clear();
+                }
+                file.extend(write.chunks);
+                away.log_synced(now, write.ticket);
+                seals += 1;
+                let resumed = narrow(2, 9, 4).resume(now, &file);
+                if resumed.is_err() {
+                    failed.push((resumed, away.is_durable(before)));
+                }
+            }
+        };
+        step(&mut away);
+        for (to, bytes) in drain(&mut away) {
+            if to == 1 {
+                deliver(&mut maps[0], now, 2, &bytes);
+            }
+        }
+        for (to, bytes) in drain(&mut maps[0]) {
+            if to == 2 {
+                deliver(&mut away, now, 1, &bytes);
+                step(&mut away);
+            }
+        }
+    }
+    assert!(failed.is_empty(), "a crash then would lose what was said to be durable");
 }

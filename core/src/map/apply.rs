@@ -285,6 +285,7 @@ impl Map {
         }
         if !self.replicas.has_room(dot) {
             self.stats.dots_refused += 1;
+            self.replicas.note_refused(dot.replica());
             return false;
         }
         let new = self.replicas.claim(dot, slot);

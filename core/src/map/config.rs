@@ -25,7 +25,8 @@ pub struct Config {
     pub max_bytes: usize,
     /// The quota of this node: most values that are its own, of whichever of its lives. A local insert beyond it is an
     /// error; see [`Map::own_usage`](super::Map::own_usage). A value that another node supersedes is none of its own
-    /// any more. If the quotas of all nodes together fit `max_keys` and `max_bytes`, no chunk is ever refused for those.
+    /// any more. If the quotas of all nodes together fit `max_keys` and `max_bytes` with room to spare, for keys that were
+    /// removed and not forgotten yet and for what changes on its way, no map gets to its limits.
     pub max_own_values: usize,
     /// Most bytes of those values and their keys; treated as `max_own_values` is.
     pub max_own_bytes: usize,

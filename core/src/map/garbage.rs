@@ -126,8 +126,11 @@ impl Map {
     /// Whether each member has been heard to have the context of this replica, and nobody else is waited for.
     pub(super) fn is_unanimous(&self, now: Instant) -> bool {
         let garbage = &self.garbage;
-        let equal = garbage.members == 0
-            || garbage.common == self.replicas.digest() && garbage.equals == garbage.members;
+        // Who comes back from being cut off has peers before it has members, and knows least of all.
+        let equal = garbage.members > 0
+            && garbage.members == self.peers.len()
+            && garbage.common == self.replicas.digest()
+            && garbage.equals == garbage.members;
         let absent = garbage.absent.iter().any(|absent| now < absent.until);
         equal && !absent && garbage.held.is_none_or(|until| until <= now) && !self.is_pinned()
     }

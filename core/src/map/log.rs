@@ -256,7 +256,9 @@ impl Map {
     #[must_use]
     pub fn awaits_disk(&self) -> bool {
         let last = self.replicas.made();
-        self.log.as_ref().is_some_and(|log| log.durable < last) && !sabotaged!("disk-not-awaited")
+        // Nor does a life speak before it is on disk that it is another one.
+        let waits = |log: &Log| log.durable < last || log.renewed.is_some();
+        self.log.as_ref().is_some_and(waits) && !sabotaged!("disk-not-awaited")
     }
 
     fn log_snapshot(&mut self, kind: LogKind) -> Option<LogWrite> {

@@ -171,7 +171,7 @@ pub struct Map {
     /// This node's boot epoch, which chunks to it name.
     boot: u64,
     rng: Rng,
-    /// Replica number 0 is this one.
+    /// This one has the number [`Replicas::me`].
     replicas: Replicas,
     store: Store,
     peers: Peers,

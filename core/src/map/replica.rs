@@ -40,6 +40,8 @@ struct Known {
     ahead: BTreeMap<u64, u32>,
     /// Whether it is a life of this replica's node.
     mine: bool,
+    /// Whether a dot of it was not claimed for lack of room, though its effect was taken in.
+    refused: bool,
     /// Which of its dots name no write. They count as known.
     seal: Option<Seal>,
 }
@@ -52,6 +54,17 @@ impl Known {
 
     fn is_void(&self, counter: u64) -> bool {
         self.seal.as_ref().is_some_and(|seal| seal.is_void(counter))
+    }
+
+    /// Names that are void are no gap.
+    fn pass_void(&mut self) {
+        let next = self.seal.as_ref().map_or(0, |seal| seal.void.next_absent(self.base + 1) - 1);
+        if self.log.is_empty() && next > self.base {
+            (self.base, self.logged) = (next, self.logged.max(next));
+        }
+        while self.base < next {
+            self.push(UNLOGGED);
+        }
     }
 
     /// The next dot in order is about `slot`.
@@ -129,9 +142,22 @@ impl Replicas {
         let hash = hash::mix2(id.node.0, id.epoch);
         let (log, ahead) = (VecDeque::new(), BTreeMap::new());
         let (of_dots, of_base) = (hash::half(hash), hash::half(!hash));
-        let (base, floor, logged, seal) = (0, 0, 0, None);
-        let known =
-            Known { id, hash, of_dots, of_base, base, floor, logged, log, ahead, mine, seal };
+        let (base, floor, logged) = (0, 0, 0);
+        let (refused, seal) = (false, None);
+        let known = Known {
+            id,
+            hash,
+            of_dots,
+            of_base,
+            base,
+            floor,
+            logged,
+            log,
+            ahead,
+            mine,
+            refused,
+            seal,
+        };
         self.known.push(known);
         self.order.insert(id, number);
         Some(number)
@@ -186,6 +212,11 @@ impl Replicas {
         slot.copied().filter(|slot| *slot != UNLOGGED)
     }
 
+    /// There was no room to claim a dot of this replica.
+    pub(super) fn note_refused(&mut self, replica: u16) {
+        self.known[usize::from(replica)].refused = true;
+    }
+
     /// Whether there is room to claim the dot.
     pub(super) fn has_room(&self, dot: Packed) -> bool {
         let known = &self.known[usize::from(dot.replica())];
@@ -237,6 +268,7 @@ impl Replicas {
     fn close_gap(&mut self, replica: u16, before: u64) {
         let known = &mut self.known[usize::from(replica)];
         let mut digest = self.digest.wrapping_sub(before);
+        known.pass_void();
         while let Some(entry) = known.ahead.first_entry() {
             if *entry.key() > known.base + 1 {
                 break;
@@ -250,6 +282,7 @@ impl Replicas {
             if counter > known.base {
                 known.push(slot);
             }
+            known.pass_void();
         }
         self.digest = digest.wrapping_add(known.digest());
     }
@@ -319,7 +352,7 @@ impl Replicas {
             known.base = known.base.max(to);
         } else {
             for counter in from..=to {
-                if known.ahead.insert(counter, UNLOGGED).is_none() {
+                if !known.is_void(counter) && known.ahead.insert(counter, UNLOGGED).is_none() {
                     self.digest = self.digest.wrapping_add(hash::mix_with(known.of_dots, counter));
                 }
             }
@@ -374,8 +407,8 @@ impl Replicas {
             known.log.push_back(slot.unwrap_or(UNLOGGED));
             return counter == next && (slot.is_some() || known.is_void(counter));
         }
-        let unlogged = slot.is_none() == (counter <= known.logged) || known.is_void(counter);
-        let gap = counter > known.base + 1 && known.ahead.len() < self.max_ahead;
+        let unlogged = slot.is_none() == (counter <= known.logged);
+        let gap = counter > known.base + 1;
         let new = known.ahead.insert(counter, slot.unwrap_or(UNLOGGED)).is_none();
         self.digest = self.digest.wrapping_add(self.hash(dot));
         unlogged && gap && new

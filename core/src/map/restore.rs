@@ -149,7 +149,8 @@ impl Restoring {
         self.replicas.set_bounds(number, Bounds { base, floor, logged });
         match read_seal(r)? {
             Life::Own => {
-                if core::mem::replace(&mut self.own, true) {
+                let foreign = self.resumes && id.node != self.replicas.own().node;
+                if core::mem::replace(&mut self.own, true) || foreign {
                     return Err(Refused::Malformed);
                 }
                 if self.resumes {

@@ -31,6 +31,10 @@
 //! digest of the context that is nobody else's, and tell nobody of that entry: who took what the value supersedes,
 //! and not the value, would show neither, and if nobody lived to write it anew, for ever.
 //!
+//! What superseded a void value may be gone: a replica that was away has the value, another had its removal alone,
+//! which counts and was forgotten. Nothing tells that from a value that nobody else ever had. So it is written anew,
+//! too: rather may something removed return than something written be lost.
+//!
 //! A life is over when its node is known to have begun another, or when the node has been no peer for
 //! [`keep_for`](super::Config::keep_for). The second may be wrong. A replica whose own life is sealed begins
 //! another one, and writes what became void anew in that; one without peers seals nothing, for it is more likely that
@@ -55,9 +59,11 @@ use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
-/// Most void names before the last that counts, of one life. One with more is never sealed.
+/// Most void names before the last that counts, of one life. One with more is never sealed …
 const MAX_VOID: u64 = 65_536;
-/// How many epochs later than the last life of a node another one of it begins, at most.
+/// … and most that it can have when the seals of several are merged. Those of honest peers never have as many.
+pub(super) const MAX_MERGED: u64 = 1 << 20;
+/// How many epochs after a life the next one of the same map begins, at most.
 const EPOCHS: u64 = 1 << 20;
 
 /// Which names of writes of a life are void.
@@ -137,6 +143,7 @@ impl Seals {
 impl Map {
     /// Whether this is a write of this map: of its present life, which may be one that it [resumed](Self::resume), or of
     /// one before that it had to give up; and its name is not [void](Self::is_void).
+    /// Which lives it gave up is forgotten by a crash.
     #[must_use]
     pub fn is_own(&self, dot: Dot) -> bool {
         let Some(number) = self.replicas.number(dot.replica) else { return false };
@@ -171,6 +178,9 @@ impl Map {
         let lives = 0..self.replicas.len() as u16;
         let gaps = |life: &u16| *life != self.replicas.me() && self.replicas.has_gap(*life);
         let gaps: Vec<u16> = lives.filter(gaps).collect();
+        if self.peers.len() == 0 {
+            self.seals.lone.clear();
+        }
         self.seals.lone.retain(|life, _| gaps.contains(life));
         if gaps.is_empty() {
             return;
@@ -212,8 +222,11 @@ impl Map {
         if self.replicas.is_followed(life) {
             return true;
         }
+        if self.peers.len() == 0 {
+            return false;
+        }
         let since = *self.seals.lone.entry(life).or_insert(now);
-        self.peers.len() > 0 && now >= since + self.config.keep_for
+        now >= since + self.config.keep_for
     }
 
     /// Takes a seal in, and writes anew what it makes void of what is here.
@@ -431,7 +444,7 @@ impl Map {
     pub(super) fn on_seals(&mut self, now: Instant, slot: u32, mut told: Told<'_>) {
         let before = self.replicas.seals();
         while let Ok(Some((id, end, void))) = told.next() {
-            if void.counters_len() > MAX_VOID {
+            if void.counters_len() > MAX_MERGED {
                 continue;
             }
             if let Some(life) = self.replicas.intern(id) {
@@ -443,3 +456,6 @@ impl Map {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,10 +66,10 @@ impl Map {
     /// Whether `dot` is known to name no write: its life is over, and no member had it when that life was sealed. If
     /// some replica did have it, the write goes on under another name, which that replica tells by
     /// [`Event::WrittenAnew`](crate::Event::WrittenAnew). Once true it stays true, and [`reflects`](Self::reflects) is
-    /// false. Costs O(log n) in the replicas, and O(n) in the gaps of that life.
+    /// false. Costs O(log n) in the replicas, and in the gaps of that life.
     #[must_use]
     pub fn is_void(&self, dot: Dot) -> bool {
-        let number = self.replicas.number(dot.replica);
+        let number = self.replicas.number(dot.replica).filter(|_| dot.counter > 0);
         let counter = dot.counter.min(MAX_COUNTER);
         number.is_some_and(|number| self.replicas.is_void(Packed::new(number, counter)))
     }

@@ -34,7 +34,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// let mut writer = Writer::spawn(store, move || drop(wake.send(())))?;
 ///
 /// let dot = node.insert(now, b"origin-17", b"up")?;
-/// while !node.map().is_durable(dot) {
+/// // Its name may become void meanwhile, if the others take this node for dead.
+/// while node.map().is_own(dot) && !node.map().is_durable(dot) {
 ///     writer.turn(now, &mut node)?; // then ask the node for datagrams, and wait for whatever comes first
 ///     if writer.in_flight() > 0 {
 ///         woken.recv()?;

@@ -1,23 +1,22 @@
 //! What becomes of the context when a life is over: of it by a [seal](crate::map::seal), and of this replica by another
 //! life.
 
+use alloc::vec::Vec;
+
 use super::{Replicas, UNLOGGED};
 use crate::hash;
 use crate::map::dot::{Packed, ReplicaId, Runs};
-use crate::map::seal::{Gone, Seal};
-
-/// Most void names before the last that counts that a life can have when its seals are merged. Those of honest peers
-/// never have as many.
-const MAX_MERGED: u64 = 1 << 20;
+use crate::map::seal::{Gone, MAX_MERGED, Seal};
 
 impl Replicas {
-    /// Makes this replica another life of its node, so many epochs after the last one known. Returns whether there is
-    /// room.
+    /// Makes this replica another life of its node, so many epochs or a few more after the present one. Returns whether
+    /// there is room.
     pub(in crate::map) fn renew(&mut self, after: u64) -> bool {
-        let node = self.id(self.me).node;
-        let lives = self.order.range(ReplicaId::new(node, 0)..=ReplicaId::new(node, u64::MAX));
-        let last = lives.last().and_then(|(id, _)| id.epoch.checked_add(after));
-        let number = last.and_then(|epoch| self.intern(ReplicaId::new(node, epoch)));
+        let ReplicaId { node, epoch } = self.own();
+        let epochs = epoch.saturating_add(after)..u64::MAX;
+        let mut lives = epochs.map(|epoch| ReplicaId::new(node, epoch));
+        let unheard_of = lives.find(|id| self.number(*id).is_none());
+        let number = unheard_of.and_then(|id| self.intern(id));
         self.me = number.unwrap_or(self.me);
         number.is_some()
     }
@@ -67,33 +66,44 @@ impl Replicas {
             return None;
         }
         let was_void = |counter| before.as_ref().is_some_and(|seal| seal.is_void(counter));
+        let next_new = |counter| before.as_ref().map_or(counter, |it| it.void.next_absent(counter));
         let (served, base) = (self.served_from(replica), self.base(replica));
-        let mut gone = Gone::default();
+        let known = &mut self.known[usize::from(replica)];
         // Which key it was about is known of those that the log tells of.
-        let ahead = self.known[usize::from(replica)].ahead.range(base.max(seal.end) + 1..);
-        let beyond = (seal.end.max(served) + 1..=base).chain(ahead.map(|(counter, _)| *counter));
-        let new = |counter: &u64| !was_void(*counter);
-        for counter in seal.void.counters().chain(beyond).filter(new) {
-            let dot = Packed::new(replica, counter);
-            if counter <= base || self.known[usize::from(replica)].ahead.contains_key(&counter) {
-                let slot = self.slot(dot).filter(|_| counter > served);
+        let mut gone = Gone { logged: Vec::new(), unlogged: core::mem::take(&mut known.refused) };
+        let last = known.ahead.last_key_value().map_or(base, |(counter, _)| *counter);
+        let beyond = (last > seal.end).then_some((seal.end + 1, last));
+        for (from, to) in seal.void.all().chain(beyond) {
+            let first = next_new(from);
+            gone.unlogged |= first <= to.min(served).min(base) && !was_void(first);
+            let logged = from.max(served + 1)..=to.min(base);
+            for counter in logged.filter(|counter| !was_void(*counter)) {
+                let slot = self.slot(Packed::new(replica, counter));
                 gone.unlogged |= slot.is_none();
                 gone.logged.extend(slot.map(|slot| (counter, slot)));
             }
+            let known = &self.known[usize::from(replica)];
+            let ahead = known.ahead.range(from.max(base + 1)..=to.max(base + 1));
+            for (&counter, &slot) in ahead.take_while(|(counter, _)| **counter <= to) {
+                gone.unlogged |= slot == UNLOGGED;
+                gone.logged.extend((slot != UNLOGGED).then_some((counter, slot)));
+            }
         }
-        gone.unlogged |= base.min(served) > seal.end;
         self.cut_at(replica, seal.end);
-        let share = self.known[usize::from(replica)].digest();
-        for counter in seal.void.counters().filter(new) {
-            let known = &mut self.known[usize::from(replica)];
-            if counter > known.base {
-                if known.ahead.insert(counter, UNLOGGED).is_none() {
-                    self.digest = self.digest.wrapping_add(hash::mix_with(known.of_dots, counter));
+        let known = &mut self.known[usize::from(replica)];
+        let share = known.digest();
+        for (from, to) in seal.void.all() {
+            let ahead: Vec<u64> =
+                known.ahead.range(from..=to).map(|(counter, _)| *counter).collect();
+            for counter in ahead {
+                known.ahead.remove(&counter);
+                self.digest = self.digest.wrapping_sub(hash::mix_with(known.of_dots, counter));
+            }
+            let first = known.base + 1 - known.log.len() as u64;
+            for counter in from.max(first)..=to.min(known.base) {
+                if let Ok(at) = usize::try_from(counter - first) {
+                    known.log[at] = UNLOGGED;
                 }
-            } else if let Ok(back) = usize::try_from(known.base - counter)
-                && let Some(at) = known.log.len().checked_sub(back + 1)
-            {
-                known.log[at] = UNLOGGED;
             }
         }
         self.set_seal(replica, seal);

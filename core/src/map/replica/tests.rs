@@ -112,3 +112,81 @@ proptest! {
         prop_assert_eq!(all, set);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    /// Method: claims, full syncs, floors, cuts of the log and seals in any order, beside sets of counters.
+    #[test]
+    fn seals_at_any_time_leave_what_counts(acts in proptest::collection::vec(prop_oneof![
+        6 => (1..40_u64).prop_map(|n| (0, n, 0, 0)),
+        1 => (1..40_u64, 0..6_u64).prop_map(|(from, len)| (1, from, from + len, 0)),
+        1 => (1..40_u64).prop_map(|n| (2, n, 0, 0)),
+        2 => Just((3, 0, 0, 0)),
+        2 => (0..45_u64, 1..40_u64, 0..5_u64).prop_map(|(end, from, len)| (4, end, from, from + len)),
+    ], 0..60)) {
+        let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+        let mut set = BTreeSet::new();
+        let mut void = BTreeSet::new();
+        let mut last = 60;
+        let mut seals = Vec::new();
+        for act in acts {
+            match act {
+                (0, n, ..) => {
+                    let new = !set.contains(&n) && !void.contains(&n) && n <= last;
+                    let dot = Packed::new(0, n);
+                    let next = replicas.claim_next(dot, 1_000 + n as u32);
+                    prop_assert_eq!(next || replicas.claim(dot, 1_000 + n as u32), new);
+                    if new { set.insert(n); }
+                }
+                (1, from, to, _) => { replicas.adopt(0, from, to); set.extend((from..=to).filter(|n| *n <= last)); }
+                (2, n, ..) => replicas.raise_floor(0, n),
+                (3, ..) => { replicas.unlog(0); }
+                (_, end, from, to) => {
+                    let mut runs = Runs::default();
+                    if from <= end { runs.add_uncut(from, to.min(end)); }
+                    let known: BTreeSet<u64> = set.iter().copied().filter(|n| !void.contains(n)).collect();
+                    let logged: BTreeSet<u64> = known.iter().copied().filter(|n| replicas.slot(Packed::new(0, *n)).is_some() && *n > replicas.served_from(0)).collect();
+                    let gone = replicas.take_seal(0, end, &runs);
+                    last = last.min(end);
+                    void.extend(runs.counters());
+                    seals.push((end, runs));
+                    let lost: BTreeSet<u64> = known.iter().copied().filter(|n| *n > last || void.contains(n)).collect();
+                    if let Some(gone) = gone {
+                        let told: BTreeSet<u64> = gone.logged.iter().map(|(n, _)| *n).collect();
+                        prop_assert_eq!(&told, &lost.intersection(&logged).copied().collect());
+                        prop_assert!(gone.logged.iter().all(|(n, slot)| u64::from(*slot) == 1_000 + n));
+                        let rest = lost.difference(&logged).count() > 0;
+                        prop_assert!(!rest || gone.unlogged, "{:?} of {:?}", lost, logged);
+                    } else { prop_assert!(lost.is_empty()); }
+                    set.retain(|n| *n <= last);
+                    set.extend(void.iter().copied().filter(|n| *n <= last));
+                    void.retain(|n| *n <= last);
+                }
+            }
+            let base = (1..).find(|n| !set.contains(n)).unwrap() - 1;
+            prop_assert_eq!(replicas.base(0), base);
+            prop_assert!(replicas.floor(0) <= base);
+            prop_assert!(replicas.is_logged_whole());
+            for n in 1..50 {
+                let dot = Packed::new(0, n);
+                prop_assert_eq!(replicas.contains(dot), set.contains(&n) || n > last);
+                prop_assert_eq!(replicas.is_void(dot), void.contains(&n) || n > last);
+                let told = n > replicas.served_from(0) && set.contains(&n) && !void.contains(&n);
+                prop_assert!(!told || replicas.slot(dot).is_some(), "{} can be told", n);
+                prop_assert!(!void.contains(&n) || replicas.slot(dot).is_none());
+            }
+            let mut plain = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+            for &n in &set { plain.claim(Packed::new(0, n), 0); }
+            for (end, runs) in seals.iter().rev() { plain.take_seal(0, *end, runs); }
+            prop_assert_eq!(replicas.digest(), plain.digest());
+            prop_assert_eq!(replicas.seals(), plain.seals());
+            for theirs in [Runs::default(), { let mut r = Runs::default(); r.add(3, 9); r.add(20, 22); r }] {
+                for n in 1..45 {
+                    let missing = set.range(n..).copied().find(|m| !theirs.contains(*m) && !void.contains(m));
+                    prop_assert_eq!(replicas.next_missing(0, &theirs, n), missing);
+                }
+            }
+        }
+    }
+}
