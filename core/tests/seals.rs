@@ -289,17 +289,23 @@ fn a_value_that_waits_to_be_written_anew_supersedes_nothing_elsewhere_before() {
     }
 }
 
+/// Three replicas, two of which have written, that have forgotten what they could.
+fn settled(now: &mut Instant) -> Vec<Map> {
+    let mut maps = vec![replica(1, 1), replica(2, 1), replica(3, 1)];
+    meet(&mut maps, *now);
+    maps[0].insert(*now, b"a", b"v").unwrap();
+    maps[2].insert(*now, b"c", b"v").unwrap();
+    run(&mut maps, now, Duration::from_secs(5));
+    assert_eq!(maps[0].metadata(), (0, 0), "floors rose");
+    maps
+}
+
 /// Goal: a replica that comes back declares nobody's life over before it knows what the others know. Method: the writer
 /// of a gap is up again later than another.
 #[test]
 fn who_was_cut_off_seals_nothing_before_it_has_heard_all() {
     let mut now = NOW;
-    let mut maps = vec![replica(1, 1), replica(2, 1), replica(3, 1)];
-    meet(&mut maps, now);
-    maps[0].insert(now, b"a", b"v").unwrap();
-    maps[2].insert(now, b"c", b"v").unwrap();
-    run(&mut maps, &mut now, Duration::from_secs(5));
-    assert_eq!(maps[0].metadata(), (0, 0), "floors rose");
+    let mut maps = settled(&mut now);
     // The connection of 1 breaks: of two writes it gets the second.
     let writes = pushes(&mut maps[2], &[b"x", b"y"], &mut now);
     take(&mut maps[0], now, &writes[1].1);
@@ -336,11 +342,7 @@ fn who_was_cut_off_seals_nothing_before_it_has_heard_all() {
 #[test]
 fn one_without_peers_seals_nothing() {
     let mut now = NOW;
-    let mut maps = vec![replica(1, 1), replica(2, 1), replica(3, 1)];
-    meet(&mut maps, now);
-    maps[0].insert(now, b"a", b"v").unwrap();
-    maps[2].insert(now, b"c", b"v").unwrap();
-    run(&mut maps, &mut now, Duration::from_secs(5));
+    let mut maps = settled(&mut now);
     let writes = pushes(&mut maps[2], &[b"x", b"y"], &mut now);
     let life = maps[2].replica();
     take(&mut maps[0], now, &writes[1].1);
