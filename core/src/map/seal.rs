@@ -43,6 +43,8 @@
 //! Sources: the causality of whole nodes that has gaps at all is that of DottedDB (Gonçalves et al. 2017). Seals, their
 //! intersection and writing anew are this project's.
 
+mod waiting;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -58,6 +60,8 @@ use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
+
+use waiting::Waiting;
 
 /// Most void names before the last that counts, of one life. One with more is never sealed …
 const MAX_VOID: u64 = 65_536;
@@ -121,8 +125,7 @@ pub(super) struct Gone {
 pub(super) struct Seals {
     /// When it is looked for lives to seal.
     look: Option<Instant>,
-    /// Slots of entries with values that became void, and when those are to be written anew.
-    waiting: BTreeMap<u32, Instant>,
+    waiting: Waiting,
     /// The lives of this map before the present one, and how many writes each had made.
     former: Vec<(u16, u64)>,
     /// Lives with gaps whose nodes are no peers, and since when that is known.
@@ -131,7 +134,7 @@ pub(super) struct Seals {
 
 impl Seals {
     pub(super) fn timeout(&self) -> Option<Instant> {
-        self.waiting.values().copied().chain(self.look).min()
+        self.waiting.first().into_iter().chain(self.look).min()
     }
 
     /// Whether nothing here tells of slots.
@@ -191,6 +194,7 @@ impl Map {
         if over.is_empty() || !self.is_unanimous(now) {
             return;
         }
+        let mut seals = Vec::new();
         for life in over {
             let known = core::iter::once((1, self.replicas.base(life)));
             let known = known.chain(self.replicas.runs_ahead(life));
@@ -203,9 +207,10 @@ impl Map {
             }
             if void.counters_len() <= MAX_VOID {
                 reached!("map: life sealed");
-                self.seal(now, life, end, &void);
+                seals.push((life, Seal { end, void }));
             }
         }
+        self.take_seals(now, seals);
     }
 
     /// Whether a life of another is over, as far as is known here.
@@ -229,19 +234,25 @@ impl Map {
         now >= since + self.config.keep_for
     }
 
-    /// Takes a seal in, and writes anew what it makes void of what is here.
-    fn seal(&mut self, now: Instant, life: u16, end: u64, void: &Runs) {
-        if life == self.replicas.me() && !sabotaged!("sealed-life-kept") && !self.begin_life() {
+    /// Takes seals of lives in, and writes anew what they make void of what is here.
+    fn take_seals(&mut self, now: Instant, seals: Vec<(u16, Seal)>) {
+        let mut gone = Vec::new();
+        for (life, Seal { end, void }) in seals {
+            if life == self.replicas.me() && !sabotaged!("sealed-life-kept") && !self.begin_life() {
+                continue;
+            }
+            gone.extend(self.replicas.take_seal(life, end, &void).map(|gone| (life, gone)));
+        }
+        if gone.is_empty() {
             return;
         }
-        let Some(gone) = self.replicas.take_seal(life, end, void) else { return };
         reached!("map: seal taken");
         // No record tells of a seal.
         if let Some(log) = &mut self.log {
             log.restart();
         }
         if !sabotaged!("sealed-without-writing-anew") {
-            self.replace(now, life, gone);
+            self.replace(now, gone);
         }
         // What came in parts was told under the seals of before.
         if let Some(giver) = self.staging.as_ref().map(Staging::peer) {
@@ -257,25 +268,27 @@ impl Map {
         self.write_waiting(now);
     }
 
-    /// Sees to it that what became void is told under other names.
-    fn replace(&mut self, now: Instant, life: u16, gone: Gone) {
-        let at = now + self.config.pull_interval * 2 * self.rank(self.replicas.id(life));
+    /// Sees to it that what became void of some lives is told under other names.
+    fn replace(&mut self, now: Instant, gone: Vec<(u16, Gone)>) {
         let mut touched = BTreeMap::new();
-        for (counter, slot) in gone.logged {
-            let dot = Packed::new(life, counter);
-            if self.store.entry(slot).siblings().any(|sibling| sibling.dot == dot) {
-                self.seals.waiting.entry(slot).or_insert(at);
-            } else {
-                let key = Vec::from(self.store.entry(slot).key);
-                if !self.may_write() {
-                    continue;
+        let mut nowhere = None;
+        for (life, gone) in gone {
+            let at = now + self.config.pull_interval * 2 * self.rank(self.replicas.id(life));
+            nowhere = nowhere.max(gone.unlogged.then_some(at));
+            for (counter, slot) in gone.logged {
+                let dot = Packed::new(life, counter);
+                if self.store.entry(slot).siblings().any(|sibling| sibling.dot == dot) {
+                    self.seals.waiting.add(slot, at);
+                } else if self.may_write() {
+                    let key = Vec::from(self.store.entry(slot).key);
+                    let write = || self.write(now, (slot, &key), None, |_| false);
+                    let new = *touched.entry(slot).or_insert_with(write);
+                    self.tell_written_anew(&key, dot, new);
                 }
-                let write = || self.write(now, (slot, &key), None, |_| false);
-                let new = *touched.entry(slot).or_insert_with(write);
-                self.tell_written_anew(&key, dot, new);
             }
         }
-        if gone.unlogged {
+        // This looks at all entries: once, however many seals came.
+        if let Some(at) = nowhere {
             self.write_nowhere(now, at);
         }
     }
@@ -293,15 +306,14 @@ impl Map {
 
     /// Writes the values anew whose time has come.
     fn write_waiting(&mut self, now: Instant) {
-        while let Some((&slot, _)) = self.seals.waiting.iter().find(|(_, at)| **at <= now) {
-            self.seals.waiting.remove(&slot);
+        while let Some(slot) = self.seals.waiting.pop(now) {
             self.write_anew(now, slot);
         }
     }
 
     /// Writes all of them: a full sync is about to say that they are superseded, or to tell of them.
     pub(super) fn write_all_waiting(&mut self, now: Instant) {
-        for slot in core::mem::take(&mut self.seals.waiting).into_keys() {
+        for slot in self.seals.waiting.take() {
             self.write_anew(now, slot);
         }
     }
@@ -323,7 +335,7 @@ impl Map {
     /// An entry changed: it may be that it waits no more.
     pub(super) fn stop_waiting(&mut self, slot: u32) {
         if !self.seals.is_idle() && !self.store.entry(slot).waits(&self.replicas) {
-            self.seals.waiting.remove(&slot);
+            self.seals.waiting.remove(slot);
         }
     }
 
@@ -339,9 +351,7 @@ impl Map {
 
     /// Something became void of which the key is not known: a write to no key makes others take all that is here.
     fn write_nowhere(&mut self, now: Instant, at: Instant) {
-        let before = core::mem::take(&mut self.seals.waiting);
-        self.seals.waiting = self.slots_that_wait().map(|slot| (slot, at)).collect();
-        self.seals.waiting.extend(before);
+        self.find_waiting(at);
         if self.may_write() {
             let (me, next) = (self.replicas.me(), self.replicas.made() + 1);
             self.stats.writes += 1;
@@ -383,12 +393,16 @@ impl Map {
         if self.replicas.seal(self.replicas.me()).is_some() {
             self.begin_life();
         }
-        self.seals.waiting = self.slots_that_wait().map(|slot| (slot, now)).collect();
+        self.find_waiting(now);
     }
 
-    /// Looks at all entries.
-    fn slots_that_wait(&self) -> impl Iterator<Item = u32> {
-        (0..self.store.slots()).filter(|slot| self.store.entry(*slot).waits(&self.replicas))
+    /// Looks at all entries for those with void values.
+    fn find_waiting(&mut self, at: Instant) {
+        for slot in 0..self.store.slots() {
+            if self.store.entry(slot).waits(&self.replicas) {
+                self.seals.waiting.add(slot, at);
+            }
+        }
     }
 
     /// The hash that names whom something is told, and the seals under which it is told.
@@ -442,17 +456,14 @@ impl Map {
 
     /// The peer in `slot` tells its seals, in place of an answer.
     pub(super) fn on_seals(&mut self, now: Instant, slot: u32, mut told: Told<'_>) {
-        let before = self.replicas.seals();
+        let mut seals = Vec::new();
         while let Ok(Some((id, end, void))) = told.next() {
-            if void.counters_len() > MAX_MERGED {
-                continue;
-            }
-            if let Some(life) = self.replicas.intern(id) {
-                self.seal(now, life, end, &void);
-            }
+            let life = self.replicas.intern(id).filter(|_| void.counters_len() <= MAX_MERGED);
+            seals.extend(life.map(|life| (life, Seal { end, void })));
         }
+        self.take_seals(now, seals);
         if told.last {
-            self.ask_again(now, slot, self.replicas.seals() != before);
+            self.ask_again(now, slot);
         }
     }
 }

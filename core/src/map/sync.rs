@@ -42,6 +42,8 @@ pub(super) struct Pulling {
     /// First and last replica of the digest, if the whole did not fit.
     after: Option<ReplicaId>,
     upto: Option<ReplicaId>,
+    /// The sum of the seals when it was begun.
+    seals: u64,
     /// Dots that it brought so far.
     news: u64,
     /// Number of the chunk that comes next, while none was lost, overtaken or refused in part.
@@ -227,6 +229,7 @@ impl Map {
             state,
             after: self.page,
             upto: None,
+            seals: self.replicas.seals(),
             news: 0,
             next: Some(0),
             partial: false,
@@ -495,11 +498,11 @@ impl Map {
         }
     }
 
-    /// The peer in `slot` told its seals in place of the answer to a pull: that is asked for again.
-    pub(super) fn ask_again(&mut self, now: Instant, slot: u32, news: bool) {
-        if self.pulling.take_if(|pulling| pulling.peer == slot).is_some() {
+    /// The peer in `slot` told its seals in place of the answer to a pull: that is asked for again, if any was new.
+    pub(super) fn ask_again(&mut self, now: Instant, slot: u32) {
+        if let Some(pulling) = self.pulling.take_if(|pulling| pulling.peer == slot) {
             self.unanswered = 0;
-            if news {
+            if pulling.seals != self.replicas.seals() {
                 self.start_pull(now, slot);
             }
         }

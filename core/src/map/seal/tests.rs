@@ -178,3 +178,17 @@ fn what_was_logged_with_a_seal_can_be_resumed() {
         assert_eq!(resumed, Ok(()), "{gap}");
     }
 }
+
+/// Goal: what a frame of seals costs does not grow with all entries for each of them. Method: each of forty cuts off one
+/// write more of what no log tells of, which takes a write to no key.
+#[test]
+fn seals_that_come_together_are_made_up_for_together() {
+    let mut one = map(1);
+    peer(&mut one, 2);
+    let id = ReplicaId::new(NodeId(3), 1);
+    let life = one.replicas.intern(id).unwrap();
+    one.replicas.adopt(life, 1, 1_000);
+    let units: Vec<Unit> = (0..40).map(|n| (id, 999 - n, vec![])).collect();
+    hear(&mut one, &body(&units));
+    assert_eq!((one.replicas.base(life), one.replicas.made()), (960, 1));
+}
