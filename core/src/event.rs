@@ -110,7 +110,8 @@ pub enum Event {
     },
     /// The life of a write was declared over without it, while this node's map had it; so it was written again, or
     /// its effect was, as a write of this node. The old name names no write any more, here or elsewhere; see
-    /// [`Map::is_void`](crate::map::Map::is_void).
+    /// [`Map::is_void`](crate::map::Map::is_void). Or the life is over, and its last values are written again so that it
+    /// can be forgotten; see [`Config::max_past_lives`](crate::map::Config::max_past_lives).
     WrittenAnew {
         /// The key.
         key: Key,

@@ -55,7 +55,7 @@ impl Map {
     /// So many dots are new here.
     pub(super) fn count_news(&mut self, now: Instant, dots: u64) {
         let peers = self.peers.len() as u64;
-        let per_turn = NEWS_PER_TURN.max(self.replicas.len() as u64 / BASES_PER_NEWS);
+        let per_turn = NEWS_PER_TURN.max(self.replicas.in_use() as u64 / BASES_PER_NEWS);
         let told = &mut self.announcements;
         told.last = Some(now);
         told.calm.get_or_insert(now + self.config.pull_interval);
@@ -148,6 +148,12 @@ impl Map {
         for number in numbers.skip(usize::try_from(have.first).unwrap_or(usize::MAX)) {
             let Ok(Some(base)) = told.next() else { break };
             peer.known.runs_mut(number).add(1, base);
+        }
+        // With the same seals, and no others to tell of, it has all of the same ones.
+        for (number, end) in self.replicas.ends(None, None) {
+            if self.replicas.is_whole(number) {
+                peer.known.runs_mut(number).add(1, end);
+            }
         }
         self.heard_context(now, slot);
     }

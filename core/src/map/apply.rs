@@ -261,6 +261,7 @@ impl Map {
         }
         let slot = look.slot.unwrap_or_else(|| self.store.insert(look, key));
         objects.slots.push(Some(slot));
+        self.retiring.note_named(told.superseded);
         let joined = self.store.join(&self.replicas, slot, told, |dot| told.reflects(dot));
         for dot in dots() {
             *news += u64::from(self.claim(dot, slot));
@@ -300,7 +301,7 @@ impl Map {
 
     /// Whether the limits hold after the chunk, judged before anything of it is applied.
     fn admits(&self, chunk: &Chunk<'_>, skim: &Skim<'_>) -> bool {
-        if self.replicas.len() + skim.new_replicas(&self.replicas) > self.config.max_replicas {
+        if self.replicas.in_use() + skim.new_replicas(&self.replicas) > self.config.max_replicas {
             return false;
         }
         if self.store.keys() + skim.keys.len() <= self.config.max_keys

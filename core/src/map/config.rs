@@ -35,8 +35,13 @@ pub struct Config {
     /// Whether keys are kept in order for [`Map::prefix`](super::Map::prefix), at five to eight bytes per key,
     /// 16 after most were removed, and O(log n) comparisons whenever one comes or goes.
     pub ordered: bool,
-    /// Most replicas ever seen, at most 65,535: every start of a node without its old state is one.
+    /// Most replicas known at a time, at most 65,535: every start of a node without its old state is one, until that
+    /// life is over and retired. Also, most nodes that have retired lives.
     pub max_replicas: usize,
+    /// Lives that are over and still known one by one. If there are more, those that nothing names any more are retired
+    /// together, half of these are left, and values of the others are written anew. Each costs some 200 bytes, and
+    /// while data flows some 20 in each pull.
+    pub max_past_lives: usize,
     /// Most dots of one replica that are known ahead of a gap.
     pub max_gap_dots: usize,
     /// Local changes are pushed to the peers at once, but at most once per this time.
@@ -81,6 +86,7 @@ impl Config {
             policy: Policy::Rendezvous,
             ordered: false,
             max_replicas: 65_535,
+            max_past_lives: 64,
             max_gap_dots: 65_536,
             push_interval: Duration::from_millis(20),
             pull_interval: Duration::from_millis(150),

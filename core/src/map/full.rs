@@ -136,10 +136,9 @@ impl Map {
     }
 
     /// The context, in units that fit any datagram.
-    #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
     fn context_units(&self) -> Vec<ContextUnit> {
         let mut units = Vec::new();
-        for replica in 0..self.replicas.len() as u16 {
+        for replica in self.replicas.numbers() {
             let (base, floor) = (self.replicas.base(replica), self.replicas.floor(replica));
             let mut ahead = self.replicas.runs_ahead(replica).peekable();
             let mut after = base;

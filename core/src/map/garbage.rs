@@ -74,6 +74,13 @@ pub(super) struct Garbage {
 }
 
 impl Garbage {
+    /// A number goes to another life: the round under way wants nothing of it.
+    pub(super) fn forget(&mut self, replica: u16) {
+        if let Some(base) = self.cut.get_mut(usize::from(replica)) {
+            *base = 0;
+        }
+    }
+
     pub(super) fn timeout(&self) -> Option<Instant> {
         let sweep = self.sweeping.map(|(_, at)| at);
         [self.at, sweep].into_iter().flatten().min()
@@ -234,9 +241,9 @@ impl Map {
     }
 
     /// Below a floor of nothing nobody can lack anything.
-    #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
     pub(super) fn admit_if_nothing_is_gone(&mut self, slot: u32) {
-        if (0..self.replicas.len() as u16).all(|replica| self.replicas.floor(replica) == 0) {
+        let nothing = self.replicas.numbers().all(|replica| self.replicas.floor(replica) == 0);
+        if nothing && !self.replicas.has_past() {
             self.admit(slot);
         }
     }
@@ -337,7 +344,8 @@ impl Map {
 
     /// Whether all have all of it.
     fn is_clean(&self) -> bool {
-        self.replicas.logged() == 0 && self.garbage.untidy.is_empty() && self.seals.is_idle()
+        let idle = self.seals.is_idle() && !self.retiring.is_counting();
+        self.replicas.logged() == 0 && self.garbage.untidy.is_empty() && idle
     }
 
     /// Gives back the room of what comes and goes with news, if none came since all was swept.

@@ -103,6 +103,11 @@ impl Log {
         }
     }
 
+    /// A number goes to another life, and all members have what the one of before wrote, the disk too.
+    pub(super) fn forget(&mut self, replica: u16) {
+        self.fresh.retain(|(dot, _)| dot.replica() != replica);
+    }
+
     /// What is on disk is not what the next record continues.
     pub(super) fn restart(&mut self) {
         self.begin = true;

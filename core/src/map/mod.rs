@@ -20,7 +20,10 @@
 //! A write may die with its writer while those after it live on. Once that life is over it is *sealed* without the
 //! write, so that what is kept to tell of the others can be dropped all the same.
 //!
-//! Not built yet: forgetting the lives of nodes (each keeps some bytes of context), and leases.
+//! And once nothing names a life that is over, it is retired: what is kept grows with the nodes that there ever were, and
+//! not with how often they were started.
+//!
+//! Not built yet: leases.
 //!
 //! ```
 //! use brickwork_core::map::{self, Map, ReplicaId};
@@ -69,6 +72,7 @@ mod policy;
 mod repair;
 mod replica;
 mod restore;
+mod retire;
 mod seal;
 mod seal_wire;
 mod serve;
@@ -106,13 +110,13 @@ use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
 use announce::Announcements;
 use chunk::Marks;
-use dot::Packed;
 use fragment::{Assembly, MAX_ENTRY};
 use full::Sessions;
 use garbage::Garbage;
 use log::Log;
 use peer::Peers;
 use replica::Replicas;
+use retire::Retiring;
 use seal::Seals;
 pub(crate) use skim::Skim;
 use stage::Staging;
@@ -143,6 +147,8 @@ pub struct Stats {
     pub misaddressed: u64,
     /// Full syncs taken: what was missing here could not be told write by write.
     pub full_syncs: u64,
+    /// Lives that were retired: they are over, and nothing but their names is left.
+    pub retired: u64,
     /// Digests of peers with an equal context and unequal content, which is corruption or a bug; see
     /// [`Event::Diverged`].
     pub diverged: u64,
@@ -158,9 +164,9 @@ pub struct Sibling<'m> {
     pub value: &'m [u8],
 }
 
-/// Which siblings of a key were read, for [`Map::resolve`]. It belongs to the map that gave it.
+/// Which siblings of a key were read, for [`Map::resolve`]. It means the same to every replica.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Context(SmallVec<[Packed; 2]>);
+pub struct Context(SmallVec<[Dot; 1]>);
 
 /// One replica of the map.
 #[derive(Debug)]
@@ -197,6 +203,7 @@ pub struct Map {
     full: Option<u32>,
     garbage: Garbage,
     seals: Seals,
+    retiring: Retiring,
     announcements: Announcements,
     sessions: Sessions,
     staging: Option<Staging>,
@@ -261,6 +268,7 @@ impl Map {
             full: None,
             garbage: Garbage::default(),
             seals: Seals::default(),
+            retiring: Retiring::default(),
             announcements: Announcements::default(),
             sessions: Sessions::default(),
             staging: None,
@@ -309,6 +317,7 @@ impl Map {
         self.fire_sessions(now);
         self.fire_announcements(now);
         self.fire_seals(now);
+        self.fire_retiring(now);
         self.fire_garbage(now);
     }
 
@@ -378,9 +387,9 @@ impl Map {
         };
         let staging = self.staging.as_ref().map(Staging::deadline);
         let (full, garbage) = (self.sessions.timeout(), self.garbage.timeout());
-        let seals = self.seals.timeout();
+        let (seals, retiring) = (self.seals.timeout(), self.retiring.timeout());
         let calm = self.announcements.timeout();
-        [self.push_at, pull, self.sync_at, staging, full, calm, garbage, seals]
+        [self.push_at, pull, self.sync_at, staging, full, calm, garbage, seals, retiring]
             .into_iter()
             .flatten()
             .min()
@@ -410,7 +419,7 @@ impl Map {
     #[cfg(feature = "sim")]
     pub(crate) fn pages(&self) -> bool {
         // Some 100 bytes of headers, and some 18 for each replica.
-        self.replicas.len() * 18 + 100 > self.max_datagram
+        self.replicas.in_use() * 18 + 100 > self.max_datagram
     }
 
     /// This node took another boot epoch; its writes stay.

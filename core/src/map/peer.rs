@@ -38,6 +38,11 @@ impl Context {
         self.runs(dot.replica()).contains(dot.counter())
     }
 
+    /// Of so many replicas something may be known.
+    pub(super) const fn len(&self) -> usize {
+        self.runs.len()
+    }
+
     pub(super) fn runs_mut(&mut self, replica: u16) -> &mut Runs {
         let at = usize::from(replica);
         if self.runs.len() <= at {
@@ -354,6 +359,15 @@ impl Peers {
         for at in 0..self.active.len() {
             if let Some(peer) = self.get_mut(self.active[at]).filter(|peer| peer.member) {
                 peer.known = Context::default();
+            }
+        }
+    }
+
+    /// A number goes to another life.
+    pub(super) fn forget_replica(&mut self, replica: u16) {
+        for at in 0..self.active.len() {
+            if let Some(peer) = self.get_mut(self.active[at]) {
+                peer.known.forget(replica);
             }
         }
     }

@@ -41,7 +41,8 @@ impl Store {
             entry.siblings().all(|own| own.dot != dot) && !entry.supersedes(dot)
         };
         for &(dot, value) in told.siblings {
-            if replicas.contains(dot) && lacks(self, dot) {
+            let nobody = replicas.is_nobody(dot.replica());
+            if replicas.contains(dot) && lacks(self, dot) && !nobody {
                 self.add_sibling(replicas, slot, dot, value);
             }
         }

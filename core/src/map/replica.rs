@@ -11,10 +11,15 @@ use super::dot::{Dot, MAX_COUNTER, Packed, ReplicaId, Runs};
 use super::policy::Policy;
 use super::seal::Seal;
 use crate::hash;
+use crate::id::NodeId;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 
+mod past;
 mod sealed;
+
+use past::Pasts;
+pub(super) use past::{Fate, LAST, Merged, Verdict};
 
 /// Dots that a log keeps room for once it had as many.
 const ROOM: usize = 256;
@@ -44,12 +49,45 @@ struct Known {
     refused: bool,
     /// Which of its dots name no write. They count as known.
     seal: Option<Seal>,
+    /// Whether this is a number without a life.
+    vacant: bool,
 }
 
 impl Known {
+    /// Of a life that nothing is known of.
+    fn new(id: ReplicaId, mine: bool) -> Self {
+        let hash = hash::mix2(id.node.0, id.epoch);
+        Self {
+            id,
+            hash,
+            of_dots: hash::half(hash),
+            of_base: hash::half(!hash),
+            base: 0,
+            floor: 0,
+            logged: 0,
+            log: VecDeque::new(),
+            ahead: BTreeMap::new(),
+            mine,
+            refused: false,
+            seal: None,
+            vacant: false,
+        }
+    }
+
+    /// Of no life. All of its dots are void.
+    fn vacant() -> Self {
+        let nobody = ReplicaId::new(NodeId(0), 0);
+        Self { seal: Some(Seal::default()), vacant: true, ..Self::new(nobody, false) }
+    }
+
     /// Its share of the digest of the context.
     fn digest(&self) -> u64 {
         if self.base == 0 { 0 } else { hash::mix_with(self.of_base, self.base) }
+    }
+
+    /// Whether it is sealed, and all is known of it that counts.
+    fn is_whole(&self) -> bool {
+        self.ahead.is_empty() && self.seal.as_ref().is_some_and(|seal| seal.end == self.base)
     }
 
     fn is_void(&self, counter: u64) -> bool {
@@ -97,6 +135,7 @@ pub(super) struct Replicas {
     digest: u64,
     /// The share of the seals in it.
     seals: u64,
+    past: Pasts,
     max: usize,
     max_ahead: usize,
     policy: Policy,
@@ -106,9 +145,9 @@ impl Replicas {
     /// A context of no dots, of the replica `me`.
     pub(super) fn new(me: ReplicaId, max: usize, max_ahead: usize) -> Self {
         let (known, order) = (Vec::new(), BTreeMap::new());
-        let policy = Policy::default();
+        let (past, policy) = (Pasts::default(), Policy::default());
         let mut replicas =
-            Self { known, me: 0, order, digest: 0, seals: 0, max, max_ahead, policy };
+            Self { known, me: 0, order, digest: 0, seals: 0, past, max, max_ahead, policy };
         replicas.intern(me);
         replicas
     }
@@ -128,47 +167,54 @@ impl Replicas {
         self.policy
     }
 
-    /// The number of `id`, new if need be; `None` if there are too many.
+    /// The number of `id`, new if need be; `None` if there are too many. All [retired](past) lives have the same one.
     #[allow(clippy::cast_possible_truncation)] // at most 65,535
     pub(super) fn intern(&mut self, id: ReplicaId) -> Option<u16> {
         if let Some(&number) = self.order.get(&id) {
             return Some(number);
         }
-        if self.known.len() >= self.max {
-            return None;
+        if let Some(nobody) = self.past.number(id) {
+            return Some(nobody);
         }
-        let number = self.known.len() as u16;
         let mine = self.known.get(usize::from(self.me)).is_none_or(|me| me.id.node == id.node);
-        let hash = hash::mix2(id.node.0, id.epoch);
-        let (log, ahead) = (VecDeque::new(), BTreeMap::new());
-        let (of_dots, of_base) = (hash::half(hash), hash::half(!hash));
-        let (base, floor, logged) = (0, 0, 0);
-        let (refused, seal) = (false, None);
-        let known = Known {
-            id,
-            hash,
-            of_dots,
-            of_base,
-            base,
-            floor,
-            logged,
-            log,
-            ahead,
-            mine,
-            refused,
-            seal,
+        let known = Known::new(id, mine);
+        let number = if let Some(number) = self.past.take_number() {
+            self.known[usize::from(number)] = known;
+            number
+        } else if self.known.len() < self.max {
+            self.known.push(known);
+            self.known.len() as u16 - 1
+        } else {
+            return None;
         };
-        self.known.push(known);
         self.order.insert(id, number);
         Some(number)
     }
 
     pub(super) fn number(&self, id: ReplicaId) -> Option<u16> {
-        self.order.get(&id).copied()
+        self.order.get(&id).copied().or_else(|| self.past.number(id))
     }
 
+    /// The numbers from zero up to this one are those of replicas, or free.
     pub(super) fn len(&self) -> usize {
         self.known.len()
+    }
+
+    /// How many of them are not free.
+    pub(super) fn in_use(&self) -> usize {
+        self.known.len() - self.past.free()
+    }
+
+    /// The numbers of replicas.
+    #[allow(clippy::cast_possible_truncation)] // at most 65,535
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u16> {
+        (0..self.known.len() as u16).filter(|number| !self.known[usize::from(*number)].vacant)
+    }
+
+    /// Whether a replica's life is sealed, and all is known of it that counts. Of two with the same seals it goes without
+    /// saying that each knows such lives, unless it says what it knows of them.
+    pub(super) fn is_whole(&self, replica: u16) -> bool {
+        self.known[usize::from(replica)].is_whole()
     }
 
     pub(super) fn id(&self, replica: u16) -> ReplicaId {
@@ -482,15 +528,26 @@ impl Replicas {
         range.into_iter().flatten().map(|(&id, &number)| (id, number))
     }
 
-    /// The replicas of which all dots up to a base are known, and the base, in the shared order.
+    /// The replicas of which all dots up to a base are known, and the base, in the shared order. Those are left out that
+    /// are [whole](Self::is_whole).
     pub(super) fn bases(&self) -> impl Iterator<Item = (u16, u64)> {
         let bases = self.order.values().map(|&number| (number, self.base(number)));
-        bases.filter(|(_, base)| *base > 0)
+        bases.filter(|(number, base)| *base > 0 && !self.is_whole(*number))
     }
 
-    /// A hash of which replicas these are, and of their seals.
+    /// The replicas after `after` and up to `upto` whose lives are sealed, and the last write of each that counts.
+    pub(super) fn ends(
+        &self,
+        after: Option<ReplicaId>,
+        upto: Option<ReplicaId>,
+    ) -> impl Iterator<Item = (u16, u64)> {
+        let sealed = self.range(after, upto).filter(|(_, number)| self.seal(*number).is_some());
+        sealed.map(|(_, number)| (number, self.seal(number).map_or(0, |seal| seal.end)))
+    }
+
+    /// A hash of which replicas the [bases](Self::bases) are of, and of all seals.
     pub(super) fn names(&self) -> u64 {
-        let named = self.known.iter().filter(|known| known.base > 0);
+        let named = self.known.iter().filter(|known| known.base > 0 && !known.is_whole());
         named.fold(self.seals, |sum, known| sum.wrapping_add(hash::mix(known.hash)))
     }
 

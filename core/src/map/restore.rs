@@ -9,13 +9,15 @@ use smallvec::SmallVec;
 use super::chunk::Marks;
 use super::dot::{MAX_COUNTER, Packed, Runs};
 use super::garbage::Garbage;
-use super::replica::{Bounds, Replicas};
+use super::replica::{Bounds, Merged, Replicas};
+use super::retire::Retiring;
 use super::seal::{Seal, Seals};
-use super::snapshot::{CHECKSUM, MAGIC, OWN, RECORD};
+use super::snapshot::{CHECKSUM, MAGIC, MERGED, OWN, RECORD};
 use super::store::{Guesses, Store, Told};
 use super::wire::{self, Chunk, Items};
 use super::{Map, Stats};
 use crate::event::Queue;
+use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::{PacketError, Reader};
 
@@ -138,16 +140,22 @@ impl Restoring {
         }
         let (base, floor) = (wire::counter(r, 0)?, wire::counter(r, 0)?);
         let logged = wire::counter(r, 0)?;
+        let life = read_seal(r)?;
+        if let Life::Merged(seals, bases) = life {
+            let right = id.epoch > 0 && (base, floor, logged) == (0, 0, 0);
+            let merged = Merged { below: id.epoch, seals, bases };
+            return if right { self.past(id.node, merged) } else { Err(Refused::Malformed) };
+        }
         let number = self.replicas.intern(id).ok_or(Refused::Limit("max_replicas"))?;
         let place = usize::from(number);
         self.told.resize(self.told.len().max(place + 1), false);
         let again = core::mem::replace(&mut self.told[place], true);
-        if floor > base || logged < floor || again {
+        if floor > base || logged < floor || again || self.replicas.is_nobody(number) {
             return Err(Refused::Malformed);
         }
         self.numbers.push(number);
         self.replicas.set_bounds(number, Bounds { base, floor, logged });
-        match read_seal(r)? {
+        match life {
             Life::Own => {
                 let foreign = self.resumes && id.node != self.replicas.own().node;
                 if core::mem::replace(&mut self.own, true) || foreign {
@@ -158,8 +166,26 @@ impl Restoring {
                 }
             }
             Life::Sealed(seal) => self.replicas.set_seal(number, seal),
-            Life::Open => {}
+            Life::Open | Life::Merged(..) => {}
         }
+        Ok(())
+    }
+
+    /// What is left of the lives of a node before some epoch.
+    fn past(&mut self, node: NodeId, merged: Merged) -> Result<(), Refused> {
+        let own = self.replicas.own();
+        if own.node == node && own.epoch < merged.below {
+            // This life was never used, and may not be.
+            if self.told.first() == Some(&true) || !self.replicas.renew(merged.below - own.epoch) {
+                return Err(Refused::Malformed);
+            }
+        }
+        let told = |life: u16| self.told.get(usize::from(life)).copied().unwrap_or(false);
+        let again = self.replicas.merged().any(|(other, _)| other == node);
+        if again || self.replicas.lives_before(node, merged.below).any(told) {
+            return Err(Refused::Malformed);
+        }
+        self.replicas.take_past(node, merged);
         Ok(())
     }
 
@@ -228,13 +254,16 @@ enum Life {
     /// It is the writer's own.
     Own,
     Sealed(Seal),
+    /// It stands for all those of its node before it, with the sums of their seals and shares.
+    Merged(u64, u64),
 }
 
 fn read_seal(r: &mut Reader<'_>) -> Result<Life, Refused> {
     let end = match r.varint()? {
         0 => return Ok(Life::Open),
         OWN => return Ok(Life::Own),
-        end => end - OWN - 1,
+        MERGED => return Ok(Life::Merged(r.u64()?, r.u64()?)),
+        end => end - MERGED - 1,
     };
     let mut seal = Seal { end, void: Runs::default() };
     let mut last = 0;
@@ -357,6 +386,7 @@ impl Map {
                 self.garbage = Garbage::default();
                 self.marks = Marks::default();
                 self.seals = Seals::default();
+                self.retiring = Retiring::default();
             }
         }
         done

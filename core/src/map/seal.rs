@@ -50,7 +50,7 @@ use alloc::vec::Vec;
 
 use super::Map;
 use super::dot::{Dot, MAX_COUNTER, Packed, ReplicaId, Runs};
-use super::seal_wire::{self, Told};
+use super::seal_wire::{self, FLAG_MERGED, Told};
 use super::stage::Staging;
 use super::wire::{self, FLAG_LAST};
 use crate::event::{Event, Key};
@@ -59,7 +59,7 @@ use crate::hrw;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
-use crate::wire::{NoRoom, Writer};
+use crate::wire::Writer;
 
 use waiting::Waiting;
 
@@ -137,6 +137,12 @@ impl Seals {
         self.waiting.first().into_iter().chain(self.look).min()
     }
 
+    /// A life has given up its number.
+    pub(super) fn forget(&mut self, replica: u16) {
+        self.lone.remove(&replica);
+        self.former.retain(|(life, _)| *life != replica);
+    }
+
     /// Whether nothing here tells of slots.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty()
@@ -146,7 +152,7 @@ impl Seals {
 impl Map {
     /// Whether this is a write of this map: of its present life, which may be one that it [resumed](Self::resume), or of
     /// one before that it had to give up; and its name is not [void](Self::is_void).
-    /// Which lives it gave up is forgotten by a crash.
+    /// Which lives it gave up is forgotten by a crash, and when they are retired.
     #[must_use]
     pub fn is_own(&self, dot: Dot) -> bool {
         let Some(number) = self.replicas.number(dot.replica) else { return false };
@@ -155,10 +161,12 @@ impl Map {
         lives.any(|(life, made)| life == number && dot.counter <= made) && self.reflects(dot)
     }
 
-    /// The digest of the context, or while values wait to be written anew, one that nobody else has.
+    /// The digest of the context, or one that nobody else has, while values wait to be written anew or more counts as known
+    /// than is.
     pub(super) fn context_digest(&self) -> u64 {
         let me = self.replicas.own();
-        let salt = if self.seals.is_idle() { 0 } else { hash::mix2(!me.node.0, me.epoch) };
+        let whole = self.seals.is_idle() && !self.retiring.is_behind();
+        let salt = if whole { 0 } else { hash::mix2(!me.node.0, me.epoch) };
         self.replicas.digest().wrapping_add(salt)
     }
 
@@ -171,26 +179,32 @@ impl Map {
     pub(super) fn fire_seals(&mut self, now: Instant) {
         self.write_waiting(now);
         if self.seals.look.take_if(|at| *at <= now).is_some() {
-            self.seal_gaps(now);
+            let over = self.lives_over(now);
+            self.seal_gaps(now, &over);
+            self.consider_census(now, over.len());
         }
     }
 
-    /// Seals the lives that are over and have gaps, if all have the same of them.
-    #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
-    fn seal_gaps(&mut self, now: Instant) {
-        let lives = 0..self.replicas.len() as u16;
-        let gaps = |life: &u16| *life != self.replicas.me() && self.replicas.has_gap(*life);
-        let gaps: Vec<u16> = lives.filter(gaps).collect();
+    /// The lives of others that are over, as far as is known here.
+    pub(super) fn lives_over(&mut self, now: Instant) -> Vec<u16> {
         if self.peers.len() == 0 {
             self.seals.lone.clear();
         }
-        self.seals.lone.retain(|life, _| gaps.contains(life));
-        if gaps.is_empty() {
+        let me = self.replicas.me();
+        let mut lives: Vec<u16> = self.replicas.numbers().filter(|life| *life != me).collect();
+        lives.retain(|life| self.is_over(now, *life));
+        lives
+    }
+
+    /// Seals those of the lives that are over that have gaps, if all have the same of them.
+    fn seal_gaps(&mut self, now: Instant, over: &[u16]) {
+        let me = self.replicas.me();
+        if !self.replicas.numbers().any(|life| life != me && self.replicas.has_gap(life)) {
             return;
         }
         self.expect_gaps(now);
-        let mut over = gaps;
-        over.retain(|life| self.is_over(now, *life));
+        let gap = |life: &u16| self.replicas.has_gap(*life);
+        let over: Vec<u16> = over.iter().copied().filter(gap).collect();
         if over.is_empty() || !self.is_unanimous(now) {
             return;
         }
@@ -225,6 +239,7 @@ impl Map {
                 || told && peer.epoch > id.epoch;
         }
         if self.replicas.is_followed(life) {
+            self.seals.lone.remove(&life);
             return true;
         }
         if self.peers.len() == 0 {
@@ -235,7 +250,7 @@ impl Map {
     }
 
     /// Takes seals of lives in, and writes anew what they make void of what is here.
-    fn take_seals(&mut self, now: Instant, seals: Vec<(u16, Seal)>) {
+    pub(super) fn take_seals(&mut self, now: Instant, seals: Vec<(u16, Seal)>) {
         let mut gone = Vec::new();
         for (life, Seal { end, void }) in seals {
             if life == self.replicas.me() && !sabotaged!("sealed-life-kept") && !self.begin_life() {
@@ -247,12 +262,18 @@ impl Map {
             return;
         }
         reached!("map: seal taken");
+        if !sabotaged!("sealed-without-writing-anew") {
+            self.replace(now, gone);
+        }
+        self.under_other_seals(now);
+        self.write_waiting(now);
+    }
+
+    /// The seals here are others now.
+    pub(super) fn under_other_seals(&mut self, now: Instant) {
         // No record tells of a seal.
         if let Some(log) = &mut self.log {
             log.restart();
-        }
-        if !sabotaged!("sealed-without-writing-anew") {
-            self.replace(now, gone);
         }
         // What came in parts was told under the seals of before.
         if let Some(giver) = self.staging.as_ref().map(Staging::peer) {
@@ -265,11 +286,10 @@ impl Map {
         self.page = None;
         self.sync_soon(now);
         self.count_news(now, 1);
-        self.write_waiting(now);
     }
 
     /// Sees to it that what became void of some lives is told under other names.
-    fn replace(&mut self, now: Instant, gone: Vec<(u16, Gone)>) {
+    pub(super) fn replace(&mut self, now: Instant, gone: Vec<(u16, Gone)>) {
         let mut touched = BTreeMap::new();
         let mut nowhere = None;
         for (life, gone) in gone {
@@ -294,7 +314,7 @@ impl Map {
     }
 
     /// How many peers write values of a life anew before this replica does.
-    fn rank(&self, life: ReplicaId) -> u32 {
+    pub(super) fn rank(&self, life: ReplicaId) -> u32 {
         let (key, me) = (hash::mix2(life.node.0, life.epoch), self.replicas.own().node);
         if life.node == me {
             return 0;
@@ -340,17 +360,17 @@ impl Map {
     }
 
     /// Whether this life has a name left for a write, or can be followed by one that has.
-    fn may_write(&mut self) -> bool {
+    pub(super) fn may_write(&mut self) -> bool {
         self.replicas.made() < MAX_COUNTER || self.begin_life()
     }
 
-    fn tell_written_anew(&mut self, key: &[u8], old: Packed, new: Dot) {
+    pub(super) fn tell_written_anew(&mut self, key: &[u8], old: Packed, new: Dot) {
         let key = Key::new(key);
         self.events.push(Event::WrittenAnew { key, old: self.replicas.dot(old), new });
     }
 
     /// Something became void of which the key is not known: a write to no key makes others take all that is here.
-    fn write_nowhere(&mut self, now: Instant, at: Instant) {
+    pub(super) fn write_nowhere(&mut self, now: Instant, at: Instant) {
         self.find_waiting(at);
         if self.may_write() {
             let (me, next) = (self.replicas.me(), self.replicas.made() + 1);
@@ -363,10 +383,16 @@ impl Map {
     }
 
     /// This replica was taken for dead: it goes on as another life of its node. Returns whether it can.
-    fn begin_life(&mut self) -> bool {
+    pub(super) fn begin_life(&mut self) -> bool {
+        self.begin_life_from(0)
+    }
+
+    /// The same, with an epoch that is not before this one.
+    pub(super) fn begin_life_from(&mut self, first: u64) -> bool {
         let former = (self.replicas.me(), self.replicas.made());
         // Whoever counts the epochs of a node is not to count to this one soon.
         let after = EPOCHS / 2 + self.rng.u64() % (EPOCHS / 2);
+        let after = after.saturating_add(first.saturating_sub(self.replicas.own().epoch));
         if !self.replicas.renew(after) {
             return false;
         }
@@ -417,51 +443,76 @@ impl Map {
             return true;
         }
         reached!("map: other seals");
+        self.owe_seals(slot);
+        false
+    }
+
+    pub(super) fn owe_seals(&mut self, slot: u32) {
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.owes_seals = Some(0);
             self.peers.wake(slot);
         }
-        false
     }
 
-    /// Writes the seals that the peer in `slot` is to be told. Those that do not fit, another datagram does.
+    /// Writes the seals that the peer in `slot` is to be told, and after them what is left of merged lives. What does not
+    /// fit, another datagram has.
     pub(super) fn write_seals(&mut self, slot: u32, w: &mut Writer<'_>) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let Some(first) = peer.owes_seals.take() else { return };
         let (replicas, fresh) = (&self.replicas, w.is_fresh());
-        let mut next = first;
+        let (units, merged) = (seal_wire::units(replicas).count(), replicas.merged().count());
+        let start = usize::try_from(first).unwrap_or(usize::MAX);
+        let seals = start < units || merged == 0;
+        let mut next = start;
         let written = w.frame(wire::SEALS, |w| {
             let flags_at = w.len();
-            w.u8(FLAG_LAST)?;
-            for (id, end, runs) in
-                seal_wire::units(replicas).skip(usize::try_from(first).unwrap_or(usize::MAX))
-            {
-                if seal_wire::write_unit(w, id, end, &runs).is_err() {
-                    w.set(flags_at, &[0]);
-                    return if next > first { Ok(()) } else { Err(NoRoom) };
-                }
-                next += 1;
+            w.u8(0)?;
+            let written = if seals {
+                seal_wire::write_all(w, seal_wire::units(replicas).skip(start), &mut next)
+            } else {
+                seal_wire::write_merged(w, replicas.merged().skip(start - units), &mut next)
+            };
+            if written.is_err() && next == start {
+                return written;
             }
-            next = u64::MAX;
+            let last = next >= units + merged;
+            let merged = if seals { 0 } else { FLAG_MERGED };
+            w.set(flags_at, &[merged | if last { FLAG_LAST } else { 0 }]);
             Ok(())
         });
-        if written.is_err() && !fresh {
-            next = first;
+        if written.is_err() {
+            // One that fits no datagram would be tried for ever; there is none such.
+            next = if fresh { usize::MAX } else { start };
         }
-        if next < u64::MAX {
-            peer.owes_seals = Some(next);
+        if next < units + merged {
+            peer.owes_seals = Some(next as u64);
             self.peers.wake(slot);
         }
     }
 
     /// The peer in `slot` tells its seals, in place of an answer.
     pub(super) fn on_seals(&mut self, now: Instant, slot: u32, mut told: Told<'_>) {
-        let mut seals = Vec::new();
+        let (mut seals, mut unlogged) = (Vec::new(), false);
         while let Ok(Some((id, end, void))) = told.next() {
-            let life = self.replicas.intern(id).filter(|_| void.counters_len() <= MAX_MERGED);
-            seals.extend(life.map(|life| (life, Seal { end, void })));
+            if void.counters_len() > MAX_MERGED {
+                continue;
+            }
+            if self.replicas.fate(id).is_some() {
+                unlogged |= self.replicas.take_retired_seal(id, end, &void);
+            } else {
+                seals.extend(self.replicas.intern(id).map(|life| (life, Seal { end, void })));
+            }
         }
         self.take_seals(now, seals);
+        if unlogged {
+            // What these lives had an effect on no log tells.
+            self.write_nowhere(now, now);
+            self.under_other_seals(now);
+            self.write_waiting(now);
+        }
+        while let Ok(Some((node, merged))) = told.next_merged() {
+            self.hear_past(now, node, merged);
+        }
         if told.last {
             self.ask_again(now, slot);
         }

@@ -7,8 +7,10 @@
 //! ```text
 //! chunk     "bwm1", cluster u32, snapshot or chain u64, number varint, kind u8, units to the checksum, XXH3 u64
 //! kind 0    replicas: node id u64, epoch u64, base varint, floor varint, logged varint, seal: 0 if there is none, 1
-//!                    if it is the writer's own, or end varint, more by two, runs varint, per run: gap varint,
-//!                    length varint. The first is of the writer's node
+//!                    if it is the writer's own, or end varint, more by three, runs varint, per run: gap varint,
+//!                    length varint. The first is the writer's own. Or, in the place of a seal, 2: of all lives
+//!                    of the node before the epoch this is left, the sum of their seals u64, that of their shares
+//!                    in the digest of the context u64. Such have no number
 //!      1    entries: key, siblings varint, each (replica varint, counter varint, value),
 //!                    superseded varint, each (replica varint, counter varint)
 //!      2    logs:    replica varint, first counter varint, dots u8, an entry's number varint for each, counted
@@ -28,11 +30,13 @@ use core::iter::FusedIterator;
 use smallvec::SmallVec;
 
 use super::Map;
-use super::dot::Packed;
+use super::dot::{Packed, ReplicaId};
 use super::log::Log;
+use super::replica::{Bounds, Merged, Replicas};
 use super::seal::Seal;
 use super::wire;
 use crate::hash;
+use crate::id::NodeId;
 use crate::sabotage::sabotaged;
 use crate::wire::{NoRoom, Writer};
 
@@ -48,11 +52,11 @@ const RUN: usize = 127;
 /// Where a snapshot goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// From this replica on.
-    Replicas(u16),
+    /// From so many told of on.
+    Replicas(usize),
     /// From this slot on.
     Entries(u32),
-    /// From the dot of this replica after this counter on.
+    /// From the dot of the replica of this number after this counter on.
     Logs(u16, u64),
     End,
     Done,
@@ -76,6 +80,9 @@ pub struct Snapshot<'m> {
     /// The number of each slot's entry, counted from one; zero if it has none.
     numbers: Vec<u32>,
     entries: u32,
+    /// The replicas by their numbers in the snapshot, and those numbers.
+    replicas: Vec<u16>,
+    places: Vec<u16>,
     id: u64,
     number: u64,
     part: Part,
@@ -92,7 +99,15 @@ impl<'m> Snapshot<'m> {
         let (context, content) = map.digest();
         let me = map.replica();
         let id = hash::mix2(hash::mix2(me.node.0, me.epoch), hash::mix2(context, content));
-        Self { map, numbers, entries, id, number: 0, part: Part::Replicas(0) }
+        let own = map.replicas.me();
+        let others = map.replicas.numbers().filter(|replica| *replica != own);
+        let replicas: Vec<u16> = core::iter::once(own).chain(others).collect();
+        let mut places = alloc::vec![0; map.replicas.len()];
+        for (place, replica) in (0..).zip(&replicas) {
+            places[usize::from(*replica)] = place;
+        }
+        let part = Part::Replicas(0);
+        Self { map, numbers, entries, replicas, places, id, number: 0, part }
     }
 
     /// Writes what fits of the present part; moves on to the next one when all of it is written.
@@ -115,23 +130,15 @@ impl<'m> Snapshot<'m> {
         }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
-    fn write_replicas(&mut self, w: &mut Writer<'_>, next: u16) -> Result<(), NoRoom> {
+    fn write_replicas(&mut self, w: &mut Writer<'_>, next: usize) -> Result<(), NoRoom> {
         let replicas = &self.map.replicas;
-        for replica in next..replicas.len() as u16 {
-            let bounds = replicas.bounds(replica);
-            w.attempt(|w| {
-                wire::write_replica(w, replicas.id(replica))?;
-                w.varint(bounds.base)?;
-                w.varint(bounds.floor)?;
-                w.varint(bounds.logged)?;
-                if replica == replicas.me() {
-                    w.varint(OWN)
-                } else {
-                    write_seal(w, replicas.seal(replica))
-                }
-            })?;
-            self.part = Part::Replicas(replica + 1);
+        let open = self.replicas.iter().map(|replica| Left::Open(*replica));
+        let retired = replicas.retired().map(|(id, seal)| Left::Retired(id, seal));
+        let merged = replicas.merged().map(|(node, merged)| Left::Merged(node, merged));
+        for left in open.chain(retired).chain(merged).skip(next) {
+            w.attempt(|w| left.write(w, replicas))?;
+            let Part::Replicas(told) = &mut self.part else { break };
+            *told += 1;
         }
         self.part = Part::Entries(0);
         Ok(())
@@ -145,14 +152,14 @@ impl<'m> Snapshot<'m> {
                     w.bytes(entry.key)?;
                     w.varint(entry.siblings().len() as u64)?;
                     for sibling in entry.siblings() {
-                        write_dot(w, sibling.dot)?;
+                        self.write_dot(w, sibling.dot)?;
                         w.bytes(sibling.value)?;
                     }
                     let lost = sabotaged!("snapshot-loses-marks") && !entry.is_removed();
                     let marks = entry.superseded();
                     let marks = marks.take(if lost { 0 } else { usize::MAX });
                     w.varint(marks.len() as u64)?;
-                    marks.into_iter().try_for_each(|dot| write_dot(w, dot))
+                    marks.into_iter().try_for_each(|dot| self.write_dot(w, dot))
                 })?;
             }
             self.part = Part::Entries(slot + 1);
@@ -161,11 +168,11 @@ impl<'m> Snapshot<'m> {
         Ok(())
     }
 
-    #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas, and 127 dots
+    #[allow(clippy::cast_possible_truncation)] // at most 127 dots
     fn write_logs(&mut self, w: &mut Writer<'_>, first: u16, after: u64) -> Result<(), NoRoom> {
         let replicas = &self.map.replicas;
         let mut after = after;
-        for replica in first..replicas.len() as u16 {
+        for (place, &replica) in (0..).zip(&self.replicas).skip(usize::from(first)) {
             let mut dots = replicas.records(replica, after).peekable();
             while let Some(&(from, _)) = dots.peek() {
                 let mut run: SmallVec<[u32; RUN]> = SmallVec::new();
@@ -176,17 +183,59 @@ impl<'m> Snapshot<'m> {
                     run.push(number.copied().unwrap_or(0));
                 }
                 w.attempt(|w| {
-                    w.varint(u64::from(replica))?;
+                    w.varint(u64::from(place))?;
                     w.varint(from)?;
                     w.u8(run.len() as u8)?;
                     run.iter().try_for_each(|number| w.varint(u64::from(*number)))
                 })?;
-                self.part = Part::Logs(replica, from + run.len() as u64 - 1);
+                self.part = Part::Logs(place, from + run.len() as u64 - 1);
             }
             after = 0;
         }
         self.part = Part::End;
         Ok(())
+    }
+
+    fn write_dot(&self, w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {
+        w.varint(u64::from(self.places[usize::from(dot.replica())]))?;
+        w.varint(dot.counter())
+    }
+}
+
+/// What is told of lives.
+enum Left<'m> {
+    Open(u16),
+    Retired(ReplicaId, &'m Seal),
+    Merged(NodeId, Merged),
+}
+
+impl Left<'_> {
+    fn write(&self, w: &mut Writer<'_>, replicas: &Replicas) -> Result<(), NoRoom> {
+        let told = |w: &mut Writer<'_>, id, bounds: [u64; 3]| {
+            wire::write_replica(w, id)?;
+            bounds.into_iter().try_for_each(|bound| w.varint(bound))
+        };
+        match *self {
+            Self::Open(replica) => {
+                let Bounds { base, floor, logged } = replicas.bounds(replica);
+                told(w, replicas.id(replica), [base, floor, logged])?;
+                if replica == replicas.me() {
+                    w.varint(OWN)
+                } else {
+                    write_seal(w, replicas.seal(replica))
+                }
+            }
+            Self::Retired(id, seal) => {
+                told(w, id, [seal.end; 3])?;
+                write_seal(w, Some(seal))
+            }
+            Self::Merged(node, merged) => {
+                told(w, ReplicaId::new(node, merged.below), [0; 3])?;
+                w.varint(MERGED)?;
+                w.u64(merged.seals)?;
+                w.u64(merged.bases)
+            }
+        }
     }
 }
 
@@ -212,10 +261,12 @@ pub(super) fn add_checksum(chunk: &mut Vec<u8>) {
 
 /// What is said in place of a seal by the life that the replica is in; no seal is told by zero.
 pub(super) const OWN: u64 = 1;
+/// What is said in place of a seal of the merged lives of a node.
+pub(super) const MERGED: u64 = 2;
 
 fn write_seal(w: &mut Writer<'_>, seal: Option<&Seal>) -> Result<(), NoRoom> {
     let Some(seal) = seal else { return w.varint(0) };
-    w.varint(seal.end + 2)?;
+    w.varint(seal.end + MERGED + 1)?;
     w.varint(seal.void.all().count() as u64)?;
     let mut last = 0;
     for (from, to) in seal.void.all() {
@@ -224,11 +275,6 @@ fn write_seal(w: &mut Writer<'_>, seal: Option<&Seal>) -> Result<(), NoRoom> {
         last = to;
     }
     Ok(())
-}
-
-fn write_dot(w: &mut Writer<'_>, dot: Packed) -> Result<(), NoRoom> {
-    w.varint(u64::from(dot.replica()))?;
-    w.varint(dot.counter())
 }
 
 impl Iterator for Snapshot<'_> {

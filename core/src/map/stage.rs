@@ -6,6 +6,7 @@
 //! not, though it knows the write, was superseded; a key that it does not name at all, likewise.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
@@ -14,6 +15,7 @@ use super::Map;
 use super::dot::{Packed, Runs};
 use super::full_wire::{self, ContextUnit, Range, Stage, Unit};
 use super::peer::Introduced;
+use super::replica::Replicas;
 use super::store::Told;
 use super::wire;
 use crate::event::Key;
@@ -61,6 +63,8 @@ pub(super) struct Staging {
     /// The giver's context when it began, by replica.
     context: Vec<Runs>,
     floors: Vec<u64>,
+    /// The replicas that it told of.
+    told: BTreeSet<u16>,
     entries: Vec<Staged>,
     bytes: usize,
     deadline: Instant,
@@ -102,9 +106,12 @@ impl Staging {
 }
 
 impl Map {
-    /// Whether this replica is about to take what the peer in `slot` has, and so gives nothing. Of two that
-    /// need each other's, the one with the lower id gives.
+    /// Whether this replica is about to take what others have, or the peer in `slot` in particular, and so gives nothing.
+    /// Of two that need each other's, the one with the lower id gives.
     pub(super) fn yields_to(&self, slot: u32) -> bool {
+        if self.retiring.is_behind() {
+            return true;
+        }
         let Some(staging) = &self.staging else { return false };
         let peer = self.peers.get(slot).map(|peer| peer.id);
         staging.peer != slot || peer.is_none_or(|peer| peer < self.replicas.own().node)
@@ -193,6 +200,7 @@ impl Map {
             got: Runs::default(),
             context: Vec::new(),
             floors: Vec::new(),
+            told: BTreeSet::new(),
             entries: Vec::new(),
             bytes: 0,
             deadline: now,
@@ -217,7 +225,13 @@ impl Map {
                 Unit::Context(unit) => {
                     let most = self.config.max_gap_dots as u64;
                     let replica = self.replicas.intern(unit.id);
-                    replica.filter(|&replica| staging.put_context(replica, &unit, most)).map(drop)
+                    replica
+                        .filter(|&replica| {
+                            // What was retired here is all known.
+                            let nobody = self.replicas.is_nobody(replica);
+                            nobody || staging.put_context(replica, &unit, most)
+                        })
+                        .map(drop)
                 }
                 Unit::Lone { replica, counter, key, value } => {
                     introduced.resolve(&mut self.replicas, replica).map(|replica| {
@@ -358,9 +372,10 @@ impl Map {
     }
 
     /// All of it is there: takes it in.
-    fn adopt(&mut self, now: Instant, staging: Staging) {
+    fn adopt(&mut self, now: Instant, mut staging: Staging) {
         reached!("map: full sync taken");
         self.write_all_waiting(now);
+        staging.add_retired(&self.replicas);
         self.stats.full_syncs += 1;
         let digest = self.replicas.digest();
         let before = self.store.slots() as usize;
@@ -405,6 +420,7 @@ impl Map {
             log.restart();
         }
         self.page = None;
+        self.retiring.caught_up();
         self.drop_sessions(now);
         self.note_untidy();
         self.peers.stop_serving_all();
@@ -459,12 +475,25 @@ impl Staging {
         self.entries.push(Staged { key: key.into(), siblings, superseded });
     }
 
+    /// The giver, who has the same seals, has retired the lives that it did not tell of, so it has all of them.
+    fn add_retired(&mut self, replicas: &Replicas) {
+        for (number, end) in replicas.ends(None, None) {
+            if !self.told.contains(&number) && !sabotaged!("untold-not-reflected") {
+                let id = replicas.id(number);
+                let unit =
+                    ContextUnit { id, base: end, floor: end, after: end, runs: SmallVec::new() };
+                self.put_context(number, &unit, 0);
+            }
+        }
+    }
+
     /// Returns whether there is room for its runs.
     fn put_context(&mut self, replica: u16, unit: &ContextUnit, most: u64) -> bool {
         let at = usize::from(replica);
         if self.floors.len() <= at {
             self.floors.resize(at + 1, 0);
         }
+        self.told.insert(replica);
         self.floors[at] = self.floors[at].max(unit.floor);
         let runs = self.runs_mut(replica);
         runs.add_uncut(1, unit.base);

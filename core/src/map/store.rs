@@ -11,6 +11,7 @@
 
 mod change;
 mod entry;
+mod forget;
 mod index;
 mod records;
 
@@ -437,7 +438,8 @@ impl Store {
             _ => reached!("map: join leaves several values"),
         }
         let mut superseded = marked(entry);
-        for &dot in told.superseded {
+        // Of retired lives it goes without saying.
+        for &dot in told.superseded.iter().filter(|dot| !replicas.is_nobody(dot.replica())) {
             raise(&mut superseded, dot);
         }
         if !superseded.is_empty() {

@@ -7,9 +7,12 @@
 
 use core::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::Map;
 use super::dot::{Packed, ReplicaId};
 use super::peer::{Cursor, Serve};
+use super::replica::Fate;
 use super::skim::Skim;
 use super::wire::{self, Chunk, Frame, Pull, PullHead};
 use crate::id::NodeId;
@@ -326,10 +329,16 @@ impl Map {
         if pull.after.is_some() || pull.upto.is_some() {
             reached!("map: asked for a page");
         }
-        let mut behind = false;
+        let (mut behind, mut past) = (false, None);
         let mut cursor = Cursor::over(pull.after, pull.upto);
         let asked = pull;
+        let mut sealed: SmallVec<[u16; 16]> = SmallVec::new();
         while let Ok(Some((id, runs))) = pull.next() {
+            if let Some(fate) = self.replicas.fate(id) {
+                // It would not tell of a life of which it has all that counts.
+                past = past.max(Some(matches!(fate, Fate::Merged)));
+                continue;
+            }
             let Some(number) = self.replicas.number(id) else {
                 reached!("map: asked about a replica unknown here");
                 // Nothing of it is known here; its dots are asked for below.
@@ -346,6 +355,16 @@ impl Map {
             for (from, to) in runs.runs {
                 known.add(if sabotaged!("gaps-unheard") { 1 } else { from }, to);
             }
+            sealed.extend(self.replicas.seal(number).map(|_| number));
+        }
+        for (number, end) in self.replicas.ends(pull.after, pull.upto) {
+            if !sealed.contains(&number) {
+                peer.known.runs_mut(number).add(1, end);
+            }
+        }
+        if let Some(merged) = past {
+            self.lacks_past(now, slot, &asked, merged);
+            return;
         }
         self.heard_context(now, slot);
         let Some(peer) = self.peers.get(slot) else { return };
@@ -377,6 +396,18 @@ impl Map {
         } else {
             reached!("map: asked by one who is not");
         }
+    }
+
+    /// The peer in `slot`, which asked so, has not all of a life that was retired here, or merged even.
+    fn lacks_past(&mut self, now: Instant, slot: u32, asked: &Pull<'_>, merged: bool) {
+        self.lose_member(None, slot);
+        self.peers.stop_serving(slot);
+        if merged {
+            self.owe_seals(slot);
+        } else {
+            self.offer_full(now, slot, asked);
+        }
+        self.want_pull(now, slot);
     }
 
     pub(super) fn on_chunk(&mut self, now: Instant, slot: u32, chunk: &Chunk<'_>, skim: &Skim<'_>) {
@@ -522,7 +553,7 @@ impl Map {
             after: self.page,
             upto: None,
             held,
-            whole: pulling.repairs,
+            whole: pulling.repairs || self.retiring.is_behind(),
             seals: replicas.seals(),
         };
         let dots = |w: &mut Writer<'_>, id, number| {
@@ -532,7 +563,9 @@ impl Map {
         let fresh = w.is_fresh();
         let whole = w.frame(wire::PULL, |w| {
             head.write(w)?;
-            replicas.range(head.after, None).try_for_each(|(id, number)| dots(w, id, number))
+            let mut told =
+                replicas.range(head.after, None).filter(|told| !replicas.is_whole(told.1));
+            told.try_for_each(|(id, number)| dots(w, id, number))
         });
         if whole.is_ok() || !fresh {
             pulling.upto = None;
@@ -545,7 +578,7 @@ impl Map {
             head.write(w)?;
             let bound_at = w.len() - wire::REPLICA_LEN;
             for (id, number) in replicas.range(head.after, None) {
-                if dots(w, id, number).is_err() {
+                if !replicas.is_whole(number) && dots(w, id, number).is_err() {
                     break;
                 }
                 head.upto = Some(id);

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::dot::{Dot, MAX_COUNTER, Packed, ReplicaId};
+use super::replica::Fate;
 use super::{Context, Map, Sibling, Stats};
 
 /// Views.
@@ -32,11 +33,13 @@ impl Map {
     #[must_use]
     pub fn context(&self, key: &[u8]) -> Context {
         let entry = self.store.slot(key).map(|slot| self.store.entry(slot));
-        Context(entry.unwrap_or_default().siblings().map(|sibling| sibling.dot).collect())
+        let siblings = entry.unwrap_or_default().siblings();
+        Context(siblings.map(|sibling| self.replicas.dot(sibling.dot)).collect())
     }
 
     /// Whether the write or removal `dot` has arrived here: reads of its key show it, or what
-    /// superseded it. Once true it stays true, unless the name becomes [void](Self::is_void). So whoever is handed a
+    /// superseded it. Once true it stays true, unless the name becomes [void](Self::is_void), or its life is so long
+    /// over that it is forgotten: its node has begun more than eight others since. So whoever is handed a
     /// [`Dot`] by a writer can wait, at any replica, until that replica reads no older than the write.
     ///
     /// Of a write that was superseded before it came, this may learn a round of pulls later than of
@@ -55,6 +58,11 @@ impl Map {
     /// ```
     #[must_use]
     pub fn reflects(&self, dot: Dot) -> bool {
+        match self.replicas.fate(dot.replica) {
+            None => {}
+            Some(Fate::Retired(seal)) => return dot.counter > 0 && !seal.is_void(dot.counter),
+            Some(Fate::Merged) => return false,
+        }
         let number = self.replicas.number(dot.replica);
         let nameable = (1..=MAX_COUNTER).contains(&dot.counter);
         number.is_some_and(|number| {
@@ -65,10 +73,14 @@ impl Map {
 
     /// Whether `dot` is known to name no write: its life is over, and no member had it when that life was sealed. If
     /// some replica did have it, the write goes on under another name, which that replica tells by
-    /// [`Event::WrittenAnew`](crate::Event::WrittenAnew). Once true it stays true, and [`reflects`](Self::reflects) is
-    /// false. Costs O(log n) in the replicas, and in the gaps of that life.
+    /// [`Event::WrittenAnew`](crate::Event::WrittenAnew). While it is true [`reflects`](Self::reflects) is false; both
+    /// stay so as long as the seal of that life is kept. Costs O(log n) in the replicas, and in the gaps of that life.
     #[must_use]
     pub fn is_void(&self, dot: Dot) -> bool {
+        if let Some(fate) = self.replicas.fate(dot.replica) {
+            return dot.counter > 0
+                && matches!(fate, Fate::Retired(seal) if seal.is_void(dot.counter));
+        }
         let number = self.replicas.number(dot.replica).filter(|_| dot.counter > 0);
         let counter = dot.counter.min(MAX_COUNTER);
         number.is_some_and(|number| self.replicas.is_void(Packed::new(number, counter)))

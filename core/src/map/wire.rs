@@ -30,8 +30,10 @@
 //!              u64, its length varint, offset varint, and bytes to the end. The whole is an item with its run,
 //!              or a unit
 //!
-//! a9   SEALS   flags u8 (bit 0: last of them), then seals to the end, each a replica, end varint, runs u8 (<= 16),
-//!              per run: counters before it that are not void varint, length varint, less one
+//! a9   SEALS   flags u8 (bit 0: last of them, bit 1: merged lives), then seals to the end, each a replica, end varint,
+//!              runs u8 (<= 16), per run: counters before it that are not void varint, length varint, less one; or
+//!              what is left of the merged lives of nodes, each node id u64, the epoch below which they are u64, the
+//!              sum of their seals u64, that of their shares in the digest of the context u64
 //!
 //! unit  below `contexts`: replica, base varint, floor varint, after varint, runs u8 (<= 16), per run: gap
 //!                varint, length varint

@@ -1,5 +1,7 @@
 //! Writes of this replica's own: each is checked against all limits, and then cannot fail.
 
+use smallvec::SmallVec;
+
 use super::dot::{Dot, MAX_COUNTER, Packed};
 use super::error::InsertError;
 use super::fragment::{MAX_ENTRY, MAX_MARKS, MAX_SIBLINGS};
@@ -53,7 +55,16 @@ impl Map {
         context: &Context,
         value: Option<&[u8]>,
     ) -> Result<Option<Dot>, InsertError> {
-        let look = self.check_write(key, value, |dot| context.0.contains(&dot))?;
+        // What is retired is read no more.
+        let read = context.0.iter().filter_map(|dot| {
+            let number = self.replicas.number(dot.replica);
+            Some(Packed::new(
+                number.filter(|number| !self.replicas.is_nobody(*number))?,
+                dot.counter,
+            ))
+        });
+        let read: SmallVec<[Packed; 2]> = read.collect();
+        let look = self.check_write(key, value, |dot| read.contains(&dot))?;
         let slot = match (look.slot, value) {
             (Some(slot), _) => slot,
             (None, Some(_)) => self.store.insert(look, key),
@@ -63,7 +74,7 @@ impl Map {
             reached!("map: removal of nothing");
             return Ok(None);
         }
-        Ok(Some(self.write(now, (slot, key), value, |dot| context.0.contains(&dot))))
+        Ok(Some(self.write(now, (slot, key), value, |dot| read.contains(&dot))))
     }
 
     /// Checks all limits for a write that supersedes the siblings that `reads` accepts. Returns where the key is.

@@ -6,6 +6,9 @@ pub mod world;
 
 use crate::common::Dice;
 
+/// Every life leaves a mark on the keys that it writes, and entries must fit the smallest datagram.
+const RESTARTS: u64 = 8;
+
 /// One thing that happens. Numbers are taken modulo what there is, so any list of steps is a history.
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
@@ -86,6 +89,9 @@ pub struct Plan {
     pub durable: bool,
     /// Whether lives with gaps are looked for at once, not every two seconds.
     pub seals: bool,
+    /// How many lives that are over are kept one by one, and how often replicas start again without their state.
+    pub past: usize,
+    pub restarts: u64,
     /// Lives of the past whose writes are known to the first replica at the start.
     pub crowd: usize,
     /// Each with a number from which it draws all its luck, so that leaving one out does not shift
@@ -94,10 +100,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The history of a seed: every fifth is one of full syncs, and another fifth are ones of seals.
+    /// The history of a seed: every fifth is one of full syncs, and another fifth are ones of seals, half of them with lives
+    /// that are retired.
     pub fn new(seed: u64) -> Self {
         match seed % 5 {
             4 => Self::forgetful(seed),
+            3 if seed.is_multiple_of(2) => Self::fleeting(seed),
             3 => Self::mortal(seed),
             _ => Self::mixed(seed),
         }
@@ -125,6 +133,36 @@ impl Plan {
             large: false,
             durable: is_durable(seed),
             seals: true,
+            past: [0, 64][dice.below(2)],
+            restarts: RESTARTS,
+            crowd: 0,
+            steps,
+        }
+    }
+
+    /// A history in which one replica starts again and again, and others are away meanwhile.
+    fn fleeting(seed: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let replicas = 3 + dice.below(2);
+        let keys = [1, 3, 6][dice.below(3)];
+        let steps = [200, 400, 600][dice.below(3)];
+        let steps =
+            (0..steps).map(|_| (fleeting_step(&mut dice, replicas, keys), dice.next())).collect();
+        Self {
+            seed,
+            replicas,
+            keys,
+            max_datagram: 1_400,
+            loss: [0, 20, 60][dice.below(3)],
+            duplication: 20,
+            collect: 1,
+            keep: [0, 20][dice.below(2)],
+            small_budget: dice.percent(30),
+            large: false,
+            durable: dice.percent(30),
+            seals: true,
+            past: [0, 1, 3][dice.below(3)],
+            restarts: 100,
             crowd: 0,
             steps,
         }
@@ -154,6 +192,8 @@ impl Plan {
             large: seed % 2 == 1,
             durable,
             seals: false,
+            past: 64,
+            restarts: RESTARTS,
             crowd: 0,
             steps,
         }
@@ -186,6 +226,8 @@ impl Plan {
             large: seed % 4 == 3,
             durable: is_durable(seed),
             seals: false,
+            past: 64,
+            restarts: RESTARTS,
             crowd,
             steps,
         }
@@ -227,6 +269,28 @@ fn mortal_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
         82..=86 => Step::Restore { at },
         87..=90 => Step::Fire { at },
         91..=92 => Step::Down { at, peer },
+        _ => Step::Up { at, peer },
+    }
+}
+
+fn fleeting_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
+    let (at, key, pick) = (dice.below(replicas), dice.below(keys), dice.below(1 << 20));
+    let peer = dice.below(replicas);
+    match dice.below(100) {
+        0..=19 => Step::Insert { at, key, len: dice.below(20) },
+        20..=24 => Step::Insert { at: 0, key, len: dice.below(20) },
+        25..=30 => Step::Remove { at, key },
+        31..=32 => Step::Read { at, key },
+        33..=34 => Step::Resolve { pick, put: dice.percent(60) },
+        35..=59 => Step::Deliver { pick },
+        60..=61 => Step::Repeat { pick },
+        62..=66 => Step::Pass { millis: [1, 20, 100][dice.below(3)] },
+        67..=76 => Step::Part { group: pick, millis: 20 + dice.below(200) as u64 },
+        77..=86 => Step::Restart { at: 0 },
+        87 => Step::Restart { at },
+        88..=89 => Step::Restore { at },
+        90..=93 => Step::Fire { at },
+        94 => Step::Down { at, peer },
         _ => Step::Up { at, peer },
     }
 }

@@ -22,8 +22,6 @@ const FETCH: u8 = 0xa4;
 const STAGE: u8 = 0xa5;
 const FRAGMENT: u8 = 0xa8;
 const SEALS: u8 = 0xa9;
-/// Every life leaves a mark on the keys that it writes, and entries must fit the smallest datagram.
-const MAX_RESTARTS: u64 = 8;
 /// More datagrams than this are not under way at once.
 const MAX_FLIGHTS: usize = 96;
 
@@ -164,6 +162,7 @@ impl<'p> World<'p> {
         config.collect_interval = Duration::from_millis(self.plan.collect);
         config.keep_for = Duration::from_millis(self.plan.keep);
         config.compact_log_from = 600;
+        config.max_past_lives = self.plan.past;
         if self.plan.seals {
             config.sync_interval = Duration::from_millis(5);
             config.pull_interval = Duration::from_millis(5);
@@ -479,7 +478,7 @@ impl<'p> World<'p> {
     }
 
     fn restart(&mut self, at: usize) -> Option<usize> {
-        if self.restarts == MAX_RESTARTS {
+        if self.restarts == self.plan.restarts {
             return None;
         }
         self.restarts += 1;

@@ -13,7 +13,7 @@ impl Replicas {
     /// there is room.
     pub(in crate::map) fn renew(&mut self, after: u64) -> bool {
         let ReplicaId { node, epoch } = self.own();
-        let epochs = epoch.saturating_add(after)..u64::MAX;
+        let epochs = epoch.saturating_add(after).max(self.first_epoch(node))..u64::MAX;
         let mut lives = epochs.map(|epoch| ReplicaId::new(node, epoch));
         let unheard_of = lives.find(|id| self.number(*id).is_none());
         let number = unheard_of.and_then(|id| self.intern(id));
@@ -25,7 +25,7 @@ impl Replicas {
     pub(in crate::map) fn is_followed(&self, replica: u16) -> bool {
         let id = self.id(replica);
         let last = ReplicaId::new(id.node, u64::MAX);
-        self.order.range(id..=last).nth(1).is_some()
+        self.order.range(id..=last).nth(1).is_some() || self.is_followed_by_retired(id)
     }
 
     /// Whether the dot is known to name no write.

@@ -1,0 +1,288 @@
+//! Retiring lives that are over, so that what is kept grows with the nodes that there ever were and not with how often
+//! they were started.
+//!
+//! A life costs little, but whoever starts again without its state begins another one, for as long as there is a map.
+//! So once more than [`max_past_lives`](super::Config::max_past_lives) are over, it is looked which of them the entries
+//! still name, some entries at a time. Of those that none names all writes are superseded by others that every
+//! member has: nobody will ever be told of them again. They are [sealed](super::seal) and
+//! [retired](super::replica::Replicas::retire). If that leaves too many, it is for values that nobody has touched since:
+//! the peer that ranks first for such a life writes them again as its own.
+//!
+//! This happens to all members at about the same time, and nobody waits for the others: what a seal is without is
+//! written anew by whoever has it, and a life that is retired here and not there contributes to the digests as before.
+//!
+//! One that was cut off while more lives of a node were retired than are kept one by one may find that it does not know
+//! the same of them. It takes the word of the others: what it has of those lives it writes anew if not all of its
+//! members had it, and drops otherwise, for either the others have superseded it or the node that wrote it told nobody
+//! but the few here. It tells them, by a write to no key, to take all that is here, and takes all that is there. Until
+//! then it gives nobody a full sync.
+
+use alloc::vec::Vec;
+
+use super::Map;
+use super::dot::{Packed, ReplicaId};
+use super::full::PIN;
+use super::replica::{LAST, Merged, Verdict};
+use super::seal::{Gone, Seal};
+use crate::event::Key;
+use crate::id::NodeId;
+use crate::sabotage::sabotaged;
+use crate::time::Instant;
+use core::time::Duration;
+
+/// Entries that are looked at in one go …
+const STEP: u32 = 2_048;
+/// … with so much time between, …
+const PAUSE: Duration = Duration::from_millis(1);
+/// … and values that are written again at most.
+const MAX_WRITES: usize = 64;
+
+/// A walk through all entries for the lives that they name.
+#[derive(Debug)]
+struct Census {
+    next: u32,
+    at: Instant,
+    /// By number, whether an entry names it. Numbers that came later are not judged.
+    named: Vec<bool>,
+}
+
+/// What this replica has to do about lives that are over.
+#[derive(Debug, Default)]
+pub(super) struct Retiring {
+    census: Option<Census>,
+    /// When the next one may begin.
+    again: Instant,
+    /// Lives whose values are written again in that.
+    adopting: Vec<u16>,
+    /// Until when it looks for somebody who knows what it does not know of merged lives.
+    behind: Option<Instant>,
+}
+
+impl Retiring {
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        let census = self.census.as_ref().map(|census| census.at);
+        census.into_iter().chain(self.behind).min()
+    }
+
+    /// Whether slots may not be numbered anew.
+    pub(super) const fn is_counting(&self) -> bool {
+        self.census.is_some()
+    }
+
+    /// Whether others know of writes that count as known here.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// A full sync was taken. Who has the same seals and gives one knows what those lives wrote.
+    pub(super) const fn caught_up(&mut self) {
+        self.behind = None;
+    }
+
+    /// An entry that was looked at already may have been given these marks. Values of lives that are over it cannot be
+    /// given: they are known.
+    pub(super) fn note_named(&mut self, marks: &[Packed]) {
+        if let Some(census) = &mut self.census {
+            marks.iter().for_each(|mark| census.note(*mark));
+        }
+    }
+}
+
+impl Census {
+    fn note(&mut self, dot: Packed) {
+        if let Some(named) = self.named.get_mut(usize::from(dot.replica())) {
+            *named = true;
+        }
+    }
+
+    fn is_named(&self, life: u16) -> bool {
+        self.named.get(usize::from(life)).copied().unwrap_or(true)
+    }
+}
+
+impl Map {
+    /// So many lives are over.
+    pub(super) fn consider_census(&mut self, now: Instant, over: usize) {
+        let most = self.config.max_past_lives;
+        // Some may be over soon, or spent.
+        if over > most || self.replicas.numbers().count() > self.peers.len() + 1 + most {
+            self.expect_gaps(now);
+        }
+        if over > most && self.retiring.census.is_none() && now >= self.retiring.again {
+            let named = alloc::vec![false; self.replicas.len()];
+            self.retiring.census = Some(Census { next: 0, at: now, named });
+        }
+    }
+
+    pub(super) fn fire_retiring(&mut self, now: Instant) {
+        if self.retiring.behind.take_if(|until| *until <= now).is_some() {
+            // Whoever knew more is gone for good.
+            self.sync_soon(now);
+        }
+        let Some(mut census) = self.retiring.census.take_if(|census| census.at <= now) else {
+            return;
+        };
+        let adopting = core::mem::take(&mut self.retiring.adopting);
+        let mut writes = 0;
+        let end = census.next.saturating_add(STEP).min(self.store.slots());
+        while census.next < end && writes < MAX_WRITES {
+            writes += self.count_slot(now, census.next, &mut census, &adopting);
+            census.next += 1;
+        }
+        if census.next >= self.store.slots() {
+            self.retire_spent(now, &census);
+        } else {
+            let pause = if writes > 0 { self.config.push_interval } else { PAUSE };
+            census.at = now + pause.max(PAUSE);
+            self.retiring.adopting = adopting;
+            self.retiring.census = Some(census);
+        }
+    }
+
+    /// Notes which lives an entry names, and writes values of some of them again. Returns how many.
+    fn count_slot(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        census: &mut Census,
+        adopting: &[u16],
+    ) -> usize {
+        let entry = self.store.entry(slot);
+        entry.superseded().chain(entry.siblings().map(|own| own.dot)).for_each(|dot| {
+            census.note(dot);
+        });
+        if adopting.is_empty() || entry.waits(&self.replicas) {
+            return 0;
+        }
+        let left = entry.siblings().filter(|own| adopting.contains(&own.dot.replica()));
+        let value = |value| Vec::from(self.config.policy.value(value));
+        let left: Vec<_> = left.map(|own| (own.dot, value(own.value))).collect();
+        let key = Vec::from(entry.key);
+        for (dot, value) in &left {
+            if self.may_write() {
+                let new = self.write(now, (slot, &key), Some(value), |other| other == *dot);
+                self.tell_written_anew(&key, *dot, new);
+            }
+        }
+        left.len()
+    }
+
+    /// All entries were looked at: retires what none of them names.
+    fn retire_spent(&mut self, now: Instant, census: &Census) {
+        self.retiring.again = now + self.config.collect_interval;
+        if self.staging.is_some() || self.is_pinned() {
+            // Whoever is given all, or gives it, goes by the numbers of lives.
+            return;
+        }
+        let most = self.config.max_past_lives;
+        let over = self.lives_over(now);
+        let unnamed = |life: &u16| !census.is_named(*life) || sabotaged!("retired-though-named");
+        let spent = |life: &u16| unnamed(life) && self.replicas.is_spent(*life);
+        let mut spent: Vec<u16> = over.iter().copied().filter(spent).collect();
+        // Who is only away may come back with its old life.
+        spent.sort_unstable_by_key(|life| {
+            (!self.replicas.is_followed(*life), self.replicas.id(*life))
+        });
+        spent.truncate(over.len().saturating_sub(most / 2));
+        let unsealed = spent.iter().filter(|life| self.replicas.seal(**life).is_none());
+        let seals = unsealed.map(|life| (*life, self.replicas.seal_as_known(*life))).collect();
+        self.take_seals(now, seals);
+        spent.retain(|life| self.replicas.retire(*life));
+        if !spent.is_empty() {
+            self.stats.retired += spent.len() as u64;
+            self.peers.stop_serving_all();
+            spent.iter().for_each(|life| self.forget_number(*life));
+        }
+        let left = over.len() - spent.len();
+        if left > most {
+            self.retiring.adopting = self.lives_to_adopt(census, &over, left - most / 2);
+            if spent.is_empty() && self.retiring.adopting.is_empty() {
+                self.retiring.again = now + self.config.keep_for.max(self.config.collect_interval);
+            }
+        }
+    }
+
+    /// Of the lives that are over those whose values this replica is to write again, so that so many can be retired.
+    fn lives_to_adopt(&self, census: &Census, over: &[u16], most: usize) -> Vec<u16> {
+        let held = |life: &&u16| census.is_named(**life) && self.replicas.is_spent(**life);
+        let mut lives: Vec<u16> = over.iter().filter(held).copied().collect();
+        lives.sort_unstable_by_key(|life| {
+            let ReplicaId { node, epoch } = self.replicas.id(*life);
+            (!self.replicas.is_followed(*life), epoch, node)
+        });
+        lives.truncate(most);
+        lives.retain(|life| self.is_heir(self.replicas.id(*life)));
+        lives
+    }
+
+    /// Whether of all peers this one writes values of a life again: the node whose life it was, if that is there.
+    fn is_heir(&self, life: ReplicaId) -> bool {
+        let there = self.peers.slot(life.node).is_some();
+        life.node == self.replicas.own().node || !there && self.rank(life) == 0
+    }
+
+    /// A life has given up its number, which nothing may know any more.
+    fn forget_number(&mut self, life: u16) {
+        self.peers.forget_replica(life);
+        self.garbage.forget(life);
+        self.seals.forget(life);
+        if let Some(log) = &mut self.log {
+            log.forget(life);
+        }
+    }
+
+    /// The peer in `slot` tells what is left of the lives of nodes that it has merged.
+    pub(super) fn hear_past(&mut self, now: Instant, node: NodeId, told: Merged) {
+        // Lives are merged when there are many later ones. Without any nobody vouches for it.
+        if told.below > LAST || !self.replicas.has_life_from(node, told.below) {
+            return;
+        }
+        match self.replicas.compare_past(node, told) {
+            Verdict::Known => {}
+            Verdict::Sealed(seals) => self.take_seals(now, seals),
+            Verdict::Other if sabotaged!("other-past-ignored") => {}
+            Verdict::Other => self.take_past(now, node, told),
+        }
+    }
+
+    /// Takes another's word for the lives of a node before some epoch.
+    fn take_past(&mut self, now: Instant, node: NodeId, told: Merged) {
+        if node == self.replicas.own().node
+            && self.replicas.own().epoch < told.below
+            && !self.begin_life_from(told.below)
+        {
+            return;
+        }
+        // That there is no entry may be what others do not know.
+        let knows = |life| self.replicas.base(life) > 0 || self.replicas.has_gap(life);
+        let fresh = !self.replicas.numbers().any(knows);
+        let lives: Vec<u16> = self.replicas.lives_before(node, told.below).collect();
+        let mut gone: Vec<(u16, Gone)> = Vec::new();
+        for life in &lives {
+            let as_known = self.replicas.seal_as_known(*life);
+            let Seal { end, void } = self.replicas.seal(*life).cloned().unwrap_or(as_known);
+            let end = end.min(self.replicas.floor(*life));
+            gone.extend(self.replicas.take_seal(*life, end, &void).map(|gone| (*life, gone)));
+        }
+        self.replace(now, gone);
+        if !fresh {
+            self.write_nowhere(now, now);
+        }
+        self.write_all_waiting(now);
+        for slot in 0..self.store.slots() {
+            if let Some((before, after)) = self.store.forget_lives(&self.replicas, slot, &lives) {
+                let key = Key::new(self.store.entry(slot).key);
+                self.note_change(slot, &key, before, after);
+            }
+        }
+        self.replicas.take_past(node, told);
+        lives.iter().for_each(|life| self.forget_number(*life));
+        self.note_untidy();
+        (self.retiring.census, self.retiring.adopting) = (None, Vec::new());
+        self.retiring.behind = Some(now + self.config.keep_for.max(PIN));
+        self.under_other_seals(now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::map::Config;
+use crate::map::dot::Runs;
+use crate::map::seal_wire;
+use crate::map::wire::{self, FLAG_LAST, Frame};
+use crate::wire::{PacketError, Writer};
+use alloc::vec;
+use proptest::prelude::*;
+
+const NOW: Instant = Instant::ZERO;
+
+fn life(node: u64, epoch: u64) -> ReplicaId {
+    ReplicaId::new(NodeId(node), epoch)
+}
+
+fn map(id: u64) -> Map {
+    let config = Config { max_past_lives: 0, collect_interval: PAUSE, ..Config::lan() };
+    let mut map = Map::new(NOW, life(id, 1), "test", config, 1400, [id as u8; 32]).unwrap();
+    let other = if id == 1 { 2 } else { 1 };
+    map.peer_up(NOW, NodeId(other), 1, ([10, 0, 0, 1], 1).into());
+    map
+}
+
+/// Lets a map know so many writes of a life, which every peer has.
+fn settle(map: &mut Map, id: ReplicaId, writes: u64) -> u16 {
+    let number = map.replicas.intern(id).unwrap();
+    map.replicas.adopt(number, 1, writes);
+    map.replicas.raise_floor(number, writes);
+    number
+}
+
+/// Counts the entries to the end, and retires what may be.
+fn count(map: &mut Map) {
+    map.retiring.again = NOW;
+    let over = map.lives_over(NOW).len();
+    map.consider_census(NOW, over);
+    for at in 0..100 {
+        map.fire_retiring(NOW + PAUSE * at);
+    }
+}
+
+/// A frame of merged lives.
+fn told(merged: &[(u64, Merged)]) -> Vec<u8> {
+    let mut bytes = vec![0; 60_000];
+    let mut w = Writer::new(&mut bytes);
+    w.u8(FLAG_LAST | seal_wire::FLAG_MERGED).unwrap();
+    let pasts = merged.iter().map(|(node, merged)| (NodeId(*node), *merged));
+    seal_wire::write_merged(&mut w, pasts, &mut 0).unwrap();
+    let len = w.len();
+    bytes.truncate(len);
+    bytes
+}
+
+fn hear(map: &mut Map, bytes: &[u8]) {
+    let Ok(Frame::Seals(told)) = wire::parse(wire::SEALS, bytes) else { panic!() };
+    let slot = map.peers.slots().next().unwrap();
+    map.on_seals(NOW, slot, told);
+}
+
+/// Goal: a life that an entry names is not retired, wherever the walk is when that begins.
+#[test]
+fn what_is_named_during_the_walk_is_not_retired() {
+    for named in [false, true] {
+        let mut one = map(1);
+        for key in 0..u64::from(STEP) + 10 {
+            one.insert(NOW, &key.to_le_bytes(), b"v").unwrap();
+        }
+        let past = settle(&mut one, life(3, 1), 5);
+        settle(&mut one, life(3, 2), 1);
+        one.retiring.census = Some(Census { next: 0, at: NOW, named: vec![false; 10] });
+        one.fire_retiring(NOW);
+        assert_eq!(one.retiring.census.as_ref().unwrap().next, STEP, "it goes by steps");
+        if named {
+            one.retiring.note_named(&[Packed::new(past, 3)]);
+        }
+        one.fire_retiring(NOW + PAUSE);
+        assert!(one.retiring.census.is_none());
+        assert_eq!(one.replicas.fate(life(3, 1)).is_some(), !named);
+    }
+}
+
+/// Goal: what is left of a life is written again by one of those who have it, and it is retired only after that.
+#[test]
+fn nothing_is_retired_while_a_value_names_it() {
+    let mut one = map(1);
+    let node = (3..).find(|node| one.rank(life(*node, 1)) == 0).unwrap();
+    let past = settle(&mut one, life(node, 1), 5);
+    settle(&mut one, life(node, 2), 1);
+    let slot = one.store.slot_or_insert(b"key");
+    one.store.add_sibling(&one.replicas, slot, Packed::new(past, 5), b"v");
+    count(&mut one);
+    assert!(one.replicas.fate(life(node, 1)).is_none());
+    assert_eq!(one.retiring.adopting, [past], "that node is away, and this one its heir");
+    count(&mut one);
+    let left: Vec<_> = one.store.entry(slot).siblings().map(|own| own.dot).collect();
+    assert_eq!(left, [Packed::new(one.replicas.me(), 1)]);
+}
+
+/// Goal: numbers are used again, and what was known by them is not.
+#[test]
+fn a_number_goes_to_another_life_as_new() {
+    let mut one = map(1);
+    let peer = one.peers.slots().next().unwrap();
+    let numbers: Vec<u16> = (1..4).map(|epoch| settle(&mut one, life(3, epoch), 7)).collect();
+    for number in &numbers {
+        one.peers.get_mut(peer).unwrap().known.runs_mut(*number).add(1, 7);
+    }
+    let digest = one.replicas.digest();
+    count(&mut one);
+    assert_eq!(one.stats.retired, 2, "the last one may come back");
+    assert_eq!(one.replicas.in_use(), 3, "this one, the last, and the number of all retired");
+    let seals = one.replicas.seals();
+    assert_eq!(one.replicas.digest(), digest.wrapping_add(seals), "what it reflects is the same");
+    let again: Vec<u16> = (5..6).map(|node| one.replicas.intern(life(node, 1)).unwrap()).collect();
+    for number in again {
+        assert!(numbers.contains(&number));
+        assert!(!one.replicas.contains(Packed::new(number, 1)));
+        assert_eq!(one.peers.get(peer).unwrap().known.runs(number), &Runs::default());
+        assert_eq!((one.replicas.base(number), one.replicas.floor(number)), (0, 0));
+    }
+}
+
+/// Goal: dots of retired lives are old news, whoever tells of them.
+#[test]
+fn a_retired_life_is_known_to_its_end_and_beyond() {
+    let mut one = map(1);
+    settle(&mut one, life(3, 1), 7);
+    settle(&mut one, life(3, 2), 1);
+    count(&mut one);
+    let number = one.replicas.intern(life(3, 1)).unwrap();
+    assert!(one.replicas.is_nobody(number));
+    let dot = Packed::new(number, 9);
+    let before = one.replicas.digest();
+    assert!(one.replicas.contains(dot) && one.replicas.is_settled(dot));
+    assert!(!one.claim(dot, 0));
+    assert_eq!(one.replicas.digest(), before);
+    let reflects = |counter| one.reflects(crate::map::Dot::new(life(3, 1), counter));
+    assert!(reflects(7) && !reflects(8) && !reflects(0));
+    assert!(one.is_void(crate::map::Dot::new(life(3, 1), 8)));
+}
+
+/// Two maps that retired the same lives of node 3, one of them one by one.
+fn apart(lives: u64) -> (Map, Map) {
+    let (mut one, mut two) = (map(1), map(2));
+    for epoch in 1..=lives {
+        settle(&mut one, life(3, epoch), epoch);
+        settle(&mut two, life(3, epoch), epoch);
+        count(&mut one);
+    }
+    assert!(one.replicas.merged().next().is_some());
+    (one, two)
+}
+
+/// Goal: who knows the same of lives that a peer has merged takes nothing from it.
+#[test]
+fn merged_lives_are_compared_by_their_sums() {
+    let (one, mut two) = apart(20);
+    let (node, merged) = one.replicas.merged().next().unwrap();
+    assert!(
+        matches!(two.replicas.compare_past(node, merged), Verdict::Sealed(seals) if seals.len() == 11)
+    );
+    two.hear_past(NOW, node, merged);
+    assert!(!two.retiring.is_behind());
+    assert_eq!(two.replicas.compare_past(node, merged), Verdict::Known);
+    count(&mut two);
+    assert_eq!(two.replicas.seals(), one.replicas.seals());
+    let me = |map: &Map| map.replicas.digest();
+    assert_eq!(me(&one), me(&two), "neither has written anything");
+    assert_eq!(one.replicas.compare_past(node, Merged::default()), Verdict::Known);
+}
+
+/// Goal: who does not know the same gives up its own view of those lives, but not its values, and asks for all.
+#[test]
+fn who_knows_other_lives_takes_the_word_of_others_and_all_of_the_map() {
+    let (one, mut two) = apart(20);
+    let strange = two.replicas.intern(life(3, 4)).unwrap();
+    assert!(two.claim(Packed::new(strange, 5), 0), "a write that the other one never heard of");
+    let slot = two.store.slot_or_insert(b"key");
+    two.store.add_sibling(&two.replicas, slot, Packed::new(strange, 5), b"alone");
+    let (node, merged) = one.replicas.merged().next().unwrap();
+    assert_eq!(two.replicas.compare_past(node, merged), Verdict::Other);
+    two.hear_past(NOW, node, merged);
+    assert!(two.retiring.is_behind());
+    assert_eq!(two.get(b"key"), Some(&b"alone"[..]));
+    let sibling = two.store.entry(slot).siblings().next().unwrap();
+    assert_eq!(sibling.dot.replica(), two.replicas.me());
+    assert_eq!(two.replicas.compare_past(node, merged), Verdict::Known);
+    assert!(two.yields_to(0), "it gives nobody what it lacks");
+    let end = NOW + two.config.keep_for.max(PIN);
+    two.fire_retiring(end);
+    assert!(!two.retiring.is_behind(), "whoever knew is gone");
+}
+
+/// What a hostile peer may say.
+#[test]
+fn merged_lives_that_nobody_vouches_for_are_not_taken() {
+    let mut one = map(1);
+    settle(&mut one, life(3, 9), 4);
+    let before = (one.replicas.digest(), one.replicas.seals());
+    let lie = |below| Merged { below, seals: 1, bases: 2 };
+    let many: Vec<_> = (100..1_000).map(|node| (node, lie(5))).collect();
+    hear(&mut one, &told(&many));
+    hear(&mut one, &told(&[(3, lie(10)), (3, lie(u64::MAX)), (1, lie(2))]));
+    assert_eq!((one.replicas.digest(), one.replicas.seals()), before);
+    // With later lives made up as well, and of this node itself: it goes on as another life.
+    one.replicas.intern(life(1, LAST + 5)).unwrap();
+    one.insert(NOW, b"key", b"v").unwrap();
+    hear(&mut one, &told(&[(1, lie(LAST))]));
+    assert!(one.replica().epoch >= LAST && one.get(b"key") == Some(b"v"));
+    let none = told(&[(3, lie(0))]);
+    assert_eq!(wire::parse(wire::SEALS, &none).err(), Some(PacketError::Malformed));
+    for len in 2..none.len() {
+        let cut = wire::parse(wire::SEALS, &told(&[(3, lie(7))])[..len]).is_err();
+        assert!(cut, "{len} bytes of one are none");
+    }
+}
+
+/// What may happen to lives of two nodes.
+#[derive(Debug, Clone)]
+enum Act {
+    Write(u64, u64),
+    Seal(u64, u64, u64),
+    Retire,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (3..5_u64, 1..16_u64).prop_map(|(node, epoch)| Act::Write(node, epoch)),
+        1 => (3..5_u64, 1..16_u64, 0..4_u64).prop_map(|(node, epoch, end)| Act::Seal(node, epoch, end)),
+        2 => Just(Act::Retire),
+    ]
+}
+
+proptest! {
+    /// Goal: to retire a life changes nothing that is told of it. Method: one map retires whatever it may, the other
+    /// nothing; both hear the same.
+    #[test]
+    fn retired_lives_count_as_before(acts in proptest::collection::vec(act(), 0..120)) {
+        let (mut one, mut two) = (map(1), map(1));
+        for act in acts {
+            match act {
+                Act::Write(node, epoch) => {
+                    let id = life(node, epoch);
+                    // A life that was retired is over.
+                    if one.replicas.fate(id).is_none() {
+                        for map in [&mut one, &mut two] {
+                            let number = map.replicas.intern(id).unwrap();
+                            let next = map.replicas.base(number) + 1;
+                            map.replicas.adopt(number, next, next);
+                            map.replicas.raise_floor(number, next);
+                        }
+                    }
+                }
+                Act::Seal(node, epoch, end) => {
+                    let id = life(node, epoch);
+                    let seal = || Seal { end, void: Runs::default() };
+                    if !matches!(one.replicas.fate(id), Some(crate::map::replica::Fate::Merged)) {
+                        one.replicas.take_retired_seal(id, end, &seal().void);
+                        if one.replicas.fate(id).is_none() {
+                            let number = one.replicas.intern(id).unwrap();
+                            one.take_seals(NOW, vec![(number, seal())]);
+                        }
+                        let number = two.replicas.intern(id).unwrap();
+                        two.take_seals(NOW, vec![(number, seal())]);
+                    }
+                }
+                Act::Retire => {
+                    let numbers: Vec<u16> = one.replicas.numbers().skip(1).collect();
+                    for number in numbers {
+                        let spent = one.replicas.is_spent(number);
+                        if spent && one.replicas.seal(number).is_some() {
+                            prop_assert!(one.replicas.retire(number));
+                            one.forget_number(number);
+                        }
+                    }
+                }
+            }
+            // Their own writes are those that tell of effects of what became void.
+            let own = |map: &Map| map.replicas.base(map.replicas.me());
+            prop_assert_eq!(one.replicas.seals(), two.replicas.seals());
+            if own(&one) == own(&two) {
+                prop_assert_eq!(one.replicas.digest(), two.replicas.digest());
+            }
+        }
+        prop_assert!(one.replicas.retired().count() <= 2 * 16);
+    }
+}
