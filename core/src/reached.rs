@@ -70,6 +70,8 @@ pub(crate) const BRANCHES: &[&str] = &[
     "map: pull from another later",
     "map: pull from nobody else",
     "map: pull of a page",
+    "map: contexts compared",
+    "map: pull of what differs",
     "map: asked by one who is ahead",
     "map: asked by one who is not",
     "map: asked about a replica unknown here",

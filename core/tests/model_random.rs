@@ -31,7 +31,7 @@ use random::world::{self, Coverage, Outcome};
 const SEEDS: u64 = 20_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
-const WANTED: [&str; 37] = [
+const WANTED: [&str; 38] = [
     "another life",
     "answer with news",
     "arrived superseded",
@@ -40,6 +40,7 @@ const WANTED: [&str; 37] = [
     "chunk to an older life",
     "chunk without news",
     "concurrent siblings",
+    "contexts compared",
     "crash",
     "crash that takes back a life",
     "crash that loses what was on its way",

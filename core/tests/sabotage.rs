@@ -135,6 +135,7 @@ const BUGS: &[Bug] = &[
     ("stale-alive", Plans, &["OM5"]),
     ("stall-blames-others", Plans, &["OM12"]),
     ("suspicion-for-ever", Plans, &["OM1"]),
+    ("sums-not-compared", Histories, &["OC3", "OC10"]),
     ("sync-not-rearmed", Plans, &["OC7"]),
     ("the-left-suspected", Plans, &["OM10"]),
     ("timer-not-moved", Plans, &["OM11"]),

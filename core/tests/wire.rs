@@ -188,6 +188,36 @@ fn a_state_a_pull_and_a_chunk() {
 }
 
 #[test]
+fn the_sums_of_a_context_and_where_another_differs() {
+    let mut config = map::Config::lan();
+    config.max_listed = 0;
+    let (now, life) = (Instant::ZERO, ReplicaId::new(NodeId(1), 0x0102_0304));
+    let mut a = Map::new(now, life, "golden", config, 1400, [7; 32]).unwrap();
+    let mut b = replica(2, 1);
+    // Whoever comes later is left to its pulls.
+    a.insert(now, b"key", b"value").unwrap();
+    b.insert(now, b"other", b"value").unwrap();
+    a.peer_up(now, NodeId(2), 0x0102_0304, addr(2));
+    map_out(&mut a);
+    let told = map_out(&mut b);
+    for mut bytes in told {
+        a.handle_packet(now, addr(2), &mut bytes).unwrap();
+    }
+    let mut asked = map_out(&mut a).remove(0);
+    // BUCKETS, length of 526; nonce; replica epoch; no seals; 64 sums, of which two are not zero.
+    let frame_of_sums = frame(&asked, 0xaa);
+    assert_eq!(frame_of_sums[..34], *"aa8e04c885bea509040302010000000000");
+    let sums = &frame_of_sums[34..];
+    let sums: Vec<_> = (0..64).map(|at| &sums[16 * at..][..16]).collect();
+    let sums: Vec<_> = (0..).zip(sums).filter(|(_, sum)| **sum != *"0000000000000000").collect();
+    assert_eq!(sums, [(34, "6b970fe3a48b93d1"), (49, "6cc0daafb3009057")]);
+    b.handle_packet(now, addr(1), &mut asked).unwrap();
+    let answer = map_out(&mut b).pop().unwrap();
+    // DIFFER, length; addressee; the nonce of the question; one bucket.
+    assert_eq!(frame(&answer, 0xab), "ab1578db3d4f3fe26557c885bea5090000000004000000");
+}
+
+#[test]
 fn bases_after_thirty_two_writes() {
     let mut a = replica(1, 2);
     map_out(&mut a);

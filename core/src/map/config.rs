@@ -54,6 +54,9 @@ pub struct Config {
     pub pull_timeout: Duration,
     /// Most bytes that one pull asks for.
     pub pull_budget: usize,
+    /// Most replicas that a pull lists at once. Where more were ever seen, sums over 64 parts of them are compared first,
+    /// and those are listed that are in parts which differ: a round trip more, and most often far fewer bytes.
+    pub max_listed: usize,
     /// How often a random peer is told the state digest, besides those on pings and acks. While the
     /// map changes it is told every `pull_interval` instead.
     pub sync_interval: Duration,
@@ -93,6 +96,7 @@ impl Config {
             pull_timeout_min: Duration::from_millis(25),
             pull_timeout: Duration::from_millis(300),
             pull_budget: 64 * 1024,
+            max_listed: 300,
             sync_interval: Duration::from_secs(2),
             collect_interval: Duration::from_secs(5),
             keep_for: Duration::from_secs(60),

@@ -55,7 +55,10 @@
 
 mod announce;
 mod apply;
+mod ask;
 mod chunk;
+mod compare;
+mod compare_wire;
 mod config;
 mod dot;
 mod error;
@@ -109,6 +112,7 @@ use crate::time::Instant;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
 use announce::Announcements;
+use ask::Pulling;
 use chunk::Marks;
 use fragment::{Assembly, MAX_ENTRY};
 use full::Sessions;
@@ -121,7 +125,6 @@ use seal::Seals;
 pub(crate) use skim::Skim;
 use stage::Staging;
 use store::Store;
-use sync::Pulling;
 
 /// Counters of the map since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -27,6 +27,7 @@ impl Map {
                 peer.owes_state = false;
             }
         }
+        self.write_differ(slot, w);
         self.write_fetch(slot, w);
         self.write_seals(slot, w);
         self.write_push(slot, w);

@@ -189,6 +189,8 @@ pub(super) struct Peer {
     /// The bases that it is to be told, from which number on.
     pub(super) owes_have: Option<u64>,
     pub(super) owes_pull: bool,
+    /// The nonce of its pull, and in which buckets its context differed from the one here, which it is to be told.
+    pub(super) owes_differ: Option<(u64, u64)>,
     /// The seals that it is to be told, from which number on.
     pub(super) owes_seals: Option<u64>,
     /// The answer to its pull, in the pool of them: few peers pull at a time.
@@ -297,6 +299,7 @@ impl Peers {
             owes_state: false,
             owes_have: None,
             owes_pull: false,
+            owes_differ: None,
             owes_seals: None,
             serve: None,
             ready: false,

@@ -15,9 +15,11 @@ use crate::id::NodeId;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 
+mod buckets;
 mod past;
 mod sealed;
 
+pub(super) use buckets::BUCKETS;
 use past::Pasts;
 pub(super) use past::{Fate, LAST, Merged, Verdict};
 

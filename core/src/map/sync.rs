@@ -10,16 +10,15 @@ use core::time::Duration;
 use smallvec::SmallVec;
 
 use super::Map;
+use super::ask::Pulling;
 use super::dot::{Packed, ReplicaId};
 use super::peer::{Cursor, Serve};
 use super::replica::Fate;
 use super::skim::Skim;
-use super::wire::{self, Chunk, Frame, Pull, PullHead};
-use crate::id::NodeId;
+use super::wire::{Chunk, Frame, Pull};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
-use crate::wire::{NoRoom, Writer};
 
 /// Pulls in a row without an answer that are repeated at once.
 const MAX_QUICK_RETRIES: u32 = 4;
@@ -31,60 +30,6 @@ const MAX_CATCHING_RETRIES: u32 = 2;
 const HASTE: u32 = 4;
 /// Peers that are looked at for one to pull from.
 const MAX_CANDIDATES: usize = 8;
-
-/// The pull that is under way.
-#[derive(Debug)]
-pub(super) struct Pulling {
-    peer: u32,
-    nonce: u64,
-    started: Instant,
-    deadline: Instant,
-    answered: bool,
-    /// What the peer had told of its context when it was asked.
-    state: u64,
-    /// First and last replica of the digest, if the whole did not fit.
-    after: Option<ReplicaId>,
-    upto: Option<ReplicaId>,
-    /// The sum of the seals when it was begun.
-    seals: u64,
-    /// Dots that it brought so far.
-    news: u64,
-    /// Number of the chunk that comes next, while none was lost, overtaken or refused in part.
-    next: Option<u64>,
-    /// Whether it brought new bytes of an entry that is not whole yet, and whether it made others be given up.
-    partial: bool,
-    crowded: bool,
-    /// Whether it asks for a full sync to mend what is not as it should be.
-    repairs: bool,
-}
-
-impl Pulling {
-    pub(super) const fn repairs(&self) -> bool {
-        self.repairs
-    }
-
-    /// It is not to ask for what is missing but for all.
-    pub(super) const fn set_repairs(&mut self) {
-        self.repairs = true;
-    }
-
-    pub(super) const fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    pub(super) const fn peer(&self) -> u32 {
-        self.peer
-    }
-
-    pub(super) const fn started(&self) -> Instant {
-        self.started
-    }
-
-    /// Whether it is the one that a datagram of the peer in `slot` answers.
-    pub(super) const fn is(&self, slot: u32, nonce: u64) -> bool {
-        self.peer == slot && self.nonce == nonce
-    }
-}
 
 impl Map {
     pub(super) fn apply_frame(&mut self, now: Instant, slot: u32, frame: Frame<'_>) {
@@ -100,6 +45,8 @@ impl Map {
             Frame::Have(have) => self.on_have(now, slot, have),
             Frame::Seals(told) => self.on_seals(now, slot, told),
             Frame::Fragment(fragment) => self.on_fragment(now, slot, &fragment),
+            Frame::Buckets(sums) => self.on_buckets(now, slot, sums),
+            Frame::Differ(told) => self.on_differ(now, slot, told),
             Frame::Unknown => {}
         }
     }
@@ -197,7 +144,7 @@ impl Map {
     }
 
     /// A peer may have what is missing here: ask it now, or when the pull interval is over.
-    fn want_pull(&mut self, now: Instant, slot: u32) {
+    pub(super) fn want_pull(&mut self, now: Instant, slot: u32) {
         let slot = self.catching.unwrap_or(slot);
         if self.may_pull(now) {
             reached!("map: pull at once");
@@ -223,12 +170,14 @@ impl Map {
         // Never zero, which marks a push.
         let nonce = u64::from(self.rng.u32()) + 1;
         let deadline = now + self.pull_patience();
+        let listing = self.listing();
         self.pulling = Some(Pulling {
             peer: slot,
             nonce,
             started: now,
             deadline,
             answered: false,
+            listing,
             state,
             after: self.page,
             upto: None,
@@ -306,7 +255,7 @@ impl Map {
     }
 
     /// The peer in `slot` lives with this replica epoch.
-    fn meet_life(&mut self, slot: u32, epoch: Option<u64>) {
+    pub(super) fn meet_life(&mut self, slot: u32, epoch: Option<u64>) {
         let Some(peer) = self.peers.get(slot) else { return };
         let epoch = epoch.unwrap_or(peer.boot);
         if peer.epoch != epoch {
@@ -358,7 +307,8 @@ impl Map {
             sealed.extend(self.replicas.seal(number).map(|_| number));
         }
         for (number, end) in self.replicas.ends(pull.after, pull.upto) {
-            if !sealed.contains(&number) {
+            let silent = asked.buckets >> self.replicas.bucket(number) & 1 == 1;
+            if silent && !sealed.contains(&number) {
                 peer.known.runs_mut(number).add(1, end);
             }
         }
@@ -502,6 +452,11 @@ impl Map {
         let turns = pulling.upto.is_some() && (!more || pulling.news > 0);
         if turns || partial || (more && worth) {
             self.start_pull(now, pulling.peer);
+            // What was equal the peer knows of. If nothing of what it told was new, it may have forgotten that.
+            let goes_on = pulling.news > 0 || turns;
+            if let Some(next) = self.pulling.as_mut().filter(|_| goes_on) {
+                next.listing = pulling.listing;
+            }
             return;
         }
         self.catching.take_if(|giver| *giver == pulling.peer);
@@ -537,59 +492,5 @@ impl Map {
                 self.start_pull(now, slot);
             }
         }
-    }
-
-    /// Writes the context, or the page of it that fits, as a pull.
-    pub(super) fn write_pull(&mut self, slot: u32, w: &mut Writer<'_>) -> Result<(), NoRoom> {
-        let held = self.held();
-        let Some(pulling) = self.pulling.as_mut().filter(|pulling| pulling.peer == slot) else {
-            return Ok(());
-        };
-        let replicas = &self.replicas;
-        let mut head = PullHead {
-            nonce: pulling.nonce,
-            budget: self.config.pull_budget as u64,
-            epoch: replicas.own().epoch,
-            after: self.page,
-            upto: None,
-            held,
-            whole: pulling.repairs || self.retiring.is_behind(),
-            seals: replicas.seals(),
-        };
-        let dots = |w: &mut Writer<'_>, id, number| {
-            let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
-            wire::write_replica_dots(w, id, base, ahead)
-        };
-        let fresh = w.is_fresh();
-        let whole = w.frame(wire::PULL, |w| {
-            head.write(w)?;
-            let mut told =
-                replicas.range(head.after, None).filter(|told| !replicas.is_whole(told.1));
-            told.try_for_each(|(id, number)| dots(w, id, number))
-        });
-        if whole.is_ok() || !fresh {
-            pulling.upto = None;
-            return whole;
-        }
-        reached!("map: pull of a page");
-        // As many as fit; the upper bound is known, and written, only after them.
-        head.upto = Some(ReplicaId::new(NodeId(u64::MAX), u64::MAX));
-        w.frame(wire::PULL, |w| {
-            head.write(w)?;
-            let bound_at = w.len() - wire::REPLICA_LEN;
-            for (id, number) in replicas.range(head.after, None) {
-                if !replicas.is_whole(number) && dots(w, id, number).is_err() {
-                    break;
-                }
-                head.upto = Some(id);
-            }
-            let end = w.len();
-            w.rewind(bound_at);
-            head.upto.map_or(Ok(()), |upto| wire::write_replica(w, upto))?;
-            w.rewind(end);
-            Ok(())
-        })?;
-        pulling.upto = head.upto;
-        Ok(())
     }
 }

@@ -4,7 +4,8 @@
 //! tag  frame   body
 //! a1   PULL    nonce varint, byte budget varint, puller's replica epoch u64,
 //!              flags u8 (bit 0: lower bound, bit 1: upper bound, bit 2: fragments, bit 3: a full sync is wanted,
-//!              whatever is known, bit 4: seals), [sum of the seals u64], [entries held in part u8 (1..=8),
+//!              whatever is known, bit 4: seals, bit 5: of some buckets), [sum of the seals u64],
+//!              [the buckets u64], [entries held in part u8 (1..=8),
 //!              each name u64, bytes varint], [replica: not above], [replica: not beyond], then per replica, ascending, to the end:
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
 //! a2   STATE   digest of the context u64, digest of the content u64,
@@ -35,6 +36,13 @@
 //!              what is left of the merged lives of nodes, each node id u64, the epoch below which they are u64, the
 //!              sum of their seals u64, that of their shares in the digest of the context u64
 //!
+//! aa   BUCKETS nonce varint, puller's replica epoch u64, flags u8 (bit 0: seals), [sum of the seals u64], then 64 sums
+//!              u64, or 32 where the datagram is short, each of two buckets. A replica is in the bucket of the highest six
+//!              bits of its hash, mix2(node id, epoch). Its sum is its share of the
+//!              digest of the context: of each base b of a replica mix2(!hash, b), of each dot n ahead of one mix2(hash, n)
+//! ab   DIFFER  addressee u64, nonce varint, buckets u64 (bit i: the sums of bucket i differ). The nonce is that of a
+//!              BUCKETS, and of the PULL that follows
+//!
 //! unit  below `contexts`: replica, base varint, floor varint, after varint, runs u8 (<= 16), per run: gap
 //!                varint, length varint
 //!       from there on, a slot of the sender: 0, replica ref, counter varint, key, value: a lone value
@@ -60,6 +68,7 @@
 
 use smallvec::SmallVec;
 
+use super::compare_wire::{self, Differ, Sums};
 use super::dot::{MAX_COUNTER, MAX_RUNS, ReplicaId, Runs};
 use super::fragment::{MAX_MARKS, MAX_SIBLINGS};
 use super::fragment_wire::{self, Fragment, Held, HeldList};
@@ -79,6 +88,8 @@ pub(super) const GONE: u8 = 0xa6;
 pub(super) const HAVE: u8 = 0xa7;
 pub(super) const FRAGMENT: u8 = 0xa8;
 pub(super) const SEALS: u8 = 0xa9;
+pub(super) const BUCKETS: u8 = 0xaa;
+pub(super) const DIFFER: u8 = 0xab;
 
 pub(super) const ITEM_REF: u8 = 0;
 pub(super) const ITEM_OWN: u8 = 1;
@@ -121,6 +132,8 @@ pub(super) enum Frame<'p> {
     Have(Have<'p>),
     Fragment(Fragment<'p>),
     Seals(seal_wire::Told<'p>),
+    Buckets(Sums<'p>),
+    Differ(Differ),
     /// An optional frame of a later version.
     Unknown,
 }
@@ -134,6 +147,8 @@ pub(super) struct Pull<'p> {
     pub(super) upto: Option<ReplicaId>,
     /// The sum of the puller's seals.
     pub(super) seals: u64,
+    /// The buckets whose replicas it lists.
+    pub(super) buckets: u64,
     /// What it has already of entries that come in fragments.
     pub(super) held: HeldList<'p>,
     /// Whether it wants all, though it misses nothing.
@@ -204,15 +219,17 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         PULL => {
             let (nonce, budget, epoch) = (r.varint()?, r.varint()?, r.u64()?);
             let bounds = r.u8()?;
-            if bounds > 31 || nonce == 0 {
+            if bounds > 63 || nonce == 0 {
                 return Err(PacketError::Malformed);
             }
             let seals = if bounds & 16 == 0 { 0 } else { r.u64()? };
+            let buckets = if bounds & 32 == 0 { u64::MAX } else { r.u64()? };
             let held = HeldList::read(&mut r, bounds & 4 != 0)?;
             let after = if bounds & 1 == 0 { None } else { Some(replica(&mut r)?) };
             let upto = if bounds & 2 == 0 { None } else { Some(replica(&mut r)?) };
             let whole = bounds & 8 != 0;
-            let pull = Pull { nonce, budget, epoch, after, upto, seals, held, whole, rest: r };
+            let pull =
+                Pull { nonce, budget, epoch, after, upto, seals, buckets, held, whole, rest: r };
             let (mut check, mut last) = (pull, after);
             while let Some((id, _)) = check.next()? {
                 if last.is_some_and(|last| last >= id) || upto.is_some_and(|upto| id > upto) {
@@ -255,6 +272,8 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         }
         FRAGMENT => fragment_wire::parse(r).map(Frame::Fragment),
         SEALS => seal_wire::parse(r).map(Frame::Seals),
+        BUCKETS => compare_wire::parse_buckets(r).map(Frame::Buckets),
+        DIFFER => compare_wire::parse_differ(r).map(Frame::Differ),
         tag => crate::wire::unknown(tag).map(|()| Frame::Unknown),
     }
 }
@@ -491,6 +510,7 @@ pub(super) struct PullHead {
     pub(super) held: SmallVec<[Held; 1]>,
     pub(super) whole: bool,
     pub(super) seals: u64,
+    pub(super) buckets: u64,
 }
 
 impl PullHead {
@@ -501,9 +521,14 @@ impl PullHead {
         w.u64(self.epoch)?;
         let bounds = u8::from(self.after.is_some()) | u8::from(self.upto.is_some()) << 1;
         let bounds = bounds | u8::from(!self.held.is_empty()) << 2;
-        w.u8(bounds | u8::from(self.whole) << 3 | u8::from(self.seals != 0) << 4)?;
+        let some = self.buckets != u64::MAX;
+        let bounds = bounds | u8::from(self.whole) << 3 | u8::from(self.seals != 0) << 4;
+        w.u8(bounds | u8::from(some) << 5)?;
         if self.seals != 0 {
             w.u64(self.seals)?;
+        }
+        if some {
+            w.u64(self.buckets)?;
         }
         if !self.held.is_empty() {
             w.u8(u8::try_from(self.held.len()).map_err(|_| NoRoom)?)?;

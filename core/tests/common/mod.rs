@@ -5,6 +5,7 @@
 
 pub mod bare;
 pub mod maps;
+pub mod played;
 pub mod stages;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -92,6 +92,8 @@ pub struct Plan {
     /// How many lives that are over are kept one by one, and how often replicas start again without their state.
     pub past: usize,
     pub restarts: u64,
+    /// Whether contexts are compared by sums before they are listed.
+    pub compared: bool,
     /// Lives of the past whose writes are known to the first replica at the start.
     pub crowd: usize,
     /// Each with a number from which it draws all its luck, so that leaving one out does not shift
@@ -135,6 +137,7 @@ impl Plan {
             seals: true,
             past: [0, 64][dice.below(2)],
             restarts: RESTARTS,
+            compared: is_compared(seed),
             crowd: 0,
             steps,
         }
@@ -163,6 +166,7 @@ impl Plan {
             seals: true,
             past: [0, 1, 3][dice.below(3)],
             restarts: 100,
+            compared: is_compared(seed),
             crowd: 0,
             steps,
         }
@@ -194,6 +198,7 @@ impl Plan {
             seals: false,
             past: 64,
             restarts: RESTARTS,
+            compared: is_compared(seed),
             crowd: 0,
             steps,
         }
@@ -228,6 +233,7 @@ impl Plan {
             seals: false,
             past: 64,
             restarts: RESTARTS,
+            compared: is_compared(seed),
             crowd,
             steps,
         }
@@ -236,6 +242,10 @@ impl Plan {
 
 const fn is_durable(seed: u64) -> bool {
     seed % 3 == 1
+}
+
+const fn is_compared(seed: u64) -> bool {
+    seed % 7 < 3
 }
 
 fn full_step(dice: &mut Dice, replicas: usize, keys: usize, durable: bool) -> Step {

@@ -22,6 +22,8 @@ const FETCH: u8 = 0xa4;
 const STAGE: u8 = 0xa5;
 const FRAGMENT: u8 = 0xa8;
 const SEALS: u8 = 0xa9;
+const BUCKETS: u8 = 0xaa;
+const DIFFER: u8 = 0xab;
 /// More datagrams than this are not under way at once.
 const MAX_FLIGHTS: usize = 96;
 
@@ -170,6 +172,9 @@ impl<'p> World<'p> {
         config.ordered = self.plan.seed.is_multiple_of(2);
         if self.plan.small_budget {
             config.pull_budget = self.plan.max_datagram;
+        }
+        if self.plan.compared {
+            config.max_listed = 0;
         }
         let mut entropy = [7; 32];
         entropy[..8].copy_from_slice(&self.plan.seed.to_le_bytes());
@@ -498,6 +503,7 @@ impl<'p> World<'p> {
             chunk_to = chunk.then_some(flight.to);
             let paged = frame_of(&flight.bytes, PULL).is_some_and(is_paged);
             self.met("paged digest", paged);
+            self.met("contexts compared", frame_of(&flight.bytes, DIFFER).is_some());
             if luck.percent(self.plan.loss) {
                 self.met("lost chunk", chunk);
                 continue;
@@ -566,7 +572,7 @@ impl<'p> World<'p> {
                 self.sync_log(at)?;
                 for flight in self.drain(at).into_iter().filter(|flight| inside(flight.to)) {
                     quiet = false;
-                    let tags = [PULL, CHUNK, FETCH, STAGE, FRAGMENT, SEALS];
+                    let tags = [PULL, CHUNK, FETCH, STAGE, FRAGMENT, SEALS, BUCKETS, DIFFER];
                     let more = tags.iter().any(|tag| frame_of(&flight.bytes, *tag).is_some());
                     asked += u64::from(more);
                     let to = flight.to;

@@ -23,6 +23,11 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// The sums of all buckets, and the share of the seals.
+fn total(replicas: &Replicas) -> u64 {
+    replicas.sums().iter().fold(replicas.seals(), |total, sum| total.wrapping_add(*sum))
+}
+
 /// A snapshot may say so, if somebody wrote it who means harm.
 #[test]
 fn what_the_log_does_not_begin_with_is_not_next_in_it() {
@@ -70,6 +75,7 @@ proptest! {
                 plain.claim(Packed::new(0, n), 0);
             }
             prop_assert_eq!(replicas.digest(), plain.digest());
+            prop_assert_eq!(total(&replicas), replicas.digest());
             for n in 1..50 {
                 let dot = Packed::new(0, n);
                 prop_assert_eq!(replicas.contains(dot), set.contains(&n));
@@ -96,6 +102,7 @@ proptest! {
             prop_assert!(sorted.claim(Packed::new(0, n), 0));
         }
         prop_assert_eq!(replicas.digest(), sorted.digest());
+        prop_assert_eq!(replicas.sums(), sorted.sums());
         let set: BTreeSet<u64> = order.iter().copied().collect();
         let mut runs = Runs::default();
         for (from, len) in theirs { runs.add(from, from + len); }
@@ -203,6 +210,7 @@ proptest! {
             for (end, runs) in seals.iter().rev() { plain.take_seal(0, *end, runs); }
             prop_assert_eq!(replicas.digest(), plain.digest());
             prop_assert_eq!(replicas.seals(), plain.seals());
+            prop_assert_eq!((replicas.sums(), total(&replicas)), (plain.sums(), plain.digest()));
             for theirs in [Runs::default(), { let mut r = Runs::default(); r.add(3, 9); r.add(20, 22); r }] {
                 for n in 1..45 {
                     let missing = set.range(n..).copied().find(|m| !theirs.contains(*m) && !void.contains(m));

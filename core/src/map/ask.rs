@@ -1,0 +1,170 @@
+//! Pulls: what is noted of the one under way, and how much of the context it lists.
+//!
+//! A pull lists the context, or the page of it that fits a datagram. Where that is long, the peer is asked first which
+//! part of it differs from its own; see [`compare`](super::compare).
+
+use super::Map;
+use super::compare_wire;
+use super::dot::ReplicaId;
+use super::replica::Replicas;
+use super::wire::{self, PullHead};
+use crate::id::NodeId;
+use crate::reached::reached;
+use crate::time::Instant;
+use crate::wire::{NoRoom, Writer};
+
+/// Which replicas a pull lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listing {
+    All,
+    /// The peer is asked first in which buckets there is a difference.
+    Sums,
+    /// Those of the buckets that it named.
+    Buckets(u64),
+}
+
+impl Listing {
+    fn has(self, replicas: &Replicas, replica: u16) -> bool {
+        match self {
+            Self::Buckets(mask) => mask >> replicas.bucket(replica) & 1 == 1,
+            Self::All | Self::Sums => true,
+        }
+    }
+
+    const fn buckets(self) -> u64 {
+        match self {
+            Self::Buckets(mask) => mask,
+            Self::All | Self::Sums => u64::MAX,
+        }
+    }
+}
+
+/// The pull that is under way.
+#[derive(Debug)]
+pub(super) struct Pulling {
+    pub(super) peer: u32,
+    pub(super) nonce: u64,
+    pub(super) started: Instant,
+    pub(super) deadline: Instant,
+    pub(super) answered: bool,
+    pub(super) listing: Listing,
+    /// What the peer had told of its context when it was asked.
+    pub(super) state: u64,
+    /// First and last replica of the digest, if the whole did not fit.
+    pub(super) after: Option<ReplicaId>,
+    pub(super) upto: Option<ReplicaId>,
+    /// The sum of the seals when it was begun.
+    pub(super) seals: u64,
+    /// Dots that it brought so far.
+    pub(super) news: u64,
+    /// Number of the chunk that comes next, while none was lost, overtaken or refused in part.
+    pub(super) next: Option<u64>,
+    /// Whether it brought new bytes of an entry that is not whole yet, and whether it made others be given up.
+    pub(super) partial: bool,
+    pub(super) crowded: bool,
+    /// Whether it asks for a full sync to mend what is not as it should be.
+    pub(super) repairs: bool,
+}
+
+impl Pulling {
+    pub(super) const fn repairs(&self) -> bool {
+        self.repairs
+    }
+
+    /// It is not to ask for what is missing but for all.
+    pub(super) const fn set_repairs(&mut self) {
+        (self.repairs, self.listing) = (true, Listing::All);
+    }
+
+    pub(super) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(super) const fn peer(&self) -> u32 {
+        self.peer
+    }
+
+    pub(super) const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Whether it is the one that a datagram of the peer in `slot` answers.
+    pub(super) const fn is(&self, slot: u32, nonce: u64) -> bool {
+        self.peer == slot && self.nonce == nonce
+    }
+}
+
+impl Map {
+    /// Writes the sums of the context, or what of it is to be listed, or the page of that which fits.
+    pub(super) fn write_pull(&mut self, slot: u32, w: &mut Writer<'_>) -> Result<(), NoRoom> {
+        let (held, fresh) = (self.held(), w.is_fresh());
+        let Some(pulling) = self.pulling.as_mut().filter(|pulling| pulling.peer == slot) else {
+            return Ok(());
+        };
+        let replicas = &self.replicas;
+        if pulling.listing == Listing::Sums {
+            let written = compare_wire::write_buckets(w, replicas, pulling.nonce);
+            if written.is_ok() || !fresh {
+                return written;
+            }
+            // Every datagram has room for the fewest of them. If not, they would be owed for ever.
+            pulling.listing = Listing::All;
+        }
+        let mut head = PullHead {
+            nonce: pulling.nonce,
+            budget: self.config.pull_budget as u64,
+            epoch: replicas.own().epoch,
+            after: self.page,
+            upto: None,
+            held,
+            whole: pulling.repairs || self.retiring.is_behind(),
+            seals: replicas.seals(),
+            buckets: pulling.listing.buckets(),
+        };
+        let listing = pulling.listing;
+        let lists = |number| listing.has(replicas, number) && !replicas.is_whole(number);
+        let listed = |after| replicas.range(after, None).filter(move |(_, number)| lists(*number));
+        let dots = |w: &mut Writer<'_>, id, number| {
+            let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
+            wire::write_replica_dots(w, id, base, ahead)
+        };
+        let whole = |w: &mut Writer<'_>, head: &PullHead| {
+            w.frame(wire::PULL, |w| {
+                head.write(w)?;
+                listed(head.after).try_for_each(|(id, number)| dots(w, id, number))
+            })
+        };
+        // What differs may fit, though all does not.
+        head.after = self.page.filter(|_| listing == Listing::All);
+        let mut written = whole(w, &head);
+        if written.is_err() && fresh && head.after != self.page {
+            head.after = self.page;
+            written = whole(w, &head);
+        }
+        (pulling.after, pulling.upto) = (head.after, None);
+        if written.is_ok() || !fresh {
+            self.page = if written.is_ok() { head.after } else { self.page };
+            return written;
+        }
+        reached!("map: pull of a page");
+        // As many as fit; the upper bound is known, and written, only after them.
+        head.upto = Some(ReplicaId::new(NodeId(u64::MAX), u64::MAX));
+        w.frame(wire::PULL, |w| {
+            head.write(w)?;
+            let bound_at = w.len() - wire::REPLICA_LEN;
+            for (id, number) in listed(head.after) {
+                if dots(w, id, number).is_err() {
+                    break;
+                }
+                head.upto = Some(id);
+            }
+            let end = w.len();
+            w.rewind(bound_at);
+            head.upto.map_or(Ok(()), |upto| wire::write_replica(w, upto))?;
+            w.rewind(end);
+            Ok(())
+        })?;
+        pulling.upto = head.upto;
+        Ok(())
+    }
+}
