@@ -70,6 +70,7 @@ pub(crate) const BRANCHES: &[&str] = &[
     "map: pull from another later",
     "map: pull from nobody else",
     "map: pull of a page",
+    "map: window halved",
     "map: contexts compared",
     "map: pull of what differs",
     "map: asked by one who is ahead",

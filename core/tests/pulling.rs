@@ -135,6 +135,59 @@ fn a_peer_without_news_is_left_alone() {
     }
 }
 
+/// Goal: less is asked for after an answer broke off, and a datagram more after each that came whole; never less than
+/// a datagram, nor more than the limit. Silence says nothing of the way. Method: the budgets of pulls in a row.
+#[test]
+fn the_window_follows_what_the_way_carries() {
+    let budget = |pull: &Frame| read_varint(&pull.2[varint(read_varint(&pull.2)).len()..]);
+    let mut config = Config::lan();
+    config.pull_budget = 8_000;
+    config.pull_timeout_min = config.pull_timeout;
+    let mut map = among(&config, [2]);
+    let (mut now, mut counter) = (NOW, 0);
+    let mut news = || {
+        counter += 1;
+        write(3, counter, OWN, &[counter as u8], b"value")
+    };
+    tell(&mut map, now, 2, &state(9));
+    let mut pull = run(&mut map, PULL, now, now).remove(0);
+    let mut budgets = vec![budget(&pull)];
+    // Whether chunk 0 comes, and with what number the last one does, if at all.
+    let answers = [
+        (true, None),
+        (false, None),
+        (true, None),
+        (true, Some(1)),
+        (true, Some(2)),
+        (true, None),
+        (true, None),
+        (true, Some(1)),
+        (true, Some(1)),
+        (true, Some(1)),
+        (true, Some(1)),
+        (true, Some(1)),
+        (true, Some(1)),
+    ];
+    for (begins, ends) in answers {
+        let nonce = read_varint(&pull.2);
+        if begins {
+            tell(&mut map, now, 2, &chunk(nonce, 0, 0, &news()));
+        }
+        if let Some(number) = ends {
+            tell(&mut map, now, 2, &chunk(nonce, number, LAST | MORE, &news()));
+        }
+        let wait = if ends.is_some() { millis(0) } else { config.pull_timeout };
+        pull = run(&mut map, PULL, now, now + wait).remove(0);
+        now = pull.0;
+        budgets.push(budget(&pull));
+    }
+    let expected = [
+        8_000, 4_000, 4_000, 2_000, 3_400, 3_400, 1_700, 1_400, 2_800, 4_200, 5_600, 7_000, 8_000,
+        8_000,
+    ];
+    assert_eq!(budgets, expected);
+}
+
 /// Goal: peers are asked at most once per interval, the next in line as soon as it is over. Method: two that tell of
 /// something new at the same time; one whose states are equal is not asked.
 #[test]

@@ -2,6 +2,12 @@
 //!
 //! A pull lists the context, or the page of it that fits a datagram. Where that is long, the peer is asked first which
 //! part of it differs from its own; see [`compare`](super::compare).
+//!
+//! How many bytes it asks for follows what the way carries, as the window of a TCP connection does: half as many after
+//! an answer that broke off, a datagram's more after each that came whole. An answer is sent at once, so one that is
+//! longer than some queue on the way is cut short there every time, its end is lost, and a timeout is waited for. Loss
+//! without a queue costs some time by that: an answer of which the last datagram is lost is no shorter the next time
+//! for any good. A pull that nothing answered tells nothing: the peer may be gone.
 
 use super::Map;
 use super::compare_wire;
@@ -95,6 +101,22 @@ impl Pulling {
 }
 
 impl Map {
+    /// An answer broke off: it was more than the way could carry, as far as is known.
+    pub(super) fn narrow(&mut self, pulling: &Pulling) {
+        if pulling.answered {
+            reached!("map: window halved");
+            self.window = (self.window / 2).max(self.max_datagram as u64);
+        }
+    }
+
+    /// All of an answer came.
+    pub(super) fn widen(&mut self, pulling: &Pulling) {
+        if pulling.next.is_some() {
+            let wider = self.window + self.max_datagram as u64;
+            self.window = wider.min(self.config.pull_budget as u64);
+        }
+    }
+
     /// Writes the sums of the context, or what of it is to be listed, or the page of that which fits.
     pub(super) fn write_pull(&mut self, slot: u32, w: &mut Writer<'_>) -> Result<(), NoRoom> {
         let (held, fresh) = (self.held(), w.is_fresh());
@@ -112,7 +134,7 @@ impl Map {
         }
         let mut head = PullHead {
             nonce: pulling.nonce,
-            budget: self.config.pull_budget as u64,
+            budget: self.window,
             epoch: replicas.own().epoch,
             after: self.page,
             upto: None,

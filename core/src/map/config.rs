@@ -52,7 +52,8 @@ pub struct Config {
     pub pull_timeout_min: Duration,
     /// … and not later than this.
     pub pull_timeout: Duration,
-    /// Most bytes that one pull asks for.
+    /// Most bytes that one pull asks for. Half as many are asked for after an answer that broke off, a datagram's more
+    /// after each that came whole.
     pub pull_budget: usize,
     /// Most replicas that a pull lists at once. Where more were ever seen, sums over 64 parts of them are compared first,
     /// and those are listed that are in parts which differ: a round trip more, and most often far fewer bytes.

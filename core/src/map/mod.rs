@@ -193,6 +193,8 @@ pub struct Map {
     pull_after: Instant,
     /// How long answers to pulls usually take, once measured.
     pull_time: Option<Duration>,
+    /// How many bytes the next pull asks for.
+    window: u64,
     /// Pulls in a row that nobody answered.
     unanswered: u32,
     /// Where the next page of the digest begins, if it does not fit one datagram.
@@ -262,6 +264,7 @@ impl Map {
             wanted: None,
             pull_after: now,
             pull_time: None,
+            window: config.pull_budget as u64,
             unanswered: 0,
             page: None,
             push_at: None,

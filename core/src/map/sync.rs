@@ -4,6 +4,11 @@
 //! misses is pulled: state digests ride on pings and acks, and a replica that sees a different one
 //! sends its context and is answered with what it lacks. The next pull is the acknowledgement of the
 //! last, so the answering side keeps no timers, and no copies but of what is under way in fragments.
+//!
+//! One peer is asked at a time. How fast a replica catches up is how much is under way per round trip, from however many
+//! peers it comes: three that are asked for other writes each have no more under way than one that is asked for three
+//! times as much ([`Config::pull_budget`](super::Config::pull_budget)), and fill the same queue before this replica. Who
+//! is asked is who tells of news first, so mostly not the slowest.
 
 use core::time::Duration;
 
@@ -73,6 +78,7 @@ impl Map {
 
     pub(super) fn fire_pull(&mut self, now: Instant) {
         if let Some(pulling) = self.pulling.take_if(|pulling| pulling.deadline <= now) {
+            self.narrow(&pulling);
             self.late = Some(pulling);
             self.stats.pulls_timed_out += 1;
             self.unanswered += 1;
@@ -445,6 +451,7 @@ impl Map {
         } else {
             reached!("map: answered to its end");
         }
+        self.widen(pulling);
         // Pushes may have been faster.
         let worth = pulling.news > 0 || self.catching == Some(pulling.peer);
         // Some of an entry is missing. If others were given up for it, all might be begun again and again.
