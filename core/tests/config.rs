@@ -146,6 +146,10 @@ const MAP: &[Rule<map::Config>] = &[
         ],
     ),
     ("map.pull_budget must be at least max_datagram", &[|c| c.pull_budget = 1_399]),
+    (
+        "map.pull_rate must be at least map.pull_budget",
+        &[|c| c.pull_rate = c.pull_budget - 1, |c| c.pull_budget = c.pull_rate + 1],
+    ),
 ];
 
 /// Goal: each rule refuses what breaks it, in its own words, at every door that takes the setting.
@@ -219,6 +223,7 @@ fn presets_and_the_bounds_themselves_are_good() {
         (most.map.max_replicas, most.map.max_keys) = (65_535, 1 << 31);
         most.map.pull_timeout_min = most.map.pull_timeout;
         most.map.pull_budget = most.max_datagram;
+        most.map.pull_rate = most.map.pull_budget;
         assert_eq!(node(most), Ok(()));
         let mut least = preset;
         least.max_datagram = MIN_DATAGRAM;

@@ -188,6 +188,57 @@ fn the_window_follows_what_the_way_carries() {
     assert_eq!(budgets, expected);
 }
 
+/// Goal: no more is asked for than so many bytes per second, and as much. Method: a peer whose answers are four
+/// kilobytes and never end.
+#[test]
+fn what_is_asked_for_keeps_its_rate() {
+    for (rate, least, most) in [(16_000, 40, 45), (32_000, 84, 89)] {
+        let mut config = Config::lan();
+        (config.pull_budget, config.pull_rate) = (8_000, rate);
+        let mut map = among(&config, [2]);
+        let (mut now, mut answers) = (NOW, 0);
+        tell(&mut map, now, 2, &state(9));
+        while now < NOW + millis(10_000) {
+            let pulls = run(&mut map, PULL, now, now);
+            let Some(pull) = pulls.first() else {
+                now += millis(10);
+                continue;
+            };
+            answers += 1;
+            let news = write(3, answers, OWN, b"key", &[7; 4_000]);
+            tell(&mut map, now, 2, &chunk(read_varint(&pull.2), 0, LAST | MORE, &news));
+        }
+        assert!((least..=most).contains(&answers), "{answers} answers at {rate} bytes a second");
+    }
+}
+
+/// Goal: no more is given than so many bytes per second, and everybody who asks a datagram. Method: one who asks four
+/// times a second for eight kilobytes.
+#[test]
+fn what_is_given_keeps_its_rate() {
+    let mut config = Config::lan();
+    config.pull_budget = 8_000;
+    for (rate, least, most) in [(16_000, 160_000, 190_000), (64_000, 300_000, 340_000)] {
+        config.pull_rate = rate;
+        let mut map = among(&config, []);
+        for key in 0..200 {
+            map.insert(NOW, format!("{key:04}").as_bytes(), &[7; 50]).unwrap();
+        }
+        map.peer_up(NOW, NodeId(2), 1, addr(2));
+        drain(&mut map);
+        let mut given = 0;
+        for at in 0..40 {
+            let now = NOW + millis(250 * at);
+            run(&mut map, PULL, now, now);
+            tell(&mut map, now, 2, &pull(8_000));
+            let chunks = run(&mut map, CHUNK, now, now);
+            assert!(chunks.iter().map(|(_, _, body)| body.len()).sum::<usize>() > 1_000);
+            given += chunks.iter().map(|(_, _, body)| body.len()).sum::<usize>();
+        }
+        assert!((least..=most).contains(&given), "{given} bytes at {rate} a second");
+    }
+}
+
 /// Goal: peers are asked at most once per interval, the next in line as soon as it is over. Method: two that tell of
 /// something new at the same time; one whose states are equal is not asked.
 #[test]

@@ -53,6 +53,8 @@ pub(super) struct Pulling {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) answered: bool,
+    /// How many bytes it asks for.
+    pub(super) budget: u64,
     pub(super) listing: Listing,
     /// What the peer had told of its context when it was asked.
     pub(super) state: u64,
@@ -134,7 +136,7 @@ impl Map {
         }
         let mut head = PullHead {
             nonce: pulling.nonce,
-            budget: self.window,
+            budget: pulling.budget,
             epoch: replicas.own().epoch,
             after: self.page,
             upto: None,

@@ -55,6 +55,9 @@ pub struct Config {
     /// Most bytes that one pull asks for. Half as many are asked for after an answer that broke off, a datagram's more
     /// after each that came whole.
     pub pull_budget: usize,
+    /// Most bytes per second of answers to pulls, full syncs included: of those that are asked for, and of those that are
+    /// given, on average over more than a second. Whoever asks is given a datagram at least.
+    pub pull_rate: usize,
     /// Most replicas that a pull lists at once. Where more were ever seen, sums over 64 parts of them are compared first,
     /// and those are listed that are in parts which differ: a round trip more, and most often far fewer bytes.
     pub max_listed: usize,
@@ -97,6 +100,7 @@ impl Config {
             pull_timeout_min: Duration::from_millis(25),
             pull_timeout: Duration::from_millis(300),
             pull_budget: 64 * 1024,
+            pull_rate: 1 << 27,
             max_listed: 300,
             sync_interval: Duration::from_secs(2),
             collect_interval: Duration::from_secs(5),
@@ -167,6 +171,9 @@ impl Config {
         }
         if self.pull_budget < max_datagram {
             return refuse("map.pull_budget must be at least max_datagram");
+        }
+        if self.pull_rate < self.pull_budget {
+            return refuse("map.pull_rate must be at least map.pull_budget");
         }
         Ok(())
     }

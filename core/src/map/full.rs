@@ -127,7 +127,7 @@ impl Map {
             asked: pull.nonce,
             nonce: pull.nonce,
             todo: SmallVec::from_slice(&[(0, total)]),
-            budget: pull.budget.min(self.config.pull_budget as u64),
+            budget: self.grant(now, pull.budget),
             held: None,
             fragments: None,
         };
@@ -165,7 +165,7 @@ impl Map {
     /// The peer in `slot` asks for more of what it is given.
     pub(super) fn on_fetch(&mut self, now: Instant, slot: u32, mut fetch: Fetch<'_>) {
         let same = |session: &&mut Session| session.peer == slot && session.id == fetch.session;
-        let most = self.config.pull_budget as u64;
+        let budget = self.grant(now, fetch.budget);
         let Some(session) = self.sessions.open.iter_mut().find(same) else {
             if matches!(fetch.next(), Ok(Some(_))) {
                 reached!("map: session is over");
@@ -182,7 +182,7 @@ impl Map {
                 session.todo.push((from, to.min(session.total)));
             }
         }
-        session.budget = fetch.budget.min(most);
+        session.budget = budget;
         if session.todo.is_empty() {
             reached!("map: full sync given");
             self.sessions.forget(slot);
@@ -224,6 +224,7 @@ impl Map {
                 self.peers.wake(slot);
             }
         }
+        let before = w.len();
         let mut open = core::mem::take(&mut self.sessions.open);
         for session in open.iter_mut().filter(|session| session.peer == slot) {
             if self.write_stage(w, addressee, session) {
@@ -231,6 +232,7 @@ impl Map {
             }
         }
         self.sessions.open = open;
+        self.given.spend(w.len() - before);
     }
 
     /// Writes one frame of the answer. Returns whether there is more of it.

@@ -166,6 +166,11 @@ impl<'p> Units<'p> {
         Ok(units)
     }
 
+    /// Bytes that are left to walk.
+    pub(super) const fn bytes(&self) -> usize {
+        self.rest.remaining()
+    }
+
     /// The next unit.
     pub(super) fn next(&mut self) -> Result<Option<Unit<'p>>, PacketError> {
         if self.rest.is_empty() {

@@ -53,6 +53,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod allowance;
 mod announce;
 mod apply;
 mod ask;
@@ -111,6 +112,7 @@ use crate::rng::Rng;
 use crate::time::Instant;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
+use allowance::Allowance;
 use announce::Announcements;
 use ask::Pulling;
 use chunk::Marks;
@@ -195,6 +197,9 @@ pub struct Map {
     pull_time: Option<Duration>,
     /// How many bytes the next pull asks for.
     window: u64,
+    /// What may be asked for, and what may be sent to those who ask.
+    taken: Allowance,
+    given: Allowance,
     /// Pulls in a row that nobody answered.
     unanswered: u32,
     /// Where the next page of the digest begins, if it does not fit one datagram.
@@ -265,6 +270,8 @@ impl Map {
             pull_after: now,
             pull_time: None,
             window: config.pull_budget as u64,
+            taken: Allowance::new(now, config.pull_rate),
+            given: Allowance::new(now, config.pull_rate),
             unanswered: 0,
             page: None,
             push_at: None,

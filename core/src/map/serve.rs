@@ -5,14 +5,22 @@ use super::chunk::{self, Answer, ChunkWriter, End};
 use super::fragment::Fragments;
 use super::fragment_wire::Of;
 use super::peer::Serve;
+use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
 impl Map {
+    /// How much is given to one who asks for so many bytes.
+    pub(super) fn grant(&mut self, now: Instant, asked: u64) -> u64 {
+        let most = self.given.left(now).min(self.config.pull_budget as u64);
+        asked.min(most.max(self.max_datagram as u64))
+    }
+
     /// Goes on with the answer to the peer's pull.
     pub(super) fn write_serve(&mut self, slot: u32, w: &mut Writer<'_>) {
         let Some(mut serve) = self.peers.stop_serving(slot) else { return };
         let Some(peer) = self.peers.get(slot) else { return };
         let addressee = self.under_seals(peer.addressee());
+        let before = w.len();
         let ended = if let Some(fragments) = &mut serve.fragments {
             let of = Of::Item { nonce: serve.nonce, number: serve.number };
             if fragments.write(w, addressee, of, false) == Ok(true) {
@@ -31,6 +39,7 @@ impl Map {
             let more = serve.more || !serve.large.is_empty();
             chunk::write_end(w, addressee, serve.nonce, serve.number, more).is_ok()
         };
+        self.given.spend(w.len() - before);
         if !ended {
             self.peers.serve(slot, serve);
         }

@@ -137,6 +137,8 @@ impl Map {
             self.peers.wake(slot);
             return;
         };
+        self.taken.left(now);
+        self.taken.spend(stage.units.bytes());
         let before = (staging.got.base, staging.got.runs.clone());
         let put = self.put_aside(&mut staging, stage);
         match put {
@@ -363,7 +365,8 @@ impl Map {
         let Some(staging) = self.staging.as_mut().filter(|it| it.peer == slot && it.owes) else {
             return;
         };
-        let budget = self.config.pull_budget as u64;
+        let most = self.config.pull_budget as u64;
+        let budget = self.taken.left_then().clamp(self.max_datagram as u64, most);
         if full_wire::write_fetch(w, staging.session, budget, held, staging.missing()).is_ok() {
             staging.owes = false;
         } else {

@@ -169,6 +169,13 @@ impl Map {
     }
 
     pub(super) fn start_pull(&mut self, now: Instant, slot: u32) {
+        let budget = self.taken.left(now).min(self.window);
+        let least = self.max_datagram;
+        if budget < least as u64 {
+            self.wanted = Some(slot);
+            self.pull_after = self.pull_after.max(now + self.taken.wait_for(least));
+            return;
+        }
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let state = peer.state;
         peer.owes_pull = true;
@@ -183,6 +190,7 @@ impl Map {
             started: now,
             deadline,
             answered: false,
+            budget,
             listing,
             state,
             after: self.page,
@@ -340,7 +348,7 @@ impl Map {
             if !peer.member {
                 reached!("map: page of one who may lack what is gone");
             }
-            let budget = pull.budget.min(self.config.pull_budget as u64);
+            let budget = self.grant(now, pull.budget);
             self.peers.serve(slot, Serve::new(pull.nonce, cursor, budget, pull.held.collect()));
         } else {
             self.peers.stop_serving(slot);
@@ -371,6 +379,9 @@ impl Map {
             reached!("map: chunk to an earlier life");
             self.stats.misaddressed += 1;
             return;
+        }
+        if chunk.nonce != 0 {
+            self.taken.spend(chunk.items.bytes());
         }
         let Some(applied) = self.apply_chunk(now, slot, chunk, skim) else { return };
         if applied.news > 0 {
