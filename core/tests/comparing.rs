@@ -151,8 +151,9 @@ fn listed(pull: &Frame) -> (Vec<u64>, bool) {
     let nonce = varint(read_varint(body)).len();
     let budget = varint(read_varint(&body[nonce..])).len();
     let flags = body[nonce + budget + 8];
-    assert_eq!(flags & !3, 0);
-    let mut rest = &body[nonce + budget + 9 + usize::from(flags.count_ones() as u8) * 16..];
+    assert_eq!(flags & !35, 0);
+    let bounds = (flags & 3).count_ones() as usize * 16 + usize::from(flags & 32) / 4;
+    let mut rest = &body[nonce + budget + 9 + bounds..];
     let mut nodes = Vec::new();
     while !rest.is_empty() {
         nodes.push(u64::from_le_bytes(rest[..8].try_into().unwrap()));

@@ -38,9 +38,10 @@ pub struct Config {
     /// Most replicas known at a time, at most 65,535: every start of a node without its old state is one, until that
     /// life is over and retired. Also, most nodes that have retired lives.
     pub max_replicas: usize,
-    /// Lives that are over and still known one by one. If there are more, those that nothing names any more are retired
-    /// together, half of these are left, and values of the others are written anew. Each costs some 200 bytes, and
-    /// while data flows some 20 in each pull.
+    /// Lives that are over, for their nodes began others, and that are known one by one. If there are more, those that
+    /// nothing names any more are retired together, until half as many are left, and values of the others are written
+    /// anew for that. Of nodes that are gone sixteen times as many are kept. Each costs some 200 bytes, and while data
+    /// flows some 20 in each pull.
     pub max_past_lives: usize,
     /// Most dots of one replica that are known ahead of a gap.
     pub max_gap_dots: usize,

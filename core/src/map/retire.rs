@@ -2,11 +2,12 @@
 //! they were started.
 //!
 //! A life costs little, but whoever starts again without its state begins another one, for as long as there is a map.
-//! So once more than [`max_past_lives`](super::Config::max_past_lives) are over, it is looked which of them the entries
-//! still name, some entries at a time. Of those that none names all writes are superseded by others that every
-//! member has: nobody will ever be told of them again. They are [sealed](super::seal) and
-//! [retired](super::replica::Replicas::retire). If that leaves too many, it is for values that nobody has touched since:
-//! the peer that ranks first for such a life writes them again as its own.
+//! So once more than [`max_past_lives`](super::Config::max_past_lives) are over and followed by others, or sixteen times
+//! as many are those of nodes that are gone, it is looked which of them the entries still name, some entries at a time.
+//! Of those that none names all writes are superseded by others that every member has: nobody will ever be told of them
+//! again. They are [sealed](super::seal) and [retired](super::replica::Replicas::retire). If that leaves too many, it is
+//! for values that nobody has touched since: the node whose lives they were writes them again as its own, or the peer
+//! that ranks first if that is gone.
 //!
 //! This happens to all members at about the same time, and nobody waits for the others: what a seal is without is
 //! written anew by whoever has it, and a life that is retired here and not there contributes to the digests as before.
@@ -36,6 +37,9 @@ const STEP: u32 = 2_048;
 const PAUSE: Duration = Duration::from_millis(1);
 /// … and values that are written again at most.
 const MAX_WRITES: usize = 64;
+/// How many times as many lives are kept of nodes that are gone: they may come back, and their values be written again
+/// by whoever takes over.
+const GONE: usize = 16;
 
 /// A walk through all entries for the lives that they name.
 #[derive(Debug)]
@@ -101,14 +105,16 @@ impl Census {
 }
 
 impl Map {
-    /// So many lives are over.
-    pub(super) fn consider_census(&mut self, now: Instant, over: usize) {
+    /// These lives are over.
+    pub(super) fn consider_census(&mut self, now: Instant, over: &[u16]) {
+        let followed = over.iter().filter(|life| self.replicas.is_followed(**life)).count();
         let most = self.config.max_past_lives;
+        let due = followed > most || over.len() - followed > most.saturating_mul(GONE);
         // Some may be over soon, or spent.
-        if over > most || self.replicas.numbers().count() > self.peers.len() + 1 + most {
+        if due || self.replicas.numbers().count() > self.peers.len() + 1 + most {
             self.expect_gaps(now);
         }
-        if over > most && self.retiring.census.is_none() && now >= self.retiring.again {
+        if due && self.retiring.census.is_none() && now >= self.retiring.again {
             let named = alloc::vec![false; self.replicas.len()];
             self.retiring.census = Some(Census { next: 0, at: now, named });
         }
@@ -174,16 +180,9 @@ impl Map {
             // Whoever is given all, or gives it, goes by the numbers of lives.
             return;
         }
-        let most = self.config.max_past_lives;
-        let over = self.lives_over(now);
-        let unnamed = |life: &u16| !census.is_named(*life) || sabotaged!("retired-though-named");
-        let spent = |life: &u16| unnamed(life) && self.replicas.is_spent(*life);
-        let mut spent: Vec<u16> = over.iter().copied().filter(spent).collect();
-        // Who is only away may come back with its old life.
-        spent.sort_unstable_by_key(|life| {
-            (!self.replicas.is_followed(*life), self.replicas.id(*life))
-        });
-        spent.truncate(over.len().saturating_sub(most / 2));
+        let (followed, gone) = self.lives_over_by_cause(now);
+        let mut spent = self.lives_to_retire(census, &followed, self.due(&followed, 1));
+        spent.extend(self.lives_to_retire(census, &gone, self.due(&gone, GONE)));
         let unsealed = spent.iter().filter(|life| self.replicas.seal(**life).is_none());
         let seals = unsealed.map(|life| (*life, self.replicas.seal_as_known(*life))).collect();
         self.take_seals(now, seals);
@@ -193,24 +192,46 @@ impl Map {
             self.peers.stop_serving_all();
             spent.iter().for_each(|life| self.forget_number(*life));
         }
-        let left = over.len() - spent.len();
-        if left > most {
-            self.retiring.adopting = self.lives_to_adopt(census, &over, left - most / 2);
-            if spent.is_empty() && self.retiring.adopting.is_empty() {
-                self.retiring.again = now + self.config.keep_for.max(self.config.collect_interval);
-            }
+        for (mut lives, share) in [(followed, 1), (gone, GONE)] {
+            lives.retain(|life| !spent.contains(life));
+            let due = self.due(&lives, share);
+            self.retiring.adopting.extend(self.lives_to_adopt(census, lives, due));
+        }
+        if spent.is_empty() && self.retiring.adopting.is_empty() {
+            self.retiring.again = now + self.config.keep_for.max(self.config.collect_interval);
         }
     }
 
-    /// Of the lives that are over those whose values this replica is to write again, so that so many can be retired.
-    fn lives_to_adopt(&self, census: &Census, over: &[u16], most: usize) -> Vec<u16> {
-        let held = |life: &&u16| census.is_named(**life) && self.replicas.is_spent(**life);
-        let mut lives: Vec<u16> = over.iter().filter(held).copied().collect();
+    /// The lives of others that are over: those that another one of the same node followed, and those of nodes that are
+    /// gone.
+    fn lives_over_by_cause(&mut self, now: Instant) -> (Vec<u16>, Vec<u16>) {
+        self.lives_over(now).into_iter().partition(|life| self.replicas.is_followed(*life))
+    }
+
+    /// How many of some lives are to be retired, if so many times as usual may be kept.
+    const fn due(&self, lives: &[u16], times: usize) -> usize {
+        let most = self.config.max_past_lives.saturating_mul(times);
+        if lives.len() > most { lives.len() - most / 2 } else { 0 }
+    }
+
+    /// Of some lives those that nothing names, up to so many.
+    fn lives_to_retire(&self, census: &Census, lives: &[u16], due: usize) -> Vec<u16> {
+        let unnamed = |life: &u16| !census.is_named(*life) || sabotaged!("retired-though-named");
+        let spent = |life: &u16| unnamed(life) && self.replicas.is_spent(*life);
+        let mut spent: Vec<u16> = lives.iter().copied().filter(spent).collect();
+        spent.sort_unstable_by_key(|life| self.replicas.id(*life));
+        spent.truncate(due);
+        spent
+    }
+
+    /// Of some lives, so many of which should be retired, those whose values this replica is to write again for that.
+    fn lives_to_adopt(&self, census: &Census, mut lives: Vec<u16>, due: usize) -> Vec<u16> {
+        lives.retain(|life| census.is_named(*life) && self.replicas.is_spent(*life));
         lives.sort_unstable_by_key(|life| {
             let ReplicaId { node, epoch } = self.replicas.id(*life);
-            (!self.replicas.is_followed(*life), epoch, node)
+            (epoch, node)
         });
-        lives.truncate(most);
+        lives.truncate(due);
         lives.retain(|life| self.is_heir(self.replicas.id(*life)));
         lives
     }

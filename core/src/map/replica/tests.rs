@@ -210,7 +210,7 @@ proptest! {
             for (end, runs) in seals.iter().rev() { plain.take_seal(0, *end, runs); }
             prop_assert_eq!(replicas.digest(), plain.digest());
             prop_assert_eq!(replicas.seals(), plain.seals());
-            prop_assert_eq!((replicas.sums(), total(&replicas)), (plain.sums(), plain.digest()));
+            prop_assert_eq!(replicas.sums(), plain.sums());
             for theirs in [Runs::default(), { let mut r = Runs::default(); r.add(3, 9); r.add(20, 22); r }] {
                 for n in 1..45 {
                     let missing = set.range(n..).copied().find(|m| !theirs.contains(*m) && !void.contains(m));

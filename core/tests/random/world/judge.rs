@@ -15,6 +15,8 @@ impl World<'_> {
         let writes = self.replicas[at].map.stats().writes;
         let wrote = std::mem::replace(&mut self.replicas[at].writes, writes) != writes;
         let life = self.replicas[at].map.replica();
+        let last = self.last_lives.entry(life.node).or_insert(life);
+        *last = life.max(*last);
         if self.replicas[at].lives.last() != Some(&life) {
             self.replicas[at].lives.push(life);
         }
@@ -147,7 +149,6 @@ impl World<'_> {
 
     /// Takes into the model what the replica newly claims of a key. Returns whether there is anything.
     fn arrivals(&mut self, at: usize, key: usize) -> Outcome<bool> {
-        let lives: Vec<_> = self.replicas.iter().map(|replica| replica.map.replica()).collect();
         let replica = &mut self.replicas[at];
         let (map, claims) = (&replica.map, &mut replica.claims[key]);
         let (before, reflected) = (replica.reflects[key].clone(), &mut replica.reflects[key]);
@@ -165,7 +166,8 @@ impl World<'_> {
             let void = map.is_void(dot);
             ensure!(!void || !claimed, "{dot:?} is void and claimed at {at}");
             // What is known of a life is forgotten in the end.
-            let forgotten = self.plan.past < 64 && !lives.contains(&dot.replica);
+            let forgotten =
+                self.plan.past < 64 && self.last_lives.get(&dot.replica.node) > Some(&dot.replica);
             ensure!(
                 claimed || void || forgotten || !claims.contains(&dot),
                 "OC5: {dot:?} is no longer claimed at {at}"
