@@ -76,8 +76,11 @@ fn none<S, T>(_: S) -> Vec<T> {
     Vec::new()
 }
 
-/// Scattered keys, others in every version.
+/// Different keys, scattered over the whole map and others in every version.
 #[cfg(feature = "peers")]
 fn changes(n: u32, count: usize, version: u32) -> impl Iterator<Item = u32> {
-    (0..count as u32).map(move |at| (version.wrapping_mul(31).wrapping_add(at * 7_919)) % n)
+    // A prime that is not near a small fraction of any size in use.
+    const STEP: u64 = 7_368_787;
+    let first = u64::from(version) * 31;
+    (0..count as u64).map(move |at| ((first + at * STEP) % u64::from(n)) as u32)
 }
