@@ -1,5 +1,5 @@
-//! Maps of crdts, yrs and chitchat. None of them is told apart from its best use: operations where it
-//! has them, updates against a state vector where it has those.
+//! Maps of crdts, yrs, chitchat and loro. None of them is told apart from its best use:
+//! operations where it has them, updates against a state vector where it has those.
 
 use crate::measure::{Entrant, Outcome};
 
@@ -8,13 +8,20 @@ mod by_chitchat;
 #[cfg(feature = "peers")]
 mod by_crdts;
 #[cfg(feature = "peers")]
+mod by_loro;
+#[cfg(feature = "peers")]
 mod by_yrs;
 
 /// C1: fill a map with `n` keys.
 #[must_use]
 pub fn insertion(n: u32) -> Vec<Entrant> {
     #[cfg(feature = "peers")]
-    return vec![by_crdts::insertion(n), by_yrs::insertion(n), by_chitchat::insertion(n)];
+    return vec![
+        by_crdts::insertion(n),
+        by_yrs::insertion(n),
+        by_chitchat::insertion(n),
+        by_loro::insertion(n),
+    ];
     #[cfg(not(feature = "peers"))]
     none(n)
 }
@@ -24,7 +31,7 @@ pub fn insertion(n: u32) -> Vec<Entrant> {
 pub fn merging(n: u32) -> Vec<Entrant> {
     #[cfg(feature = "peers")]
     {
-        let mut entrants = vec![by_crdts::applying(n), by_yrs::merging(n)];
+        let mut entrants = vec![by_crdts::applying(n), by_yrs::merging(n), by_loro::merging(n)];
         if n <= 100_000 {
             // A merge of states looks at every key: minutes per round beyond that.
             entrants.push(by_crdts::merging(n));
@@ -39,7 +46,11 @@ pub fn merging(n: u32) -> Vec<Entrant> {
 #[must_use]
 pub fn encoding(n: u32, changed: usize) -> Vec<Entrant> {
     #[cfg(feature = "peers")]
-    return vec![by_crdts::encoding(n, changed), by_yrs::encoding(n, changed)];
+    return vec![
+        by_crdts::encoding(n, changed),
+        by_yrs::encoding(n, changed),
+        by_loro::encoding(n, changed),
+    ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
 }
@@ -48,7 +59,11 @@ pub fn encoding(n: u32, changed: usize) -> Vec<Entrant> {
 #[must_use]
 pub fn decoding(n: u32, changed: usize) -> Vec<Entrant> {
     #[cfg(feature = "peers")]
-    return vec![by_crdts::decoding(n, changed), by_yrs::decoding(n, changed)];
+    return vec![
+        by_crdts::decoding(n, changed),
+        by_yrs::decoding(n, changed),
+        by_loro::decoding(n, changed),
+    ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
 }
@@ -57,7 +72,11 @@ pub fn decoding(n: u32, changed: usize) -> Vec<Entrant> {
 #[must_use]
 pub fn bytes(n: u32, changed: usize) -> Vec<Outcome> {
     #[cfg(feature = "peers")]
-    return vec![by_crdts::bytes(n, changed), by_yrs::bytes(n, changed)];
+    return vec![
+        by_crdts::bytes(n, changed),
+        by_yrs::bytes(n, changed),
+        by_loro::bytes(n, changed),
+    ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
 }
@@ -66,7 +85,7 @@ pub fn bytes(n: u32, changed: usize) -> Vec<Outcome> {
 #[must_use]
 pub fn heap(n: u32) -> Vec<Outcome> {
     #[cfg(feature = "peers")]
-    return vec![by_crdts::heap(n), by_yrs::heap(n), by_chitchat::heap(n)];
+    return vec![by_crdts::heap(n), by_yrs::heap(n), by_chitchat::heap(n), by_loro::heap(n)];
     #[cfg(not(feature = "peers"))]
     none(n)
 }
