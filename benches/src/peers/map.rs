@@ -1,8 +1,10 @@
-//! Maps of crdts, yrs, chitchat and loro. None of them is told apart from its best use:
+//! Maps of crdts, yrs, chitchat, automerge and loro. None of them is told apart from its best use:
 //! operations where it has them, updates against a state vector where it has those.
 
 use crate::measure::{Entrant, Outcome};
 
+#[cfg(feature = "peers")]
+mod by_automerge;
 #[cfg(feature = "peers")]
 mod by_chitchat;
 #[cfg(feature = "peers")]
@@ -16,12 +18,21 @@ mod by_yrs;
 #[must_use]
 pub fn insertion(n: u32) -> Vec<Entrant> {
     #[cfg(feature = "peers")]
-    return vec![
-        by_crdts::insertion(n),
-        by_yrs::insertion(n),
-        by_chitchat::insertion(n),
-        by_loro::insertion(n),
-    ];
+    {
+        let mut entrants = vec![
+            by_crdts::insertion(n),
+            by_yrs::insertion(n),
+            by_chitchat::insertion(n),
+            by_loro::insertion(n),
+            by_automerge::insertion(n),
+        ];
+        if n <= 100_000 {
+            // Two thirds of what a transaction each takes, at a million as well, where it would be another
+            // minute.
+            entrants.push(by_automerge::insertion_at_once(n));
+        }
+        entrants
+    }
     #[cfg(not(feature = "peers"))]
     none(n)
 }
@@ -31,7 +42,12 @@ pub fn insertion(n: u32) -> Vec<Entrant> {
 pub fn merging(n: u32) -> Vec<Entrant> {
     #[cfg(feature = "peers")]
     {
-        let mut entrants = vec![by_crdts::applying(n), by_yrs::merging(n), by_loro::merging(n)];
+        let mut entrants = vec![
+            by_crdts::applying(n),
+            by_yrs::merging(n),
+            by_loro::merging(n),
+            by_automerge::merging(n),
+        ];
         if n <= 100_000 {
             // A merge of states looks at every key: minutes per round beyond that.
             entrants.push(by_crdts::merging(n));
@@ -50,6 +66,7 @@ pub fn encoding(n: u32, changed: usize) -> Vec<Entrant> {
         by_crdts::encoding(n, changed),
         by_yrs::encoding(n, changed),
         by_loro::encoding(n, changed),
+        by_automerge::encoding(n, changed),
     ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
@@ -63,6 +80,7 @@ pub fn decoding(n: u32, changed: usize) -> Vec<Entrant> {
         by_crdts::decoding(n, changed),
         by_yrs::decoding(n, changed),
         by_loro::decoding(n, changed),
+        by_automerge::decoding(n, changed),
     ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
@@ -76,6 +94,7 @@ pub fn bytes(n: u32, changed: usize) -> Vec<Outcome> {
         by_crdts::bytes(n, changed),
         by_yrs::bytes(n, changed),
         by_loro::bytes(n, changed),
+        by_automerge::bytes(n, changed),
     ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
@@ -85,7 +104,14 @@ pub fn bytes(n: u32, changed: usize) -> Vec<Outcome> {
 #[must_use]
 pub fn heap(n: u32) -> Vec<Outcome> {
     #[cfg(feature = "peers")]
-    return vec![by_crdts::heap(n), by_yrs::heap(n), by_chitchat::heap(n), by_loro::heap(n)];
+    return vec![
+        by_crdts::heap(n),
+        by_yrs::heap(n),
+        by_chitchat::heap(n),
+        by_loro::heap(n),
+        by_automerge::heap(n),
+        by_automerge::heap_at_once(n),
+    ];
     #[cfg(not(feature = "peers"))]
     none(n)
 }
