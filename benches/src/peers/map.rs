@@ -1,5 +1,5 @@
-//! Maps of crdts, yrs, chitchat, automerge and loro. None of them is told apart from its best use:
-//! operations where it has them, updates against a state vector where it has those.
+//! Maps of crdts, yrs, chitchat, dson, automerge and loro. None of them is told apart from its best use:
+//! operations or deltas where it has them, updates against a state vector where it has those.
 
 use crate::measure::{Entrant, Outcome};
 
@@ -9,6 +9,8 @@ mod by_automerge;
 mod by_chitchat;
 #[cfg(feature = "peers")]
 mod by_crdts;
+#[cfg(feature = "peers")]
+mod by_dson;
 #[cfg(feature = "peers")]
 mod by_loro;
 #[cfg(feature = "peers")]
@@ -31,6 +33,10 @@ pub fn insertion(n: u32) -> Vec<Entrant> {
             // minute.
             entrants.push(by_automerge::insertion_at_once(n));
         }
+        if n <= 50_000 {
+            // The same figure in all rows, as it stops at a thousand keys.
+            entrants.push(by_dson::insertion(n));
+        }
         entrants
     }
     #[cfg(not(feature = "peers"))]
@@ -47,6 +53,7 @@ pub fn merging(n: u32) -> Vec<Entrant> {
             by_yrs::merging(n),
             by_loro::merging(n),
             by_automerge::merging(n),
+            by_dson::merging(n),
         ];
         if n <= 100_000 {
             // A merge of states looks at every key: minutes per round beyond that.
@@ -67,6 +74,8 @@ pub fn encoding(n: u32, changed: usize) -> Vec<Entrant> {
         by_yrs::encoding(n, changed),
         by_loro::encoding(n, changed),
         by_automerge::encoding(n, changed),
+        by_dson::encoding(n, changed),
+        by_dson::extracting(n, changed),
     ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
@@ -81,6 +90,7 @@ pub fn decoding(n: u32, changed: usize) -> Vec<Entrant> {
         by_yrs::decoding(n, changed),
         by_loro::decoding(n, changed),
         by_automerge::decoding(n, changed),
+        by_dson::decoding(n, changed),
     ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
@@ -95,6 +105,7 @@ pub fn bytes(n: u32, changed: usize) -> Vec<Outcome> {
         by_yrs::bytes(n, changed),
         by_loro::bytes(n, changed),
         by_automerge::bytes(n, changed),
+        by_dson::bytes(n, changed),
     ];
     #[cfg(not(feature = "peers"))]
     none((n, changed))
@@ -111,6 +122,7 @@ pub fn heap(n: u32) -> Vec<Outcome> {
         by_loro::heap(n),
         by_automerge::heap(n),
         by_automerge::heap_at_once(n),
+        by_dson::heap(n),
     ];
     #[cfg(not(feature = "peers"))]
     none(n)
