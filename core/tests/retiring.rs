@@ -133,8 +133,8 @@ fn lives_that_left_nothing_are_retired() {
 #[test]
 fn values_of_lives_that_are_over_are_written_again() {
     let mut now = NOW;
-    let mut maps = vec![replica(1, 1, 4), replica(2, 1, 4), replica(3, 1, 4)];
-    restart(&mut maps, &mut now, 2..40, 4, |map, now, epoch| {
+    let mut maps = vec![replica(1, 1, 1), replica(2, 1, 1), replica(3, 1, 1)];
+    restart(&mut maps, &mut now, 2..40, 1, |map, now, epoch| {
         map.insert(now, format!("of {epoch}").as_bytes(), b"v").unwrap();
     });
     run(&mut maps, &mut now, Duration::from_secs(5));
@@ -164,9 +164,10 @@ fn values_of_lives_that_are_over_are_written_again() {
 /// once few lives of that node come and go meanwhile, once more than are kept one by one.
 #[test]
 fn who_was_away_while_lives_were_retired_loses_nothing_and_brings_nothing_back() {
-    for lives in [8, 40] {
+    for lives in [20, 40] {
         let mut now = NOW;
-        let mut maps = vec![replica(1, 1, 2), replica(2, 1, 2), replica(4, 1, 2), replica(3, 1, 2)];
+        let mut maps =
+            vec![replica(1, 1, 12), replica(2, 1, 12), replica(4, 1, 12), replica(3, 1, 12)];
         meet(&mut maps, now);
         for key in ["removed there", "removed here", "overwritten"] {
             maps[3].insert(now, key.as_bytes(), b"old").unwrap();
@@ -191,11 +192,11 @@ fn who_was_away_while_lives_were_retired_loses_nothing_and_brings_nothing_back()
         maps[2].remove(now, b"removed by it").unwrap();
         run(&mut maps, &mut now, Duration::from_secs(1));
         maps[0].insert(now, b"overwritten", b"new").unwrap();
-        restart(&mut maps, &mut now, 2..2 + lives, 2, |map, now, _| {
+        restart(&mut maps, &mut now, 2..2 + lives, 12, |map, now, _| {
             map.insert(now, b"state", b"v").unwrap();
         });
         run(&mut maps, &mut now, Duration::from_secs(2));
-        assert!(maps[0].stats().retired + 6 > lives, "{:?}", maps[0].stats());
+        assert!(maps[0].stats().retired + 14 > lives, "{:?}", maps[0].stats());
         maps.push(away);
         meet(&mut maps, now);
         run(&mut maps, &mut now, Duration::from_secs(10));

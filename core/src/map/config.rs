@@ -39,9 +39,9 @@ pub struct Config {
     /// life is over and retired. Also, most nodes that have retired lives.
     pub max_replicas: usize,
     /// Lives that are over, for their nodes began others, and that are known one by one. If there are more, those that
-    /// nothing names any more are retired together, until half as many are left, and values of the others are written
-    /// anew for that. Of nodes that are gone sixteen times as many are kept. Each costs some 200 bytes, and while data
-    /// flows some 20 in each pull.
+    /// nothing names any more are retired together, until half as many are left. Of nodes that are gone, and of lives
+    /// with values that nobody has overwritten, sixteen times as many are kept; then such values are
+    /// [written again](crate::Event::WrittenAnew). Each costs some 200 bytes, and while data flows some 20 in each pull.
     pub max_past_lives: usize,
     /// Most dots of one replica that are known ahead of a gap.
     pub max_gap_dots: usize,

@@ -5,9 +5,13 @@
 //! So once more than [`max_past_lives`](super::Config::max_past_lives) are over and followed by others, or sixteen times
 //! as many are those of nodes that are gone, it is looked which of them the entries still name, some entries at a time.
 //! Of those that none names all writes are superseded by others that every member has: nobody will ever be told of them
-//! again. They are [sealed](super::seal) and [retired](super::replica::Replicas::retire). If that leaves too many, it is
-//! for values that nobody has touched since: the node whose lives they were writes them again as its own, or the peer
-//! that ranks first if that is gone.
+//! again. They are [sealed](super::seal) and [retired](super::replica::Replicas::retire).
+//!
+//! Values that nobody has touched since keep a life. That is well as long as there are few such lives. If there are
+//! sixteen times as many as are kept otherwise, the node whose lives they were writes those values again as its own, or
+//! the peer that ranks first if that is gone; and so for a life that is followed by four times as many retired ones, since
+//! lives are merged from the first on. Not sooner, for it is a write like any other: what somebody who is cut off removes
+//! meanwhile returns with him.
 //!
 //! This happens to all members at about the same time, and nobody waits for the others: what a seal is without is
 //! written anew by whoever has it, and a life that is retired here and not there contributes to the digests as before.
@@ -37,9 +41,10 @@ const STEP: u32 = 2_048;
 const PAUSE: Duration = Duration::from_millis(1);
 /// … and values that are written again at most.
 const MAX_WRITES: usize = 64;
-/// How many times as many lives are kept of nodes that are gone: they may come back, and their values be written again
-/// by whoever takes over.
-const GONE: usize = 16;
+/// How many times as many lives are kept of nodes that are gone, which may come back, and of those that have values.
+const KEPT: usize = 16;
+/// How many times as many retired lives of one node are kept one by one for the sake of one before them that has values.
+const BLOCKED: usize = 4;
 
 /// A walk through all entries for the lives that they name.
 #[derive(Debug)]
@@ -104,14 +109,18 @@ impl Census {
     }
 }
 
+/// How many of some lives are to be retired, if so many may be kept.
+const fn due(lives: &[u16], most: usize) -> usize {
+    if lives.len() > most { lives.len() - most / 2 } else { 0 }
+}
+
 impl Map {
-    /// These lives are over.
-    pub(super) fn consider_census(&mut self, now: Instant, over: &[u16]) {
-        let followed = over.iter().filter(|life| self.replicas.is_followed(**life)).count();
-        let most = self.config.max_past_lives;
-        let due = followed > most || over.len() - followed > most.saturating_mul(GONE);
+    /// Begins a walk if there is reason to.
+    pub(super) fn consider_census(&mut self, now: Instant) {
+        let due = self.lives_over_by_kind(now).iter().any(|(lives, most)| due(lives, *most) > 0);
         // Some may be over soon, or spent.
-        if due || self.replicas.numbers().count() > self.peers.len() + 1 + most {
+        let known = self.replicas.numbers().count();
+        if due || known > self.peers.len() + 1 + self.config.max_past_lives {
             self.expect_gaps(now);
         }
         if due && self.retiring.census.is_none() && now >= self.retiring.again {
@@ -180,9 +189,11 @@ impl Map {
             // Whoever is given all, or gives it, goes by the numbers of lives.
             return;
         }
-        let (followed, gone) = self.lives_over_by_cause(now);
-        let mut spent = self.lives_to_retire(census, &followed, self.due(&followed, 1));
-        spent.extend(self.lives_to_retire(census, &gone, self.due(&gone, GONE)));
+        let mut kinds = self.lives_over_by_kind(now);
+        let mut spent = Vec::new();
+        for (lives, most) in &kinds {
+            spent.extend(self.lives_to_retire(census, lives, due(lives, *most)));
+        }
         let unsealed = spent.iter().filter(|life| self.replicas.seal(**life).is_none());
         let seals = unsealed.map(|life| (*life, self.replicas.seal_as_known(*life))).collect();
         self.take_seals(now, seals);
@@ -192,26 +203,28 @@ impl Map {
             self.peers.stop_serving_all();
             spent.iter().for_each(|life| self.forget_number(*life));
         }
-        for (mut lives, share) in [(followed, 1), (gone, GONE)] {
+        let most = self.config.max_past_lives.saturating_mul(KEPT);
+        for ((lives, _), most) in kinds.iter_mut().zip([0, most, most]) {
             lives.retain(|life| !spent.contains(life));
-            let due = self.due(&lives, share);
-            self.retiring.adopting.extend(self.lives_to_adopt(census, lives, due));
+            let lives = self.lives_to_adopt(census, lives, due(lives, most));
+            self.retiring.adopting.extend(lives);
         }
         if spent.is_empty() && self.retiring.adopting.is_empty() {
             self.retiring.again = now + self.config.keep_for.max(self.config.collect_interval);
         }
     }
 
-    /// The lives of others that are over: those that another one of the same node followed, and those of nodes that are
-    /// gone.
-    fn lives_over_by_cause(&mut self, now: Instant) -> (Vec<u16>, Vec<u16>) {
-        self.lives_over(now).into_iter().partition(|life| self.replicas.is_followed(*life))
-    }
-
-    /// How many of some lives are to be retired, if so many times as usual may be kept.
-    const fn due(&self, lives: &[u16], times: usize) -> usize {
-        let most = self.config.max_past_lives.saturating_mul(times);
-        if lives.len() > most { lives.len() - most / 2 } else { 0 }
+    /// The lives of others that are over, each with how many such are kept: those that keep later ones from being merged,
+    /// others that another one of the same node followed, and those of nodes that are gone.
+    fn lives_over_by_kind(&mut self, now: Instant) -> [(Vec<u16>, usize); 3] {
+        let over = self.lives_over(now);
+        let replicas = &self.replicas;
+        let (followed, gone): (Vec<u16>, _) =
+            over.into_iter().partition(|life| replicas.is_followed(*life));
+        let most = self.config.max_past_lives;
+        let blocks = |life: &u16| replicas.keeps_from_merging(*life, most.saturating_mul(BLOCKED));
+        let (blocking, followed) = followed.into_iter().partition(blocks);
+        [(blocking, 0), (followed, most), (gone, most.saturating_mul(KEPT))]
     }
 
     /// Of some lives those that nothing names, up to so many.
@@ -225,8 +238,9 @@ impl Map {
     }
 
     /// Of some lives, so many of which should be retired, those whose values this replica is to write again for that.
-    fn lives_to_adopt(&self, census: &Census, mut lives: Vec<u16>, due: usize) -> Vec<u16> {
-        lives.retain(|life| census.is_named(*life) && self.replicas.is_spent(*life));
+    fn lives_to_adopt(&self, census: &Census, lives: &[u16], due: usize) -> Vec<u16> {
+        let named = |life: &u16| census.is_named(*life) && self.replicas.is_spent(*life);
+        let mut lives: Vec<u16> = lives.iter().copied().filter(named).collect();
         lives.sort_unstable_by_key(|life| {
             let ReplicaId { node, epoch } = self.replicas.id(*life);
             (epoch, node)

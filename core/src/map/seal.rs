@@ -181,7 +181,7 @@ impl Map {
         if self.seals.look.take_if(|at| *at <= now).is_some() {
             let over = self.lives_over(now);
             self.seal_gaps(now, &over);
-            self.consider_census(now, &over);
+            self.consider_census(now);
         }
     }
 

@@ -164,6 +164,13 @@ impl Replicas {
         self.past.of(id.node).is_some_and(|past| after(past) > id.epoch + 1)
     }
 
+    /// Whether more later lives of the node than `most` are retired, and not merged for the sake of this one.
+    pub(in crate::map) fn keeps_from_merging(&self, replica: u16, most: usize) -> bool {
+        let id = self.id(replica);
+        let recent = self.past.of(id.node).map_or(&[][..], |past| &past.recent);
+        recent.len() > most.max(RECENT) && recent[0].0 > id.epoch
+    }
+
     /// Whether all that a life wrote is known to all members, and here to be all of it that counts: nothing but the
     /// entries can name it.
     pub(in crate::map) fn is_spent(&self, replica: u16) -> bool {

@@ -34,8 +34,7 @@ fn settle(map: &mut Map, id: ReplicaId, writes: u64) -> u16 {
 /// Counts the entries to the end, and retires what may be.
 fn count(map: &mut Map) {
     map.retiring.again = NOW;
-    let over = map.lives_over(NOW);
-    map.consider_census(NOW, &over);
+    map.consider_census(NOW);
     for at in 0..100 {
         map.fire_retiring(NOW + PAUSE * at);
     }
