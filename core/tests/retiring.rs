@@ -292,3 +292,87 @@ fn what_only_merged_lives_did_is_not_missed() {
         }
     }
 }
+
+/// Goal: a life that nobody listens to is followed by another one though it writes nothing. Method: a node restores a
+/// snapshot of one who keeps all lives one by one, under an epoch that others have merged.
+#[test]
+fn a_life_of_long_ago_that_knows_all_the_same_begins_another() {
+    let mut now = NOW;
+    let mut maps = vec![replica(1, 1, 2), replica(4, 1, 1_000), replica(3, 1, 2)];
+    restart(&mut maps, &mut now, 100..140, 2, |map, now, _| {
+        map.insert(now, b"state", b"v").unwrap();
+    });
+    run(&mut maps, &mut now, Duration::from_secs(3));
+    let (all, merged): (Vec<_>, Vec<_>) =
+        (maps[1].snapshot().collect(), maps[0].snapshot().collect());
+    maps[2] = replica(3, 5, 2);
+    maps[2].restore(now, &all).unwrap();
+    maps[1] = replica(4, 2, 2);
+    maps[1].restore(now, &merged).unwrap();
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(5));
+    maps[0].insert(now, b"news", b"v").unwrap();
+    drain(&mut maps[0]);
+    run(&mut maps, &mut now, Duration::from_secs(10));
+    assert!(maps.iter().all(|map| map.get(b"news").is_some()));
+    assert_equal(&maps);
+}
+
+/// Goal: bases that are told say nothing of a life whose seal was taken just now. Method: one who was away takes the
+/// seal, and tells its bases before a pull of it arrives.
+#[test]
+fn whoever_has_nothing_but_the_seal_of_a_life_is_told_of_it() {
+    let mut now = NOW;
+    let mut maps = vec![replica(1, 1, 64), replica(5, 1, 64), replica(2, 1, 64)];
+    meet(&mut maps, now);
+    for map in &mut maps {
+        let key = [u8::try_from(map.replica().node.0).unwrap()];
+        map.insert(now, &key, b"v").unwrap();
+    }
+    run(&mut maps, &mut now, Duration::from_secs(2));
+    let mut away = maps.pop().unwrap();
+    [1, 5].into_iter().for_each(|node| away.peer_down(now, NodeId(node)));
+    maps.push(replica(3, 7, 64));
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(1));
+    maps[2].insert(now, b"first", b"v").unwrap();
+    run(&mut maps, &mut now, Duration::from_secs(1));
+    let lost = maps[2].insert(now, b"lost", b"v").unwrap();
+    drain(&mut maps[2]);
+    now += Duration::from_millis(30);
+    maps[2].insert(now, b"kept", b"v").unwrap();
+    maps[2].handle_timeout(now);
+    for (to, bytes) in drain(&mut maps[2]) {
+        let to = maps.iter_mut().find(|map| map.replica().node.0 == to);
+        to.into_iter().for_each(|map| deliver(map, now, 3, &bytes));
+    }
+    maps.pop();
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(5));
+    assert!(maps[0].is_void(lost) && maps[0].get(b"kept").is_some());
+    maps.pop();
+    maps.push(away);
+    meet(&mut maps, now);
+    let start = now;
+    while now < start + Duration::from_secs(5) {
+        now += Duration::from_millis(1);
+        if now == start + Duration::from_millis(60) {
+            for key in 0..80_u8 {
+                maps[1].insert(now, &[b'n', key], b"v").unwrap();
+            }
+        }
+        for at in 0..2 {
+            maps[at].handle_timeout(now);
+            let sealed = maps[1].is_void(lost) && now < start + Duration::from_millis(250);
+            for (_, bytes) in drain(&mut maps[at]) {
+                let asks = at == 1 && frame_of(&bytes, PULL).is_some();
+                if !(asks && sealed) {
+                    let from = maps[at].replica().node.0;
+                    deliver(&mut maps[1 - at], now, from, &bytes);
+                }
+            }
+        }
+    }
+    assert_equal(&maps);
+    assert!(maps.iter().all(|map| map.get(b"kept").is_some()));
+}

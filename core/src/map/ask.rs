@@ -146,7 +146,7 @@ impl Map {
             buckets: pulling.listing.buckets(),
         };
         let listing = pulling.listing;
-        let lists = |number| listing.has(replicas, number) && !replicas.is_whole(number);
+        let lists = |number| listing.has(replicas, number) && replicas.is_listed(number);
         let listed = |after| replicas.range(after, None).filter(move |(_, number)| lists(*number));
         let dots = |w: &mut Writer<'_>, id, number| {
             let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));

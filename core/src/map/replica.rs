@@ -87,6 +87,11 @@ impl Known {
         if self.base == 0 { 0 } else { hash::mix_with(self.of_base, self.base) }
     }
 
+    /// Whether its base is told. That of a sealed life is, though it is zero: who says nothing of it has all of it.
+    fn is_named(&self) -> bool {
+        (self.base > 0 || self.seal.is_some()) && !self.is_whole()
+    }
+
     /// Whether it is sealed, and all is known of it that counts.
     fn is_whole(&self) -> bool {
         self.ahead.is_empty() && self.seal.as_ref().is_some_and(|seal| seal.end == self.base)
@@ -211,6 +216,12 @@ impl Replicas {
     #[allow(clippy::cast_possible_truncation)] // at most 65,535
     pub(super) fn numbers(&self) -> impl Iterator<Item = u16> {
         (0..self.known.len() as u16).filter(|number| !self.known[usize::from(*number)].vacant)
+    }
+
+    /// Whether a pull lists what is known of a replica: not if that is nothing, or if it is [whole](Self::is_whole).
+    pub(super) fn is_listed(&self, replica: u16) -> bool {
+        let known = &self.known[usize::from(replica)];
+        known.is_named() || replica == self.me || !known.ahead.is_empty()
     }
 
     /// Whether a replica's life is sealed, and all is known of it that counts. Of two with the same seals it goes without
@@ -530,11 +541,11 @@ impl Replicas {
         range.into_iter().flatten().map(|(&id, &number)| (id, number))
     }
 
-    /// The replicas of which all dots up to a base are known, and the base, in the shared order. Those are left out that
-    /// are [whole](Self::is_whole).
+    /// The replicas of which dots up to a base are known, or which are sealed, and the base, in the shared order. Those are
+    /// left out that are [whole](Self::is_whole).
     pub(super) fn bases(&self) -> impl Iterator<Item = (u16, u64)> {
         let bases = self.order.values().map(|&number| (number, self.base(number)));
-        bases.filter(|(number, base)| *base > 0 && !self.is_whole(*number))
+        bases.filter(|(number, _)| self.known[usize::from(*number)].is_named())
     }
 
     /// The replicas after `after` and up to `upto` whose lives are sealed, and the last write of each that counts.
@@ -549,7 +560,7 @@ impl Replicas {
 
     /// A hash of which replicas the [bases](Self::bases) are of, and of all seals.
     pub(super) fn names(&self) -> u64 {
-        let named = self.known.iter().filter(|known| known.base > 0 && !known.is_whole());
+        let named = self.known.iter().filter(|known| known.is_named());
         named.fold(self.seals, |sum, known| sum.wrapping_add(hash::mix(known.hash)))
     }
 

@@ -88,6 +88,11 @@ impl Retiring {
         self.behind = None;
     }
 
+    /// Entries that were looked at already may have been given anything.
+    pub(super) fn stop_counting(&mut self) {
+        (self.census, self.adopting) = (None, Vec::new());
+    }
+
     /// An entry that was looked at already may have been given these marks. Values of lives that are over it cannot be
     /// given: they are known.
     pub(super) fn note_named(&mut self, marks: &[Packed]) {
@@ -120,19 +125,27 @@ impl Map {
         let due = self.lives_over_by_kind(now).iter().any(|(lives, most)| due(lives, *most) > 0);
         // Some may be over soon, or spent.
         let known = self.replicas.numbers().count();
-        if due || known > self.peers.len() + 1 + self.config.max_past_lives {
+        let usual = self.config.max_past_lives.saturating_add(self.peers.len() + 1);
+        if due || known > usual {
             self.expect_gaps(now);
         }
         if due && self.retiring.census.is_none() && now >= self.retiring.again {
-            let named = alloc::vec![false; self.replicas.len()];
+            // A number that is free goes to a life that may be named where was looked already.
+            let mut named = alloc::vec![true; self.replicas.len()];
+            self.replicas.numbers().for_each(|life| named[usize::from(life)] = false);
             self.retiring.census = Some(Census { next: 0, at: now, named });
         }
     }
 
     pub(super) fn fire_retiring(&mut self, now: Instant) {
         if self.retiring.behind.take_if(|until| *until <= now).is_some() {
-            // Whoever knew more is gone for good.
-            self.sync_soon(now);
+            if self.peers.len() == 0 {
+                // It is this replica that is away.
+                self.retiring.behind = Some(now + PIN);
+            } else {
+                // Whoever knew more is gone for good.
+                self.sync_soon(now);
+            }
         }
         let Some(mut census) = self.retiring.census.take_if(|census| census.at <= now) else {
             return;
@@ -266,32 +279,42 @@ impl Map {
         }
     }
 
-    /// The peer in `slot` tells what is left of the lives of nodes that it has merged.
-    pub(super) fn hear_past(&mut self, now: Instant, node: NodeId, told: Merged) {
-        // Lives are merged when there are many later ones. Without any nobody vouches for it.
-        if told.below > LAST || !self.replicas.has_life_from(node, told.below) {
-            return;
+    /// A peer tells what is left of the lives of nodes that it has merged.
+    pub(super) fn hear_pasts(&mut self, now: Instant, told: &[(NodeId, Merged)]) {
+        let mut others = Vec::new();
+        for &(node, merged) in told {
+            // Lives are merged when there are many later ones. Without any nobody vouches for it.
+            let vouched = self.replicas.has_sealed_life_from(node, merged.below);
+            if merged.below > LAST || !vouched || !self.replicas.has_room_for_past(node) {
+                continue;
+            }
+            // A life with such an epoch nobody listens to.
+            let own = self.replicas.own();
+            let gone = own.node == node && own.epoch < merged.below;
+            if gone && !self.begin_life_from(merged.below) {
+                continue;
+            }
+            match self.replicas.compare_past(node, merged) {
+                Verdict::Known => {}
+                Verdict::Sealed(seals) => self.take_seals(now, seals),
+                Verdict::Other if sabotaged!("other-past-ignored") => {}
+                Verdict::Other => others.push((node, merged)),
+            }
         }
-        match self.replicas.compare_past(node, told) {
-            Verdict::Known => {}
-            Verdict::Sealed(seals) => self.take_seals(now, seals),
-            Verdict::Other if sabotaged!("other-past-ignored") => {}
-            Verdict::Other => self.take_past(now, node, told),
+        if !others.is_empty() {
+            self.take_pasts(now, &others);
         }
     }
 
-    /// Takes another's word for the lives of a node before some epoch.
-    fn take_past(&mut self, now: Instant, node: NodeId, told: Merged) {
-        if node == self.replicas.own().node
-            && self.replicas.own().epoch < told.below
-            && !self.begin_life_from(told.below)
-        {
-            return;
-        }
+    /// Takes another's word for the lives of some nodes before some epochs.
+    fn take_pasts(&mut self, now: Instant, told: &[(NodeId, Merged)]) {
         // That there is no entry may be what others do not know.
         let knows = |life| self.replicas.base(life) > 0 || self.replicas.has_gap(life);
         let fresh = !self.replicas.numbers().any(knows);
-        let lives: Vec<u16> = self.replicas.lives_before(node, told.below).collect();
+        let before = |(node, merged): &(NodeId, Merged)| {
+            self.replicas.lives_before(*node, merged.below).collect::<Vec<u16>>()
+        };
+        let lives: Vec<u16> = told.iter().flat_map(before).collect();
         let mut gone: Vec<(u16, Gone)> = Vec::new();
         for life in &lives {
             let as_known = self.replicas.seal_as_known(*life);
@@ -304,16 +327,17 @@ impl Map {
             self.write_nowhere(now, now);
         }
         self.write_all_waiting(now);
-        for slot in 0..self.store.slots() {
+        let slots = if lives.is_empty() { 0 } else { self.store.slots() };
+        for slot in 0..slots {
             if let Some((before, after)) = self.store.forget_lives(&self.replicas, slot, &lives) {
                 let key = Key::new(self.store.entry(slot).key);
                 self.note_change(slot, &key, before, after);
             }
         }
-        self.replicas.take_past(node, told);
+        told.iter().for_each(|(node, merged)| self.replicas.take_past(*node, *merged));
         lives.iter().for_each(|life| self.forget_number(*life));
         self.note_untidy();
-        (self.retiring.census, self.retiring.adopting) = (None, Vec::new());
+        self.retiring.stop_counting();
         self.retiring.behind = Some(now + self.config.keep_for.max(PIN));
         self.under_other_seals(now);
     }

@@ -510,9 +510,11 @@ impl Map {
             self.under_other_seals(now);
             self.write_waiting(now);
         }
-        while let Ok(Some((node, merged))) = told.next_merged() {
-            self.hear_past(now, node, merged);
+        let mut merged = Vec::new();
+        while let Ok(Some(past)) = told.next_merged() {
+            merged.push(past);
         }
+        self.hear_pasts(now, &merged);
         if told.last {
             self.ask_again(now, slot);
         }

@@ -424,6 +424,7 @@ impl Map {
         }
         self.page = None;
         self.retiring.caught_up();
+        self.retiring.stop_counting();
         self.drop_sessions(now);
         self.note_untidy();
         self.peers.stop_serving_all();

@@ -23,7 +23,8 @@
 //! a6   GONE    addressee u64, nonce or session u64: no full sync is given, or none any more
 //!
 //! a7   HAVE    names u64, number of the first varint, then bases varint to the end: the sender has all dots up to
-//!              these of the replicas of which it has any, in their order. `names` is the sum of
+//!              these of the replicas of which it has any or that are sealed, in their order, but for sealed lives
+//!              of which it has all that counts. `names` is the sum of
 //!              mix(mix2(node id, epoch)) over those
 //!
 //! a8   FRAGMENT  addressee u64, flags u8 (bit 0: of a unit, bit 1: last of this answer), of an answer to a pull
@@ -192,7 +193,7 @@ pub(super) struct Have<'p> {
 impl Have<'_> {
     /// The next base.
     pub(super) fn next(&mut self) -> Result<Option<u64>, PacketError> {
-        if self.rest.is_empty() { Ok(None) } else { counter(&mut self.rest, 1).map(Some) }
+        if self.rest.is_empty() { Ok(None) } else { counter(&mut self.rest, 0).map(Some) }
     }
 }
 

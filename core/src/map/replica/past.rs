@@ -25,7 +25,7 @@ use crate::hash;
 use crate::id::NodeId;
 use crate::map::dot::{ReplicaId, Runs};
 use crate::map::peer::Context;
-use crate::map::seal::Seal;
+use crate::map::seal::{MAX_MERGED, Seal};
 use crate::sabotage::sabotaged;
 
 /// Retired lives of one node whose seals are kept. One that starts again more often than that while somebody is cut
@@ -160,8 +160,9 @@ impl Replicas {
 
     /// Whether a later life of the node was retired than `epoch`.
     pub(super) fn is_followed_by_retired(&self, id: ReplicaId) -> bool {
-        let after = |past: &Past| past.recent.last().map_or(past.merged.below, |life| life.0 + 1);
-        self.past.of(id.node).is_some_and(|past| after(past) > id.epoch + 1)
+        let merged = |past: &Past| past.merged.below.checked_sub(1);
+        let last = |past: &Past| past.recent.last().map(|life| life.0).or_else(|| merged(past));
+        self.past.of(id.node).and_then(last).is_some_and(|last| last > id.epoch)
     }
 
     /// Whether more later lives of the node than `most` are retired, and not merged for the sake of this one.
@@ -191,7 +192,7 @@ impl Replicas {
     /// more. Returns whether it is retired.
     pub(in crate::map) fn retire(&mut self, replica: u16) -> bool {
         let id = self.id(replica);
-        if !self.is_spent(replica) || self.past.nodes.len() >= self.max {
+        if !self.is_spent(replica) || !self.has_room_for_past(id.node) {
             return false;
         }
         let Some(seal) = self.known[usize::from(replica)].seal.take() else { return false };
@@ -242,7 +243,7 @@ impl Replicas {
         };
         let before = &past.recent[at].1;
         let seal = Seal::merge(Some(before), end, void);
-        if seal == *before {
+        if seal == *before || seal.void.counters_len() > MAX_MERGED {
             return false;
         }
         let life = hash::mix2(id.node.0, id.epoch);
@@ -301,11 +302,21 @@ impl Replicas {
         self.order.range(lives).map(|(_, number)| *number)
     }
 
-    /// Whether some life of the node is known that is not before this epoch.
-    pub(in crate::map) fn has_life_from(&self, node: NodeId, epoch: u64) -> bool {
+    /// Whether a sealed life of the node is known that is not before this epoch. What vouches for merged lives here is
+    /// told with them to others.
+    pub(in crate::map) fn has_sealed_life_from(&self, node: NodeId, epoch: u64) -> bool {
         let lives = ReplicaId::new(node, epoch)..=ReplicaId::new(node, u64::MAX);
         let last = self.past.of(node).and_then(|past| past.recent.last());
-        self.order.range(lives).next().is_some() || last.is_some_and(|life| life.0 >= epoch)
+        let sealed = |number: &u16| self.known[usize::from(*number)].seal.is_some();
+        self.order.range(lives).any(|(_, number)| sealed(number))
+            || last.is_some_and(|life| life.0 >= epoch)
+    }
+
+    /// Whether lives of the node may be retired: most nodes that have such are as many as most replicas.
+    pub(in crate::map) fn has_room_for_past(&self, node: NodeId) -> bool {
+        let number = self.past.nobody.is_some() || self.known.len() < self.max;
+        let past = self.past.nodes.len() < self.max || self.past.nodes.contains_key(&node);
+        number && past
     }
 
     /// Takes over what a peer has merged of a node's lives, in the place of what is known of them. No entry may name
