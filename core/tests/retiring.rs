@@ -139,6 +139,7 @@ fn values_of_lives_that_are_over_are_written_again() {
     });
     run(&mut maps, &mut now, Duration::from_secs(5));
     assert_equal(&maps);
+    let mut told = 0;
     for map in &mut maps {
         assert_eq!(map.len(), 38);
         assert!((2..40).all(|epoch| map.siblings(format!("of {epoch}").as_bytes()).count() == 1));
@@ -149,11 +150,11 @@ fn values_of_lives_that_are_over_are_written_again() {
                 })
                 .count()
         };
-        assert_eq!(past(map, 3), 38, "the node whose lives they were has written them");
+        assert!(past(map, 3) < 20, "others have written most of them");
         let anew = |event: &Event| matches!(event, Event::WrittenAnew { .. });
-        let told = core::iter::from_fn(|| map.poll_event()).filter(anew).count();
-        assert!(told == 0 || map.replica().node == NodeId(3));
+        told += core::iter::from_fn(|| map.poll_event()).filter(anew).count();
     }
+    assert!(told > 18, "{told}");
     for map in &maps[..2] {
         assert!(map.stats().retired > 20, "{:?}", map.stats());
     }

@@ -66,6 +66,8 @@ struct World {
     up: [bool; NODES as usize],
     now: Instant,
     written: u64,
+    /// How long a write of a new life took to arrive, beyond the first half second.
+    longest: Duration,
 }
 
 impl World {
@@ -73,7 +75,8 @@ impl World {
         let maps = (1..=NODES).map(|id| map(id, 1)).collect();
         let all = [true; NODES as usize];
         let epochs = [1; NODES as usize];
-        let mut world = Self { maps, epochs, up: all, now: Instant::ZERO, written: 0 };
+        let mut world =
+            Self { maps, epochs, up: all, now: Instant::ZERO, written: 0, longest: Duration::ZERO };
         for at in 0..world.maps.len() {
             world.meet(at);
         }
@@ -195,6 +198,12 @@ impl World {
             let key = format!("life-{}", self.epochs[AT]);
             self.maps[AT].insert(now, key.as_bytes(), &[7; 32]).expect("far from limits");
             self.run(UPTIME / 2);
+            // A new life may wait for seals.
+            let written = self.now;
+            while self.maps[0].get(key.as_bytes()).is_none() && self.now < written + PATIENCE {
+                self.run(GOSSIP);
+            }
+            self.longest = self.longest.max(self.now - written);
             assert_eq!(self.maps[0].remove(self.now, key.as_bytes()), Ok(true));
             bar.inc(1);
         }
@@ -262,6 +271,7 @@ fn main() {
     println!("{}", render(&args, &states, waited));
     let retired: Vec<u64> = world.maps.iter().map(|map| map.stats().retired).collect();
     println!("\nlives retired, by map: {retired:?}; a round of gossip is {GOSSIP:?}");
+    println!("the slowest write of a new life took {:?} and at most half a second", world.longest);
 }
 
 fn render(args: &Args, states: &[State; 4], waited: [Option<Duration>; 4]) -> String {

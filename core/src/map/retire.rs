@@ -8,9 +8,8 @@
 //! again. They are [sealed](super::seal) and [retired](super::replica::Replicas::retire).
 //!
 //! Values that nobody has touched since keep a life. That is well as long as there are few such lives. If there are
-//! sixteen times as many as are kept otherwise, the node whose lives they were writes those values again as its own, or
-//! the peer that ranks first if that is gone; and so for a life that is followed by four times as many retired ones, since
-//! lives are merged from the first on. Not sooner, for it is a write like any other: what somebody who is cut off removes
+//! sixteen times as many as are kept otherwise, the peer that ranks first for such a life writes its values again as its
+//! own; and so for a life that is followed by four times as many retired ones, since lives are merged from the first on. Not sooner, for it is a write like any other: what somebody who is cut off removes
 //! meanwhile returns with him.
 //!
 //! This happens to all members at about the same time, and nobody waits for the others: what a seal is without is
@@ -30,6 +29,8 @@ use super::full::PIN;
 use super::replica::{LAST, Merged, Verdict};
 use super::seal::{Gone, Seal};
 use crate::event::Key;
+use crate::hash;
+use crate::hrw;
 use crate::id::NodeId;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
@@ -263,10 +264,14 @@ impl Map {
         lives
     }
 
-    /// Whether of all peers this one writes values of a life again: the node whose life it was, if that is there.
+    /// Whether of all peers this one writes values of a life again. Not the node whose life it was, for one that starts
+    /// again and again would never get to it.
     fn is_heir(&self, life: ReplicaId) -> bool {
-        let there = self.peers.slot(life.node).is_some();
-        life.node == self.replicas.own().node || !there && self.rank(life) == 0
+        let (key, me) = (hash::mix2(life.node.0, life.epoch), self.replicas.own().node);
+        let peers = self.peers.slots().filter_map(|slot| self.peers.get(slot));
+        let mut others = peers.map(|peer| peer.id).filter(|id| *id != life.node);
+        let mine = hrw::score(key, me);
+        me != life.node && others.all(|other| hrw::score(key, other) <= mine)
     }
 
     /// A life has given up its number, which nothing may know any more.

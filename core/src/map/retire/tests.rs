@@ -137,7 +137,7 @@ fn the_greatest_numbers_do_no_harm() {
 #[test]
 fn nothing_is_retired_while_a_value_names_it() {
     let mut one = map(1);
-    let node = (3..).find(|node| one.rank(life(*node, 1)) == 0).unwrap();
+    let node = (3..).find(|node| one.is_heir(life(*node, 1))).unwrap();
     let past = settle(&mut one, life(node, 1), 5);
     settle(&mut one, life(node, 2), 1);
     let slot = one.store.slot_or_insert(b"key");
