@@ -11,13 +11,14 @@ use brickwork_core::map::{Config, Map, ReplicaId};
 use brickwork_core::{Instant, NodeId};
 use common::bare::{millis, varint};
 use common::maps::{NOW, addr, drain};
-use common::played::{CHUNK, OWN, PULL, chunk_to, tell};
+use common::played::{CHUNK, OWN, PULL, chunk_to, state, tell};
 use common::{Dice, frame_of};
 
 const TAKER: u64 = 9;
 
 /// Lives that wrote, and how many writes each of them made.
 const WRITERS: u64 = 16;
+const EACH: u64 = 3_125;
 
 /// What the way to and from a source is like.
 #[derive(Clone, Copy)]
@@ -43,11 +44,11 @@ struct Outcome {
     timeouts: u64,
 }
 
-fn source(id: u64, each: u64, config: &Config) -> Map {
+fn source(id: u64, writers: u64, each: u64, config: &Config) -> Map {
     let life = ReplicaId::new(NodeId(id), 1);
     let mut map = Map::new(NOW, life, "test", config.clone(), 1_400, [id as u8; 32]).unwrap();
     map.peer_up(NOW, NodeId(100), 1, addr(100));
-    for writer in 0..WRITERS {
+    for writer in 0..writers {
         let node = 1_000 + writer;
         for first in (1..=each).step_by(25) {
             let count = 25.min(each + 1 - first);
@@ -68,17 +69,41 @@ fn source(id: u64, each: u64, config: &Config) -> Map {
     map
 }
 
-fn catch_up(config: &Config, each: u64, ways: &[Way], neck: Option<Bottleneck>) -> Outcome {
+/// What a replica has to catch up with, and how.
+struct Case {
+    ways: [Way; 3],
+    neck: Option<Bottleneck>,
+    writers: u64,
+    each: u64,
+    /// Whether the first source is heard of before the others, and so asked first.
+    first: bool,
+    budget: usize,
+}
+
+impl Case {
+    fn over(ways: [Way; 3]) -> Self {
+        let budget = Config::lan().pull_budget;
+        Self { ways, neck: None, writers: WRITERS, each: EACH, first: false, budget }
+    }
+}
+
+fn catch_up(case: &Case, seed: u8) -> Outcome {
+    let (ways, neck) = (case.ways, case.neck);
+    let mut config = Config::lan();
+    config.pull_budget = case.budget;
     let mut maps: BTreeMap<u64, Map> = BTreeMap::new();
     let life = ReplicaId::new(NodeId(TAKER), 1);
-    let mut taker = Map::new(NOW, life, "test", config.clone(), 1_400, [9; 32]).unwrap();
+    let mut taker = Map::new(NOW, life, "test", config.clone(), 1_400, [seed; 32]).unwrap();
     for id in 1..=ways.len() as u64 {
-        maps.insert(id, source(id, each, config));
+        maps.insert(id, source(id, case.writers, case.each, &config));
         taker.peer_up(NOW, NodeId(id), 1, addr(id));
     }
-    maps.insert(TAKER, taker);
     let all = maps[&1].digest();
-    let mut dice = Dice(7);
+    if case.first {
+        tell(&mut taker, NOW, 1, &state(all.0));
+    }
+    maps.insert(TAKER, taker);
+    let mut dice = Dice(u64::from(seed));
     let mut flights: BTreeMap<(Instant, u64), (u64, u64, Vec<u8>)> = BTreeMap::new();
     let (mut now, mut number, mut free) = (NOW, 0, NOW);
     let (mut arrived, mut sent, mut pulls) = (0, 0, 0);
@@ -133,29 +158,59 @@ fn ways(loss: u32) -> [Way; 3] {
     [Way { delay: millis(10), loss }; 3]
 }
 
-/// Goal: what is told twice is little, whatever the way does, and what the end of a queue does not take is not sent
-/// again and again. Method: 50,000 writes of 16 replicas from three who have them, 20 ms to and fro; without loss, with
-/// loss by luck, and with queues shorter than the longest answer.
+/// What one run or the median of several comes to.
+fn outcome(case: &Case, seeds: u8) -> Outcome {
+    let outcomes: Vec<Outcome> = (0..seeds).map(|seed| catch_up(case, 1 + seed)).collect();
+    let median = |of: &dyn Fn(&Outcome) -> u128| {
+        let mut all: Vec<u128> = outcomes.iter().map(of).collect();
+        all.sort_unstable();
+        all[all.len() / 2]
+    };
+    Outcome {
+        time: millis(median(&|outcome| outcome.time.as_millis()) as u64),
+        arrived: median(&|outcome| outcome.arrived as u128) as usize,
+        sent: median(&|outcome| outcome.sent as u128) as usize,
+        pulls: median(&|outcome| outcome.pulls as u128) as usize,
+        timeouts: median(&|outcome| u128::from(outcome.timeouts)) as u64,
+    }
+}
+
+/// Goal: what is told twice is little, whatever the way does; what the end of a queue does not take is not sent again
+/// and again; and one slow source among others does not set the pace, even if it is asked first. Method: 50,000
+/// writes of 16 replicas or of one, from three who have them, 20 ms or more to and fro; without loss, with loss by
+/// luck, and with queues shorter than the longest answer. `BRICKWORK_CATCHING_SEEDS` says of how many seeds the median
+/// is taken.
 #[test]
 fn a_replica_that_missed_much_is_told_it_about_once() {
-    let config = Config::lan();
-    let neck = |rate, queue| Some(Bottleneck { rate, queue });
+    let seeds = std::env::var("BRICKWORK_CATCHING_SEEDS").map_or(1, |seeds| seeds.parse().unwrap());
+    let necked =
+        |rate, queue| Case { neck: Some(Bottleneck { rate, queue }), ..Case::over(ways(0)) };
+    let by = |delay, loss| Way { delay: millis(delay), loss };
+    let slow =
+        |loss| Case { first: true, ..Case::over([by(100, loss), by(10, loss), by(10, loss)]) };
+    let one = |case| Case { writers: 1, each: 50_000, ..case };
     let cases = [
-        ("no loss", 0, None, 900),
-        ("5 % loss", 5, None, 2_200),
-        ("10 MB/s, 50 KB queued", 0, neck(10_000_000, 50_000), 2_600),
-        ("1 MB/s, 50 KB queued", 0, neck(1_000_000, 50_000), 5_500),
-        ("1 MB/s, 20 KB queued", 0, neck(1_000_000, 20_000), 9_500),
+        ("no loss", Case::over(ways(0)), 400),
+        ("5 % loss", Case::over(ways(5)), 2_600),
+        ("200 ms", Case::over([by(100, 0); 3]), 3_800),
+        ("one slow, asked first", slow(0), 800),
+        ("the same, 5 % loss", slow(5), 4_000),
+        ("one slow, one writer", one(slow(0)), 800),
+        ("one writer, 5 % loss", one(Case::over(ways(5))), 3_600),
+        ("10 MB/s, 50 KB queued", necked(10_000_000, 50_000), 1_300),
+        ("1 MB/s, 50 KB queued", necked(1_000_000, 50_000), 4_200),
+        ("1 MB/s, 20 KB queued", necked(1_000_000, 20_000), 5_600),
     ];
     let mut least = usize::MAX;
-    for (name, loss, neck, most) in cases {
-        let outcome = catch_up(&config, 3_125, &ways(loss), neck);
+    for (name, case, most) in cases {
+        let outcome = outcome(&case, seeds);
         println!("{name:22} {outcome:?}");
         least = least.min(outcome.arrived);
         assert!(outcome.sent * 10 <= least * 11, "{name}: {outcome:?}");
         assert!(outcome.arrived * 20 <= least * 21, "{name}: {outcome:?}");
         assert!(outcome.time < millis(most), "{name}: {outcome:?}");
         assert!(outcome.pulls * 20 < outcome.arrived, "{name}: {outcome:?}");
-        assert_eq!(outcome.timeouts > 0, name != "no loss", "{name}: {outcome:?}");
+        let lossy = name.contains("5 %") || name.contains("queued");
+        assert!(lossy || outcome.timeouts == 0, "{name}: {outcome:?}");
     }
 }

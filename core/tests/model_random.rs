@@ -31,7 +31,7 @@ use random::world::{self, Coverage, Outcome};
 const SEEDS: u64 = 20_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
-const WANTED: [&str; 38] = [
+const WANTED: [&str; 39] = [
     "another life",
     "answer with news",
     "arrived superseded",
@@ -57,6 +57,7 @@ const WANTED: [&str; 38] = [
     "nothing left to collect",
     "paged digest",
     "peer down",
+    "pull for a share",
     "pull timed out",
     "push that shows a gap",
     "push with news",

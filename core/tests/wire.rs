@@ -188,6 +188,44 @@ fn a_state_a_pull_and_a_chunk() {
 }
 
 #[test]
+fn a_pull_for_a_share() {
+    let mut c = replica(3, 1);
+    c.peer_up(Instant::ZERO, NodeId(2), 0x0102_0304, addr(2));
+    let mut config = map::Config::lan();
+    config.pull_budget = 1400;
+    let mut sources = [1, 2].map(|id| {
+        let life = ReplicaId::new(NodeId(id), 0x0102_0304);
+        let mut map =
+            Map::new(Instant::ZERO, life, "golden", config.clone(), 1400, [7; 32]).unwrap();
+        for key in [b"a", b"b", b"c", b"d"] {
+            map.insert(Instant::ZERO, key, &[7; 1000]).unwrap();
+        }
+        map.peer_up(Instant::ZERO, NodeId(3), 0x0102_0304, addr(3));
+        map
+    });
+    map_out(&mut c);
+    for (port, source) in (1..).zip(&mut sources) {
+        let mut state = map_out(source).remove(0);
+        c.handle_packet(Instant::ZERO, addr(port), &mut state).unwrap();
+    }
+    let mut pull = map_out(&mut c).pop().unwrap();
+    sources[0].handle_packet(Instant::ZERO, addr(3), &mut pull).unwrap();
+    for mut served in map_out(&mut sources[0]) {
+        c.handle_packet(Instant::ZERO, addr(1), &mut served).unwrap();
+    }
+    let pulls: Vec<String> = map_out(&mut c).iter().map(|pull| frame(pull, 0xa1)).collect();
+    // PULL, length; nonce; budget of 65,536; replica epoch; a share is wanted: the first and the second of two; of
+    // replica 1 two dots, of replica 3 none.
+    assert_eq!(
+        pulls,
+        [
+            "a136dabcaec00380800404030201000000004020010000000000000004030201000000000200030000000000000004030201000000000000",
+            "a136be8ca9850480800404030201000000004021010000000000000004030201000000000200030000000000000004030201000000000000",
+        ]
+    );
+}
+
+#[test]
 fn the_sums_of_a_context_and_where_another_differs() {
     let mut config = map::Config::lan();
     config.max_listed = 0;

@@ -360,6 +360,7 @@ impl Map {
         self.stats.chunks_refused += 1;
         self.pull_after = now + self.config.pull_interval * 32;
         self.pulling = None;
+        self.shares.clear();
         if self.full.replace(slot).is_none() {
             self.events.push(Event::Full);
         }

@@ -9,10 +9,16 @@
 //! without a queue costs some time by that: an answer of which the last datagram is lost is no shorter the next time
 //! for any good. A pull that nothing answered tells nothing: the peer may be gone.
 
+use core::time::Duration;
+
+use smallvec::SmallVec;
+
 use super::Map;
 use super::compare_wire;
 use super::dot::ReplicaId;
+use super::fragment_wire::Held;
 use super::replica::Replicas;
+use super::shares::Share;
 use super::wire::{self, PullHead};
 use crate::id::NodeId;
 use crate::reached::reached;
@@ -56,6 +62,11 @@ pub(super) struct Pulling {
     /// How many bytes it asks for.
     pub(super) budget: u64,
     pub(super) listing: Listing,
+    /// The part of the missing dots that it asks for, if not for all of them.
+    pub(super) share: Option<Share>,
+    /// How long the last answer of the same source to one for the same share took, and how often it gave none since.
+    pub(super) took: Option<Duration>,
+    pub(super) tries: u8,
     /// What the peer had told of its context when it was asked.
     pub(super) state: u64,
     /// First and last replica of the digest, if the whole did not fit.
@@ -96,6 +107,23 @@ impl Pulling {
         self.started
     }
 
+    /// What it says before its digest, which holds all replicas.
+    fn head(&self, replicas: &Replicas, held: SmallVec<[Held; 1]>) -> PullHead {
+        PullHead {
+            nonce: self.nonce,
+            budget: self.budget,
+            epoch: replicas.own().epoch,
+            after: None,
+            upto: None,
+            // Entries in fragments are of no share.
+            held: if self.share.is_some() { SmallVec::new() } else { held },
+            share: self.share,
+            whole: self.repairs,
+            seals: replicas.seals(),
+            buckets: self.listing.buckets(),
+        }
+    }
+
     /// Whether it is the one that a datagram of the peer in `slot` answers.
     pub(super) const fn is(&self, slot: u32, nonce: u64) -> bool {
         self.peer == slot && self.nonce == nonce
@@ -114,7 +142,9 @@ impl Map {
     /// All of an answer came.
     pub(super) fn widen(&mut self, pulling: &Pulling) {
         if pulling.next.is_some() {
-            let wider = self.window + self.max_datagram as u64;
+            // Those for shares come so many at a time.
+            let parts = pulling.share.map_or(1, |share| u64::from(share.of()));
+            let wider = self.window + self.max_datagram as u64 / parts;
             self.window = wider.min(self.config.pull_budget as u64);
         }
     }
@@ -122,7 +152,8 @@ impl Map {
     /// Writes the sums of the context, or what of it is to be listed, or the page of that which fits.
     pub(super) fn write_pull(&mut self, slot: u32, w: &mut Writer<'_>) -> Result<(), NoRoom> {
         let (held, fresh) = (self.held(), w.is_fresh());
-        let Some(pulling) = self.pulling.as_mut().filter(|pulling| pulling.peer == slot) else {
+        let asked = self.pulling.as_mut().filter(|pulling| pulling.peer == slot);
+        let Some(pulling) = asked.or_else(|| self.shares.pull(slot)) else {
             return Ok(());
         };
         let replicas = &self.replicas;
@@ -134,17 +165,9 @@ impl Map {
             // Every datagram has room for the fewest of them. If not, they would be owed for ever.
             pulling.listing = Listing::All;
         }
-        let mut head = PullHead {
-            nonce: pulling.nonce,
-            budget: pulling.budget,
-            epoch: replicas.own().epoch,
-            after: self.page,
-            upto: None,
-            held,
-            whole: pulling.repairs || self.retiring.is_behind(),
-            seals: replicas.seals(),
-            buckets: pulling.listing.buckets(),
-        };
+        let page = self.page.filter(|_| pulling.share.is_none());
+        let mut head = pulling.head(replicas, held);
+        (head.after, head.whole) = (page, head.whole || self.retiring.is_behind());
         let listing = pulling.listing;
         let lists = |number| listing.has(replicas, number) && replicas.is_listed(number);
         let listed = |after| replicas.range(after, None).filter(move |(_, number)| lists(*number));
@@ -159,13 +182,17 @@ impl Map {
             })
         };
         // What differs may fit, though all does not.
-        head.after = self.page.filter(|_| listing == Listing::All);
+        head.after = page.filter(|_| listing == Listing::All);
         let mut written = whole(w, &head);
-        if written.is_err() && fresh && head.after != self.page {
-            head.after = self.page;
+        if written.is_err() && fresh && head.after != page {
+            head.after = page;
             written = whole(w, &head);
         }
         (pulling.after, pulling.upto) = (head.after, None);
+        // A share of a page is nobody's: what does not fit is left to the pull that comes after those for shares.
+        if pulling.share.is_some() {
+            return if fresh { Ok(()) } else { written };
+        }
         if written.is_ok() || !fresh {
             self.page = if written.is_ok() { head.after } else { self.page };
             return written;

@@ -53,7 +53,7 @@ pub struct Config {
     pub pull_timeout_min: Duration,
     /// … and not later than this.
     pub pull_timeout: Duration,
-    /// Most bytes that one pull asks for. Half as many are asked for after an answer that broke off, a datagram's more
+    /// Most bytes that one pull asks for; up to three are under way at a time. Half as many are asked for after an answer that broke off, a datagram's more
     /// after each that came whole.
     pub pull_budget: usize,
     /// Most bytes per second of answers to pulls, full syncs included: of those that are asked for, and of those that are

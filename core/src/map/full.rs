@@ -95,6 +95,11 @@ impl Map {
             // A second copy of what is being answered.
             return;
         }
+        if pull.share.is_some() {
+            // What is not told write by write is given to who asks for all.
+            self.tell_gone(slot, pull.nonce);
+            return;
+        }
         let free = self.sessions.open.len() < MAX_SESSIONS
             || self.sessions.open.iter().any(|session| session.peer == slot);
         if !free || self.yields_to(slot) {

@@ -80,6 +80,7 @@ mod retire;
 mod seal;
 mod seal_wire;
 mod serve;
+mod shares;
 mod skim;
 mod snapshot;
 mod stage;
@@ -124,6 +125,7 @@ use peer::Peers;
 use replica::Replicas;
 use retire::Retiring;
 use seal::Seals;
+use shares::Shares;
 pub(crate) use skim::Skim;
 use stage::Staging;
 use store::Store;
@@ -188,6 +190,8 @@ pub struct Map {
     peers: Peers,
     marks: Marks,
     pulling: Option<Pulling>,
+    /// Those for shares, while there is none for all.
+    shares: Shares,
     /// The last pull that was given up, in case its answer is only late.
     late: Option<Pulling>,
     /// A peer to pull from when the pull under way and the interval are over.
@@ -265,6 +269,7 @@ impl Map {
             peers: Peers::new(secret),
             marks: Marks::default(),
             pulling: None,
+            shares: Shares::default(),
             late: None,
             wanted: None,
             pull_after: now,
@@ -396,6 +401,7 @@ impl Map {
         let pull = match &self.pulling {
             Some(pulling) => Some(pulling.deadline()),
             None if self.staging.is_some() => None,
+            None if !self.shares.is_idle() => self.shares.timeout(),
             None => self.wanted.map(|_| self.pull_after),
         };
         let staging = self.staging.as_ref().map(Staging::deadline);
@@ -516,6 +522,7 @@ impl Map {
         self.sessions.forget(slot);
         self.unpinned(now);
         self.pulling.take_if(|pulling| pulling.peer() == slot);
+        self.forget_share(now, slot);
         self.late.take_if(|late| late.peer() == slot);
         self.wanted.take_if(|wanted| *wanted == slot);
         self.catching.take_if(|giver| *giver == slot);

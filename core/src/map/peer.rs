@@ -10,6 +10,7 @@ use super::dot::{Packed, ReplicaId, Runs};
 use super::fragment::Fragments;
 use super::fragment_wire::Held;
 use super::replica::Replicas;
+use super::shares::Share;
 use super::store::{Entry, Sibling};
 use super::wire::{self, ReplicaRef};
 use crate::hash::{Index, Secret};
@@ -59,18 +60,24 @@ pub(super) struct Cursor {
     counter: u64,
     after: Option<ReplicaId>,
     upto: Option<ReplicaId>,
+    share: Option<Share>,
 }
 
 impl Cursor {
     /// All dots of the replicas in a range.
     pub(super) const fn over(after: Option<ReplicaId>, upto: Option<ReplicaId>) -> Self {
-        Self { current: None, counter: 1, after, upto }
+        Self { current: None, counter: 1, after, upto, share: None }
+    }
+
+    /// Those of them that are in a share.
+    pub(super) const fn of_share(self, share: Option<Share>) -> Self {
+        Self { share, ..self }
     }
 
     /// The dots of one replica after `counter`.
     pub(super) fn of(replicas: &Replicas, replica: u16, counter: u64) -> Self {
         let upto = Some(replicas.id(replica));
-        Self { current: Some(replica), counter: counter + 1, after: upto, upto }
+        Self { current: Some(replica), counter: counter + 1, after: upto, upto, share: None }
     }
 
     /// The next dot that is known here and not in `theirs`; stays there until [`Cursor::pass`].
@@ -80,7 +87,7 @@ impl Cursor {
                 let runs = theirs.runs(replica);
                 // What is not logged any more the peer has, or it would not be answered so.
                 let from = self.counter.max(replicas.served_from(replica) + 1);
-                if let Some(counter) = replicas.next_missing(replica, runs, from) {
+                if let Some(counter) = self.next_of(replicas, replica, runs, from) {
                     return Some(Packed::new(replica, counter));
                 }
                 self.after = Some(replicas.id(replica));
@@ -90,6 +97,19 @@ impl Cursor {
             self.current = Some(replica);
             self.counter = 1;
         }
+    }
+
+    /// The next of a replica from the counter `from` on. What is of other shares is skipped a block at a time.
+    fn next_of(&self, replicas: &Replicas, replica: u16, runs: &Runs, from: u64) -> Option<u64> {
+        let mut next = replicas.next_missing(replica, runs, from)?;
+        while let Some(share) = self.share {
+            let first = share.first(replicas.life_hash(replica), next);
+            if first == next {
+                break;
+            }
+            next = replicas.next_missing(replica, runs, first)?;
+        }
+        Some(next)
     }
 
     pub(super) const fn pass(&mut self, dot: Packed) {
@@ -118,6 +138,8 @@ pub(super) struct Serve {
     pub(super) small_told: bool,
     /// Whether something is left for the next pull.
     pub(super) more: bool,
+    /// Whether entries that fit no datagram are left to another pull.
+    pub(super) small_only: bool,
     /// The entry that is under way in fragments.
     pub(super) fragments: Option<Fragments>,
 }
@@ -130,7 +152,7 @@ impl Serve {
         let (large, small_told, more) = (SmallVec::new(), false, false);
         let fragments = None;
         let (reserved, passed) = (0, 0);
-        let number = 0;
+        let (number, small_only) = (0, false);
         Self {
             nonce,
             number,
@@ -142,6 +164,7 @@ impl Serve {
             passed,
             small_told,
             more,
+            small_only,
             fragments,
         }
     }
@@ -149,6 +172,10 @@ impl Serve {
     /// The entry of this dot fits no datagram. Half of the budget is for such, the lowest dots first: a peer tells of
     /// few runs beyond what it lacks, and would be told the same again.
     pub(super) fn leave_for_last(&mut self, dot: Packed) {
+        if self.small_only {
+            self.more = true;
+            return;
+        }
         if self.large.is_empty() {
             self.reserved = self.budget / 2;
         }

@@ -18,7 +18,11 @@ impl Map {
     pub(super) fn diverged(&mut self, now: Instant, slot: u32) {
         self.stats.diverged += 1;
         let Some(id) = self.peers.get(slot).map(|peer| peer.id) else { return };
-        if now < self.repair_after || self.pulling.is_some() || self.staging.is_some() {
+        if now < self.repair_after
+            || self.pulling.is_some()
+            || self.staging.is_some()
+            || !self.shares.is_idle()
+        {
             return;
         }
         // If it does not help, no network is kept busy with it.

@@ -234,6 +234,11 @@ impl Replicas {
         self.known[usize::from(replica)].id
     }
 
+    /// The hash of a replica's name, which all nodes share.
+    pub(super) fn life_hash(&self, replica: u16) -> u64 {
+        self.known[usize::from(replica)].hash
+    }
+
     pub(super) fn dot(&self, dot: Packed) -> Dot {
         Dot { replica: self.id(dot.replica()), counter: dot.counter() }
     }

@@ -401,6 +401,7 @@ impl Map {
             log.begin_life();
         }
         (self.pulling, self.late) = (None, None);
+        self.shares.clear();
         let slots: Vec<u32> = self.peers.slots().collect();
         for slot in slots {
             if let Some(peer) = self.peers.get_mut(slot) {

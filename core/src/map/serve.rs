@@ -4,7 +4,8 @@ use super::Map;
 use super::chunk::{self, Answer, ChunkWriter, End};
 use super::fragment::Fragments;
 use super::fragment_wire::Of;
-use super::peer::Serve;
+use super::peer::{Cursor, Serve};
+use super::wire::Pull;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
@@ -13,6 +14,15 @@ impl Map {
     pub(super) fn grant(&mut self, now: Instant, asked: u64) -> u64 {
         let most = self.given.left(now).min(self.config.pull_budget as u64);
         asked.min(most.max(self.max_datagram as u64))
+    }
+
+    /// Begins the answer to the peer's pull, with what the cursor comes to.
+    pub(super) fn serve_pull(&mut self, now: Instant, slot: u32, pull: &Pull<'_>, cursor: Cursor) {
+        let budget = self.grant(now, pull.budget);
+        let cursor = cursor.of_share(pull.share);
+        let mut serve = Serve::new(pull.nonce, cursor, budget, pull.held.collect());
+        serve.small_only = pull.share.is_some();
+        self.peers.serve(slot, serve);
     }
 
     /// Goes on with the answer to the peer's pull.

@@ -332,6 +332,7 @@ impl Map {
             return;
         }
         let of_session = |staging: &mut Staging| staging.peer == slot && staging.session == number;
+        self.drop_share(now, |pulling| pulling.is(slot, number));
         if self.pulling.take_if(|pulling| pulling.is(slot, number)).is_some()
             || self.staging.take_if(of_session).is_some()
         {

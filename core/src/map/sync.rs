@@ -5,10 +5,12 @@
 //! sends its context and is answered with what it lacks. The next pull is the acknowledgement of the
 //! last, so the answering side keeps no timers, and no copies but of what is under way in fragments.
 //!
-//! One peer is asked at a time. How fast a replica catches up is how much is under way per round trip, from however many
-//! peers it comes: three that are asked for other writes each have no more under way than one that is asked for three
-//! times as much ([`Config::pull_budget`](super::Config::pull_budget)), and fill the same queue before this replica. Who
-//! is asked is who tells of news first, so mostly not the slowest.
+//! One peer is asked at a time for all that is missing. While that is more than one answer holds, up to three are asked
+//! for a share of it each; see [`shares`](super::shares). One source alone, asked for three times as much
+//! ([`Config::pull_budget`](super::Config::pull_budget)), brings 50,000 writes as fast as three where all ways are alike,
+//! and faster where datagrams get lost by luck (`tests/catching_up.rs`). But a replica stays with a slow source that it
+//! happened to ask first: 2.8 s in place of 0.64 s, if that is 200 ms away and two others are 20 ms. And what a short queue
+//! on the way does not take is more: 11 % of all bytes in place of 7 %, with room for 20 KB.
 
 use core::time::Duration;
 
@@ -17,8 +19,9 @@ use smallvec::SmallVec;
 use super::Map;
 use super::ask::Pulling;
 use super::dot::{Packed, ReplicaId};
-use super::peer::{Cursor, Serve};
+use super::peer::Cursor;
 use super::replica::Fate;
+use super::shares::Shares;
 use super::skim::Skim;
 use super::wire::{Chunk, Frame, Pull};
 use crate::reached::reached;
@@ -77,6 +80,7 @@ impl Map {
     }
 
     pub(super) fn fire_pull(&mut self, now: Instant) {
+        self.fire_shares(now);
         if let Some(pulling) = self.pulling.take_if(|pulling| pulling.deadline <= now) {
             self.narrow(&pulling);
             self.late = Some(pulling);
@@ -165,7 +169,8 @@ impl Map {
     }
 
     fn may_pull(&self, now: Instant) -> bool {
-        self.pulling.is_none() && self.staging.is_none() && self.pull_after <= now
+        let idle = self.pulling.is_none() && self.shares.is_idle();
+        idle && self.staging.is_none() && self.pull_after <= now
     }
 
     pub(super) fn start_pull(&mut self, now: Instant, slot: u32) {
@@ -177,14 +182,21 @@ impl Map {
             return;
         }
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        let state = peer.state;
         peer.owes_pull = true;
         self.peers.wake(slot);
+        self.pulling = Some(self.pulling_from(now, slot, budget));
+        self.pull_after = now + self.config.pull_interval;
+        self.stats.pulls_sent += 1;
+    }
+
+    /// A pull from the peer in `slot` that begins now.
+    pub(super) fn pulling_from(&mut self, now: Instant, slot: u32, budget: u64) -> Pulling {
+        let state = self.peers.get(slot).map_or(0, |peer| peer.state);
         // Never zero, which marks a push.
         let nonce = u64::from(self.rng.u32()) + 1;
         let deadline = now + self.pull_patience();
         let listing = self.listing();
-        self.pulling = Some(Pulling {
+        Pulling {
             peer: slot,
             nonce,
             started: now,
@@ -192,6 +204,9 @@ impl Map {
             answered: false,
             budget,
             listing,
+            share: None,
+            took: None,
+            tries: 0,
             state,
             after: self.page,
             upto: None,
@@ -201,18 +216,24 @@ impl Map {
             partial: false,
             crowded: false,
             repairs: false,
-        });
-        self.pull_after = now + self.config.pull_interval;
-        self.stats.pulls_sent += 1;
+        }
     }
 
     /// A peer that may have what is missing here, by what it told last.
     pub(super) fn candidate(&mut self) -> Option<u32> {
+        self.candidate_but(|_, _| false)
+    }
+
+    /// The same among those who are not left out.
+    pub(super) fn candidate_but(&mut self, left_out: impl Fn(u32, &Shares) -> bool) -> Option<u32> {
         let paging = self.page.is_some();
         let mine = self.replicas.digest();
         for _ in 0..MAX_CANDIDATES {
             let slot = self.peers.random(&mut self.rng)?;
             let peer = self.peers.get(slot)?;
+            if left_out(slot, &self.shares) {
+                continue;
+            }
             if paging || (peer.state != mine && peer.exhausted != Some(peer.state)) {
                 return Some(slot);
             }
@@ -348,8 +369,7 @@ impl Map {
             if !peer.member {
                 reached!("map: page of one who may lack what is gone");
             }
-            let budget = self.grant(now, pull.budget);
-            self.peers.serve(slot, Serve::new(pull.nonce, cursor, budget, pull.held.collect()));
+            self.serve_pull(now, slot, &asked, cursor);
         } else {
             self.peers.stop_serving(slot);
             self.offer_full(now, slot, &asked);
@@ -417,7 +437,7 @@ impl Map {
             if chunk.last && !chunk.more && self.page == late.after {
                 self.page = late.upto;
             }
-        } else {
+        } else if !self.on_shared(now, slot, chunk, applied.news, applied.whole) {
             self.look_for_gap(now, slot);
         }
     }
@@ -463,6 +483,11 @@ impl Map {
             reached!("map: answered to its end");
         }
         self.widen(pulling);
+        if !more {
+            self.shares.all_told();
+        } else if self.begin_shares(now, pulling) {
+            return;
+        }
         // Pushes may have been faster.
         let worth = pulling.news > 0 || self.catching == Some(pulling.peer);
         // Some of an entry is missing. If others were given up for it, all might be begun again and again.
@@ -504,6 +529,9 @@ impl Map {
 
     /// The peer in `slot` told its seals in place of the answer to a pull: that is asked for again, if any was new.
     pub(super) fn ask_again(&mut self, now: Instant, slot: u32) {
+        if self.share_told_seals(now, slot) {
+            return;
+        }
         if let Some(pulling) = self.pulling.take_if(|pulling| pulling.peer == slot) {
             self.unanswered = 0;
             if pulling.seals != self.replicas.seals() {

@@ -4,8 +4,8 @@
 //! tag  frame   body
 //! a1   PULL    nonce varint, byte budget varint, puller's replica epoch u64,
 //!              flags u8 (bit 0: lower bound, bit 1: upper bound, bit 2: fragments, bit 3: a full sync is wanted,
-//!              whatever is known, bit 4: seals, bit 5: of some buckets), [sum of the seals u64],
-//!              [the buckets u64], [entries held in part u8 (1..=8),
+//!              whatever is known, bit 4: seals, bit 5: of some buckets, bit 6: a share is wanted), [sum of the seals u64],
+//!              [the buckets u64], [the share u8: 16 times how many there are (2..=3), and its number from 0 on], [entries held in part u8 (1..=8),
 //!              each name u64, bytes varint], [replica: not above], [replica: not beyond], then per replica, ascending, to the end:
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
 //! a2   STATE   digest of the context u64, digest of the content u64,
@@ -75,6 +75,7 @@ use super::fragment::{MAX_MARKS, MAX_SIBLINGS};
 use super::fragment_wire::{self, Fragment, Held, HeldList};
 use super::full_wire::{self, Fetch, Stage};
 use super::seal_wire;
+use super::shares::Share;
 use super::skim::Skim;
 use crate::hash;
 use crate::id::NodeId;
@@ -152,6 +153,8 @@ pub(super) struct Pull<'p> {
     pub(super) buckets: u64,
     /// What it has already of entries that come in fragments.
     pub(super) held: HeldList<'p>,
+    /// The part of what is missing that it wants, if not all.
+    pub(super) share: Option<Share>,
     /// Whether it wants all, though it misses nothing.
     pub(super) whole: bool,
     rest: Reader<'p>,
@@ -217,29 +220,7 @@ pub(super) fn check<'p>(tag: u8, body: &'p [u8], skim: &mut Skim<'p>) -> Result<
 pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
     let mut r = Reader::new(body);
     match tag {
-        PULL => {
-            let (nonce, budget, epoch) = (r.varint()?, r.varint()?, r.u64()?);
-            let bounds = r.u8()?;
-            if bounds > 63 || nonce == 0 {
-                return Err(PacketError::Malformed);
-            }
-            let seals = if bounds & 16 == 0 { 0 } else { r.u64()? };
-            let buckets = if bounds & 32 == 0 { u64::MAX } else { r.u64()? };
-            let held = HeldList::read(&mut r, bounds & 4 != 0)?;
-            let after = if bounds & 1 == 0 { None } else { Some(replica(&mut r)?) };
-            let upto = if bounds & 2 == 0 { None } else { Some(replica(&mut r)?) };
-            let whole = bounds & 8 != 0;
-            let pull =
-                Pull { nonce, budget, epoch, after, upto, seals, buckets, held, whole, rest: r };
-            let (mut check, mut last) = (pull, after);
-            while let Some((id, _)) = check.next()? {
-                if last.is_some_and(|last| last >= id) || upto.is_some_and(|upto| id > upto) {
-                    return Err(PacketError::Malformed);
-                }
-                last = Some(id);
-            }
-            Ok(Frame::Pull(pull))
-        }
+        PULL => parse_pull(r).map(Frame::Pull),
         STATE => {
             let (context, content) = (r.u64()?, r.u64()?);
             let epoch = if r.is_empty() { None } else { Some(r.u64()?) };
@@ -277,6 +258,31 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         DIFFER => compare_wire::parse_differ(r).map(Frame::Differ),
         tag => crate::wire::unknown(tag).map(|()| Frame::Unknown),
     }
+}
+
+fn parse_pull(mut r: Reader<'_>) -> Result<Pull<'_>, PacketError> {
+    let (nonce, budget, epoch) = (r.varint()?, r.varint()?, r.u64()?);
+    let bounds = r.u8()?;
+    if bounds > 127 || nonce == 0 {
+        return Err(PacketError::Malformed);
+    }
+    let seals = if bounds & 16 == 0 { 0 } else { r.u64()? };
+    let buckets = if bounds & 32 == 0 { u64::MAX } else { r.u64()? };
+    let share = if bounds & 64 == 0 { None } else { Some(Share::read(&mut r)?) };
+    let held = HeldList::read(&mut r, bounds & 4 != 0)?;
+    let after = if bounds & 1 == 0 { None } else { Some(replica(&mut r)?) };
+    let upto = if bounds & 2 == 0 { None } else { Some(replica(&mut r)?) };
+    let whole = bounds & 8 != 0;
+    let rest = r;
+    let pull = Pull { nonce, budget, epoch, after, upto, seals, buckets, share, held, whole, rest };
+    let (mut check, mut last) = (pull, after);
+    while let Some((id, _)) = check.next()? {
+        if last.is_some_and(|last| last >= id) || upto.is_some_and(|upto| id > upto) {
+            return Err(PacketError::Malformed);
+        }
+        last = Some(id);
+    }
+    Ok(pull)
 }
 
 pub(super) fn replica(r: &mut Reader<'_>) -> Result<ReplicaId, PacketError> {
@@ -512,6 +518,7 @@ pub(super) struct PullHead {
     pub(super) whole: bool,
     pub(super) seals: u64,
     pub(super) buckets: u64,
+    pub(super) share: Option<Share>,
 }
 
 impl PullHead {
@@ -524,12 +531,15 @@ impl PullHead {
         let bounds = bounds | u8::from(!self.held.is_empty()) << 2;
         let some = self.buckets != u64::MAX;
         let bounds = bounds | u8::from(self.whole) << 3 | u8::from(self.seals != 0) << 4;
-        w.u8(bounds | u8::from(some) << 5)?;
+        w.u8(bounds | u8::from(some) << 5 | u8::from(self.share.is_some()) << 6)?;
         if self.seals != 0 {
             w.u64(self.seals)?;
         }
         if some {
             w.u64(self.buckets)?;
+        }
+        if let Some(share) = self.share {
+            w.u8(share.to_byte())?;
         }
         if !self.held.is_empty() {
             w.u8(u8::try_from(self.held.len()).map_err(|_| NoRoom)?)?;

@@ -507,6 +507,8 @@ impl<'p> World<'p> {
             chunk_to = chunk.then_some(flight.to);
             let paged = frame_of(&flight.bytes, PULL).is_some_and(is_paged);
             self.met("paged digest", paged);
+            let share = frame_of(&flight.bytes, PULL).is_some_and(is_for_share);
+            self.met("pull for a share", share);
             self.met("contexts compared", frame_of(&flight.bytes, DIFFER).is_some());
             if luck.percent(self.plan.loss) {
                 self.met("lost chunk", chunk);
@@ -540,9 +542,16 @@ impl<'p> World<'p> {
 }
 
 /// Whether a pull tells of a part of the replicas only.
-fn is_paged(pull: &[u8]) -> bool {
+fn flags_of(pull: &[u8]) -> u8 {
     let varint =
         |from: usize| from + pull[from..].iter().take_while(|byte| **byte > 127).count() + 1;
-    let bounds = varint(varint(0)) + 8;
-    pull[bounds] & 2 != 0
+    pull[varint(varint(0)) + 8]
+}
+
+fn is_paged(pull: &[u8]) -> bool {
+    flags_of(pull) & 2 != 0
+}
+
+fn is_for_share(pull: &[u8]) -> bool {
+    flags_of(pull) & 64 != 0
 }
