@@ -215,7 +215,12 @@ impl Replicas {
     /// The numbers of replicas.
     #[allow(clippy::cast_possible_truncation)] // at most 65,535
     pub(super) fn numbers(&self) -> impl Iterator<Item = u16> {
-        (0..self.known.len() as u16).filter(|number| !self.known[usize::from(*number)].vacant)
+        (0..self.known.len() as u16).filter(|number| self.is_in_use(*number))
+    }
+
+    /// Whether this is the number of a replica.
+    pub(super) fn is_in_use(&self, number: u16) -> bool {
+        !self.known[usize::from(number)].vacant
     }
 
     /// Whether a pull lists what is known of a replica: not if that is nothing, or if it is [whole](Self::is_whole).

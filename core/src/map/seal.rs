@@ -190,10 +190,17 @@ impl Map {
         if self.peers.len() == 0 {
             self.seals.lone.clear();
         }
-        let me = self.replicas.me();
-        let mut lives: Vec<u16> = self.replicas.numbers().filter(|life| *life != me).collect();
-        lives.retain(|life| self.is_over(now, *life));
-        lives
+        // Most often there is none, and nothing is allocated.
+        let (me, mut over) = (self.replicas.me(), Vec::new());
+        for life in 0..=u16::MAX {
+            if usize::from(life) >= self.replicas.len() {
+                break;
+            }
+            if life != me && self.replicas.is_in_use(life) && self.is_over(now, life) {
+                over.push(life);
+            }
+        }
+        over
     }
 
     /// Seals those of the lives that are over that have gaps, if all have the same of them.

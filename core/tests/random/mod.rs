@@ -148,7 +148,7 @@ impl Plan {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let replicas = 3 + dice.below(2);
         let keys = [1, 3, 6][dice.below(3)];
-        let steps = [200, 400, 600][dice.below(3)];
+        let steps = [100, 200, 400][dice.below(3)];
         let steps =
             (0..steps).map(|_| (fleeting_step(&mut dice, replicas, keys), dice.next())).collect();
         Self {
