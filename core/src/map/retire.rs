@@ -184,12 +184,11 @@ impl Map {
             return 0;
         }
         let left = entry.siblings().filter(|own| adopting.contains(&own.dot.replica()));
-        let value = |value| Vec::from(self.config.policy.value(value));
-        let left: Vec<_> = left.map(|own| (own.dot, value(own.value))).collect();
+        let left: Vec<_> = left.map(|own| (own.dot, Vec::from(own.value))).collect();
         let key = Vec::from(entry.key);
-        for (dot, value) in &left {
+        for (dot, stored) in &left {
             if self.may_write() {
-                let new = self.write(now, (slot, &key), Some(value), |other| other == *dot);
+                let new = self.write_again(now, (slot, &key), stored, |other| other == *dot);
                 self.tell_written_anew(&key, *dot, new);
             }
         }

@@ -348,12 +348,11 @@ impl Map {
     fn write_anew(&mut self, now: Instant, slot: u32) {
         let Some(entry) = self.store.get(slot) else { return };
         let void = entry.siblings().filter(|own| self.replicas.is_void(own.dot));
-        let value = |value| Vec::from(self.config.policy.value(value));
-        let void: Vec<_> = void.map(|own| (own.dot, value(own.value))).collect();
+        let void: Vec<_> = void.map(|own| (own.dot, Vec::from(own.value))).collect();
         let key = Vec::from(entry.key);
-        for (dot, value) in void {
+        for (dot, stored) in void {
             if self.may_write() {
-                let new = self.write(now, (slot, &key), Some(&value), |other| other == dot);
+                let new = self.write_again(now, (slot, &key), &stored, |other| other == dot);
                 self.tell_written_anew(&key, dot, new);
             }
         }

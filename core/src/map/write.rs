@@ -164,7 +164,29 @@ impl Map {
         let lost = sabotaged!("merge-loses-value") && self.store.entry(slot).siblings().len() > 1;
         let value = value.filter(|_| !lost);
         let stamped = self.stamped(value);
-        let stored = stamped.as_deref().or(value);
+        self.write_stored(now, (slot, key), dot, stamped.as_deref().or(value), reads)
+    }
+
+    /// Writes a value as it is stored again, with the time that it had: it is no younger than it was.
+    pub(super) fn write_again(
+        &mut self,
+        now: Instant,
+        (slot, key): (u32, &[u8]),
+        stored: &[u8],
+        reads: impl Fn(Packed) -> bool,
+    ) -> Dot {
+        let dot = Packed::new(self.replicas.me(), self.replicas.made() + 1);
+        self.write_stored(now, (slot, key), dot, Some(stored), reads)
+    }
+
+    fn write_stored(
+        &mut self,
+        now: Instant,
+        (slot, key): (u32, &[u8]),
+        dot: Packed,
+        stored: Option<&[u8]>,
+        reads: impl Fn(Packed) -> bool,
+    ) -> Dot {
         let (before, after) = self.store.write(&self.replicas, slot, dot, stored, reads);
         self.replicas.claim(dot, slot);
         self.note_for_log(dot, slot);

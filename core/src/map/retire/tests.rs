@@ -1,11 +1,11 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::map::Config;
 use crate::map::dot::Runs;
 use crate::map::seal_wire;
 use crate::map::store::Told;
 use crate::map::wire::{self, FLAG_LAST, Frame};
+use crate::map::{Config, Policy};
 use crate::wire::{PacketError, Writer};
 use alloc::vec;
 use proptest::prelude::*;
@@ -148,6 +148,27 @@ fn nothing_is_retired_while_a_value_names_it() {
     count(&mut one);
     let left: Vec<_> = one.store.entry(slot).siblings().map(|own| own.dot).collect();
     assert_eq!(left, [Packed::new(one.replicas.me(), 1)]);
+}
+
+/// Goal: what is written again is no younger than it was. Method: beside it is a value that is.
+#[test]
+fn a_value_that_is_written_again_keeps_its_time() {
+    let mut one = map(1);
+    one.config.policy = Policy::Lamport;
+    one.replicas = one.replicas.reborn(life(1, 1)).with_policy(Policy::Lamport);
+    let node = (3..).find(|node| one.is_heir(life(*node, 1))).unwrap();
+    let past = settle(&mut one, life(node, 1), 5);
+    let other = settle(&mut one, life(node, 2), 1);
+    let slot = one.store.slot_or_insert(b"key");
+    let stored = |time: u64, value: &[u8]| [&time.to_be_bytes(), value].concat();
+    one.store.add_sibling(&one.replicas, slot, Packed::new(past, 5), &stored(7, b"old"));
+    one.store.add_sibling(&one.replicas, slot, Packed::new(other, 1), &stored(9, b"young"));
+    one.hear_times(slot);
+    assert_eq!(one.get(b"key"), Some(&b"young"[..]));
+    count(&mut one);
+    count(&mut one);
+    assert!(one.store.entry(slot).siblings().any(|own| own.dot.replica() == one.replicas.me()));
+    assert_eq!(one.get(b"key"), Some(&b"young"[..]));
 }
 
 /// Goal: numbers are used again, and what was known by them is not.
