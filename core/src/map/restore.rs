@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use super::chunk::Marks;
-use super::dot::{MAX_COUNTER, Packed, Runs};
+use super::dot::{MAX_COUNTER, Packed, ReplicaId, Runs};
 use super::garbage::Garbage;
 use super::replica::{Bounds, Merged, Replicas};
 use super::retire::Retiring;
 use super::seal::{Seal, Seals};
-use super::snapshot::{CHECKSUM, MAGIC, MERGED, OWN, RECORD};
+use super::snapshot::{CHECKSUM, MAGIC, MERGED, OWN, RECORD, RETIRED};
 use super::store::{Guesses, Store, Told};
 use super::wire::{self, Chunk, Items};
 use super::{Map, Stats};
@@ -92,6 +92,8 @@ struct Restoring {
     own: bool,
     /// Chain and number of the first record that continues the snapshot.
     records: (u64, u64),
+    /// Whether others know of writes that count as known.
+    behind: bool,
 }
 
 impl Restoring {
@@ -140,12 +142,21 @@ impl Restoring {
         }
         let (base, floor) = (wire::counter(r, 0)?, wire::counter(r, 0)?);
         let logged = wire::counter(r, 0)?;
-        let life = read_seal(r)?;
+        let life = read_life(r)?;
         if let Life::Merged(seals, bases) = life {
             let right = id.epoch > 0 && (base, floor, logged) == (0, 0, 0);
             let merged = Merged { below: id.epoch, seals, bases };
             return if right { self.past(id.node, merged) } else { Err(Refused::Malformed) };
         }
+        let life = match life {
+            Life::Retired(seal) if (base, floor, logged) != (seal.end, seal.end, seal.end) => {
+                return Err(Refused::Malformed);
+            }
+            // This life was never used, and is over as soon as it is made.
+            Life::Retired(seal) if id == self.replicas.own() => Life::Sealed(seal),
+            Life::Retired(seal) => return self.retired(id, seal),
+            other @ (Life::Open | Life::Own | Life::Sealed(_) | Life::Merged(..)) => other,
+        };
         let number = self.replicas.intern(id).ok_or(Refused::Limit("max_replicas"))?;
         let place = usize::from(number);
         self.told.resize(self.told.len().max(place + 1), false);
@@ -166,9 +177,18 @@ impl Restoring {
                 }
             }
             Life::Sealed(seal) => self.replicas.set_seal(number, seal),
-            Life::Open | Life::Merged(..) => {}
+            Life::Open | Life::Retired(_) | Life::Merged(..) => {}
         }
         Ok(())
+    }
+
+    /// A life that nothing names. It takes no number, as it took none where the snapshot was taken.
+    fn retired(&mut self, id: ReplicaId, seal: Seal) -> Result<(), Refused> {
+        if self.replicas.number(id).is_some() {
+            return Err(Refused::Malformed);
+        }
+        let room = self.replicas.has_room_for_past(id.node);
+        room.then(|| self.replicas.take_retired(id, seal)).ok_or(Refused::Limit("max_replicas"))
     }
 
     /// What is left of the lives of a node before some epoch.
@@ -243,6 +263,7 @@ impl Restoring {
             && digests == (self.replicas.digest(), self.store.digest())
             && self.replicas.is_logged_whole();
         self.records = (r.u64()?, r.varint()?);
+        self.behind = r.u8()? == 1;
         self.done = true;
         if right { Ok(()) } else { Err(Refused::Malformed) }
     }
@@ -254,17 +275,28 @@ enum Life {
     /// It is the writer's own.
     Own,
     Sealed(Seal),
+    /// It has no number.
+    Retired(Seal),
     /// It stands for all those of its node before it, with the sums of their seals and shares.
     Merged(u64, u64),
 }
 
-fn read_seal(r: &mut Reader<'_>) -> Result<Life, Refused> {
-    let end = match r.varint()? {
-        0 => return Ok(Life::Open),
-        OWN => return Ok(Life::Own),
-        MERGED => return Ok(Life::Merged(r.u64()?, r.u64()?)),
-        end => end - MERGED - 1,
-    };
+fn read_life(r: &mut Reader<'_>) -> Result<Life, Refused> {
+    match r.varint()? {
+        0 => Ok(Life::Open),
+        OWN => Ok(Life::Own),
+        MERGED => Ok(Life::Merged(r.u64()?, r.u64()?)),
+        RETIRED => {
+            let end = r.varint()?;
+            read_seal(r, end).map(Life::Retired)
+        }
+        end => read_seal(r, end).map(Life::Sealed),
+    }
+}
+
+/// Reads a seal, of whose end this is told.
+fn read_seal(r: &mut Reader<'_>, end: u64) -> Result<Seal, Refused> {
+    let end = end.checked_sub(RETIRED + 1).ok_or(Refused::Malformed)?;
     let mut seal = Seal { end, void: Runs::default() };
     let mut last = 0;
     // Each takes two bytes at least.
@@ -273,7 +305,7 @@ fn read_seal(r: &mut Reader<'_>) -> Result<Life, Refused> {
         last = wire::add(from, r.varint()?, 0)?;
         seal.void.add_uncut(from, last);
     }
-    if last > end || end > MAX_COUNTER { Err(Refused::Malformed) } else { Ok(Life::Sealed(seal)) }
+    if last > end || end > MAX_COUNTER { Err(Refused::Malformed) } else { Ok(seal) }
 }
 
 /// Why a unit is not taken.
@@ -371,7 +403,7 @@ impl Map {
             return Err(RestoreError::NotEmpty);
         }
         let me = self.replicas.own();
-        let done = self.read_chunks(chunks, resumes);
+        let done = self.read_chunks(now, chunks, resumes);
         // What was told on the way is not news, and what was counted no doing of this life.
         self.events = Queue::new(self.config.max_events);
         self.stats = Stats::default();
@@ -394,6 +426,7 @@ impl Map {
 
     fn read_chunks<C: AsRef<[u8]>>(
         &mut self,
+        now: Instant,
         chunks: impl IntoIterator<Item = C>,
         resumes: bool,
     ) -> Result<(), RestoreError> {
@@ -411,6 +444,7 @@ impl Map {
             resumes,
             own: false,
             records: (0, 0),
+            behind: false,
         };
         let mut chunks = chunks.into_iter();
         while !restoring.done {
@@ -419,6 +453,9 @@ impl Map {
         }
         let (mut number, (chain, mut next)) = (restoring.chunk, restoring.records);
         (self.replicas, self.store) = (restoring.replicas, restoring.store);
+        if restoring.behind {
+            self.fall_behind(now);
+        }
         (0..self.store.slots()).for_each(|slot| self.hear_times(slot));
         for chunk in chunks {
             self.replay(chunk.as_ref(), number, chain, next)?;

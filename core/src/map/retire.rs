@@ -342,8 +342,13 @@ impl Map {
         lives.iter().for_each(|life| self.forget_number(*life));
         self.note_untidy();
         self.retiring.stop_counting();
-        self.retiring.behind = Some(now + self.config.keep_for.max(PIN));
+        self.fall_behind(now);
         self.under_other_seals(now);
+    }
+
+    /// From now on somebody is looked for who knows what counts as known here.
+    pub(super) fn fall_behind(&mut self, now: Instant) {
+        self.retiring.behind = Some(now + self.config.keep_for.max(PIN));
     }
 }
 

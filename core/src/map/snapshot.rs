@@ -7,16 +7,18 @@
 //! ```text
 //! chunk     "bwm1", cluster u32, snapshot or chain u64, number varint, kind u8, units to the checksum, XXH3 u64
 //! kind 0    replicas: node id u64, epoch u64, base varint, floor varint, logged varint, seal: 0 if there is none, 1
-//!                    if it is the writer's own, or end varint, more by three, runs varint, per run: gap varint,
+//!                    if it is the writer's own, or end varint, more by four, runs varint, per run: gap varint,
 //!                    length varint. The first is the writer's own. Or, in the place of a seal, 2: of all lives
 //!                    of the node before the epoch this is left, the sum of their seals u64, that of their shares
-//!                    in the digest of the context u64. Such have no number
+//!                    in the digest of the context u64; or 3: it is retired, and its seal follows as above. Such have
+//!                    no number
 //!      1    entries: key, siblings varint, each (replica varint, counter varint, value),
 //!                    superseded varint, each (replica varint, counter varint)
 //!      2    logs:    replica varint, first counter varint, dots u8, an entry's number varint for each, counted
 //!                    from one; 0: of a dot ahead of a gap of which that is not known
 //!      3    the end: entries varint, digest of the context u64, digest of the content u64,
-//!                    chain u64 and number varint of the first record that goes on from here; 0 and 0 if none does
+//!                    chain u64 and number varint of the first record that goes on from here; 0 and 0 if none does,
+//!                    u8: 1 if others know of writes that count as known here (see retire.rs), or 0
 //!      4    a record: digest of the context after it u64, and the runs and items of a CHUNK (see wire.rs)
 //! ```
 //!
@@ -124,6 +126,7 @@ impl<'m> Snapshot<'m> {
                 let (chain, next) = self.map.log.as_ref().map_or((0, 0), Log::place);
                 w.u64(chain)?;
                 w.varint(next)?;
+                w.u8(u8::from(self.map.retiring.is_behind()))?;
                 self.part = Part::Done;
                 Ok(())
             }
@@ -227,6 +230,7 @@ impl Left<'_> {
             }
             Self::Retired(id, seal) => {
                 told(w, id, [seal.end; 3])?;
+                w.varint(RETIRED)?;
                 write_seal(w, Some(seal))
             }
             Self::Merged(node, merged) => {
@@ -263,10 +267,12 @@ pub(super) fn add_checksum(chunk: &mut Vec<u8>) {
 pub(super) const OWN: u64 = 1;
 /// What is said in place of a seal of the merged lives of a node.
 pub(super) const MERGED: u64 = 2;
+/// What is said before the seal of a retired life.
+pub(super) const RETIRED: u64 = 3;
 
 fn write_seal(w: &mut Writer<'_>, seal: Option<&Seal>) -> Result<(), NoRoom> {
     let Some(seal) = seal else { return w.varint(0) };
-    w.varint(seal.end + MERGED + 1)?;
+    w.varint(seal.end + RETIRED + 1)?;
     w.varint(seal.void.all().count() as u64)?;
     let mut last = 0;
     for (from, to) in seal.void.all() {

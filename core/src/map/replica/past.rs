@@ -205,6 +205,26 @@ impl Replicas {
         true
     }
 
+    /// Takes over a retired life of a snapshot, of which nothing is known here. There is [room](Self::has_room_for_past).
+    pub(in crate::map) fn take_retired(&mut self, id: ReplicaId, seal: Seal) {
+        self.need_nobody();
+        let life = hash::mix2(id.node.0, id.epoch);
+        let (of_seal, of_base) = (seal.hash(life), share(life, seal.end));
+        self.seals = self.seals.wrapping_add(of_seal);
+        self.digest = self.digest.wrapping_add(of_seal).wrapping_add(of_base);
+        let recent = &mut self.past.nodes.entry(id.node).or_default().recent;
+        let at = recent.partition_point(|other| other.0 < id.epoch);
+        recent.insert(at, (id.epoch, seal));
+    }
+
+    /// Sees to it that there is a number that stands for retired lives.
+    fn need_nobody(&mut self) {
+        if self.past.nobody.is_none() {
+            self.past.nobody = u16::try_from(self.known.len()).ok();
+            self.known.push(Known::vacant());
+        }
+    }
+
     /// Merges all retired lives of a node but the last ones, up to the first that has a number.
     fn merge_past(&mut self, node: NodeId) {
         let Some(past) = self.past.nodes.get_mut(&node) else { return };
@@ -332,11 +352,7 @@ impl Replicas {
             self.digest = self.digest.wrapping_sub(seal).wrapping_sub(ahead);
             self.vacate(number);
         }
-        if self.past.nobody.is_none() {
-            // Somebody has to stand for them.
-            self.past.nobody = u16::try_from(self.known.len()).ok();
-            self.known.push(Known::vacant());
-        }
+        self.need_nobody();
         let past = self.past.nodes.entry(node).or_default();
         let mut sum = past.merged;
         for (epoch, seal) in past.recent.iter().filter(|life| life.0 < told.below) {

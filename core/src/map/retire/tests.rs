@@ -171,6 +171,30 @@ fn a_value_that_is_written_again_keeps_its_time() {
     assert_eq!(one.get(b"key"), Some(&b"young"[..]));
 }
 
+/// Goal: a snapshot fits the limits of the map that it was taken of, though many lives are retired; and who was behind
+/// when it was taken is so again.
+#[test]
+fn a_snapshot_of_retired_lives_needs_no_numbers() {
+    for behind in [false, true] {
+        let mut one = map(1);
+        for epoch in 1..40 {
+            settle(&mut one, life(3 + epoch % 2, epoch), epoch);
+            count(&mut one);
+        }
+        assert!(one.replicas.retired().count() >= 16 && one.replicas.merged().count() == 2);
+        if behind {
+            one.fall_behind(NOW);
+        }
+        let config = Config { max_replicas: one.replicas.len(), ..one.config.clone() };
+        let mut again = Map::new(NOW, life(1, 1), "test", config, 1400, [1; 32]).unwrap();
+        again.resume(NOW, one.snapshot()).unwrap();
+        assert_eq!(again.digest(), one.digest());
+        assert_eq!(again.replicas.seals(), one.replicas.seals());
+        assert!(again.replicas.retired().eq(one.replicas.retired()));
+        assert_eq!(again.retiring.is_behind(), behind);
+    }
+}
+
 /// Goal: numbers are used again, and what was known by them is not.
 #[test]
 fn a_number_goes_to_another_life_as_new() {
