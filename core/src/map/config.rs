@@ -36,12 +36,17 @@ pub struct Config {
     /// 16 after most were removed, and O(log n) comparisons whenever one comes or goes.
     pub ordered: bool,
     /// Most replicas known at a time, at most 65,535: every start of a node without its old state is one, until that
-    /// life is over and retired. Also, most nodes that have retired lives.
+    /// life is over and retired. Also, most nodes that have retired lives. A new replica is told of up to eight retired
+    /// lives of each node, and needs room for them until it has retired them itself.
     pub max_replicas: usize,
     /// Lives that are over, for their nodes began others, and that are known one by one. If there are more, those that
     /// nothing names any more are retired together, until half as many are left. Of nodes that are gone, and of lives
     /// with values that nobody has overwritten, sixteen times as many are kept; then such values are
     /// [written again](crate::Event::WrittenAnew). Each costs some 200 bytes, and while data flows some 20 in each pull.
+    ///
+    /// Which writes of a retired life count is known as long as it is among the last eight of its node (those with
+    /// the highest epochs). Of those before whoever was cut off takes the word of the others: what all members on its
+    /// side had, and the others did not, is lost then; what some of them had is written again.
     pub max_past_lives: usize,
     /// Most dots of one replica that are known ahead of a gap.
     pub max_gap_dots: usize,

@@ -18,7 +18,8 @@
 //! One that was cut off while more lives of a node were retired than are kept one by one may find that it does not know
 //! the same of them. It takes the word of the others: what it has of those lives it writes anew if not all of its
 //! members had it, and drops otherwise, for either the others have superseded it or the node that wrote it told nobody
-//! but the few here. It tells them, by a write to no key, to take all that is here, and takes all that is there. Until
+//! but the few here, lost its state, and began more than eight lives elsewhere. To write all of it anew
+//! instead would bring back, for that rare loss, whatever was overwritten while somebody was cut off. It tells them, by a write to no key, to take all that is here, and takes all that is there. Until
 //! then it gives nobody a full sync.
 
 use alloc::vec::Vec;
