@@ -4,123 +4,27 @@
 //! gap. Entries may no longer explain those up to `floor`, for every peer that counts has them; see
 //! [`garbage`](super::garbage). Which key a dot is about is known after `logged` alone.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::dot::{Dot, MAX_COUNTER, Packed, ReplicaId, Runs};
 use super::policy::Policy;
-use super::seal::Seal;
 use crate::hash;
-use crate::id::NodeId;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 
 mod buckets;
+mod known;
 mod past;
 mod sealed;
 
 pub(super) use buckets::BUCKETS;
+use known::{Known, UNLOGGED};
 use past::Pasts;
 pub(super) use past::{Fate, LAST, Merged, Verdict};
 
 /// Dots that a log keeps room for once it had as many.
 const ROOM: usize = 256;
-/// The slot of a dot whose key is not known.
-const UNLOGGED: u32 = u32::MAX;
-
-/// The dots known of one replica: all up to `base`, and some ahead of gaps.
-#[derive(Debug)]
-struct Known {
-    id: ReplicaId,
-    hash: u64,
-    /// Half the hash of each of its dots, and of its base.
-    of_dots: u64,
-    of_base: u64,
-    base: u64,
-    /// The truncation vector.
-    floor: u64,
-    /// The log floor. It may be ahead of the base after a full sync.
-    logged: u64,
-    /// The slots of the keys that the last dots up to `base` are about: of all after `logged`.
-    log: VecDeque<u32>,
-    /// The same for dots ahead of a gap.
-    ahead: BTreeMap<u64, u32>,
-    /// Whether it is a life of this replica's node.
-    mine: bool,
-    /// Whether a dot of it was not claimed for lack of room, though its effect was taken in.
-    refused: bool,
-    /// Which of its dots name no write. They count as known.
-    seal: Option<Seal>,
-    /// Whether this is a number without a life.
-    vacant: bool,
-}
-
-impl Known {
-    /// Of a life that nothing is known of.
-    fn new(id: ReplicaId, mine: bool) -> Self {
-        let hash = hash::mix2(id.node.0, id.epoch);
-        Self {
-            id,
-            hash,
-            of_dots: hash::half(hash),
-            of_base: hash::half(!hash),
-            base: 0,
-            floor: 0,
-            logged: 0,
-            log: VecDeque::new(),
-            ahead: BTreeMap::new(),
-            mine,
-            refused: false,
-            seal: None,
-            vacant: false,
-        }
-    }
-
-    /// Of no life. All of its dots are void.
-    fn vacant() -> Self {
-        let nobody = ReplicaId::new(NodeId(0), 0);
-        Self { seal: Some(Seal::default()), vacant: true, ..Self::new(nobody, false) }
-    }
-
-    /// Its share of the digest of the context.
-    fn digest(&self) -> u64 {
-        if self.base == 0 { 0 } else { hash::mix_with(self.of_base, self.base) }
-    }
-
-    /// Whether its base is told. That of a sealed life is, though it is zero: who says nothing of it has all of it.
-    fn is_named(&self) -> bool {
-        (self.base > 0 || self.seal.is_some()) && !self.is_whole()
-    }
-
-    /// Whether it is sealed, and all is known of it that counts.
-    fn is_whole(&self) -> bool {
-        self.ahead.is_empty() && self.seal.as_ref().is_some_and(|seal| seal.end == self.base)
-    }
-
-    fn is_void(&self, counter: u64) -> bool {
-        self.seal.as_ref().is_some_and(|seal| seal.is_void(counter))
-    }
-
-    /// Names that are void are no gap.
-    fn pass_void(&mut self) {
-        let next = self.seal.as_ref().map_or(0, |seal| seal.void.next_absent(self.base + 1) - 1);
-        if self.log.is_empty() && next > self.base {
-            (self.base, self.logged) = (next, self.logged.max(next));
-        }
-        while self.base < next {
-            self.push(UNLOGGED);
-        }
-    }
-
-    /// The next dot in order is about `slot`.
-    fn push(&mut self, slot: u32) {
-        self.base += 1;
-        if self.base > self.logged {
-            self.log.push_back(slot);
-        }
-    }
-}
-
 /// What is known of a replica, but for single dots.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {

@@ -1,0 +1,104 @@
+//! What is known of the writes of one replica.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use crate::hash;
+use crate::id::NodeId;
+use crate::map::dot::ReplicaId;
+use crate::map::seal::Seal;
+
+/// The slot of a dot whose key is not known.
+pub(super) const UNLOGGED: u32 = u32::MAX;
+
+/// The dots known of one replica: all up to `base`, and some ahead of gaps.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) id: ReplicaId,
+    pub(super) hash: u64,
+    /// Half the hash of each of its dots, and of its base.
+    pub(super) of_dots: u64,
+    pub(super) of_base: u64,
+    pub(super) base: u64,
+    /// The truncation vector.
+    pub(super) floor: u64,
+    /// The log floor. It may be ahead of the base after a full sync.
+    pub(super) logged: u64,
+    /// The slots of the keys that the last dots up to `base` are about: of all after `logged`.
+    pub(super) log: VecDeque<u32>,
+    /// The same for dots ahead of a gap.
+    pub(super) ahead: BTreeMap<u64, u32>,
+    /// Whether it is a life of this replica's node.
+    pub(super) mine: bool,
+    /// Whether a dot of it was not claimed for lack of room, though its effect was taken in.
+    pub(super) refused: bool,
+    /// Which of its dots name no write. They count as known.
+    pub(super) seal: Option<Seal>,
+    /// Whether this is a number without a life.
+    pub(super) vacant: bool,
+}
+
+impl Known {
+    /// Of a life that nothing is known of.
+    pub(super) fn new(id: ReplicaId, mine: bool) -> Self {
+        let hash = hash::mix2(id.node.0, id.epoch);
+        Self {
+            id,
+            hash,
+            of_dots: hash::half(hash),
+            of_base: hash::half(!hash),
+            base: 0,
+            floor: 0,
+            logged: 0,
+            log: VecDeque::new(),
+            ahead: BTreeMap::new(),
+            mine,
+            refused: false,
+            seal: None,
+            vacant: false,
+        }
+    }
+
+    /// Of no life. All of its dots are void.
+    pub(super) fn vacant() -> Self {
+        let nobody = ReplicaId::new(NodeId(0), 0);
+        Self { seal: Some(Seal::default()), vacant: true, ..Self::new(nobody, false) }
+    }
+
+    /// Its share of the digest of the context.
+    pub(super) fn digest(&self) -> u64 {
+        if self.base == 0 { 0 } else { hash::mix_with(self.of_base, self.base) }
+    }
+
+    /// Whether its base is told. That of a sealed life is, though it is zero: who says nothing of it has all of it.
+    pub(super) fn is_named(&self) -> bool {
+        (self.base > 0 || self.seal.is_some()) && !self.is_whole()
+    }
+
+    /// Whether it is sealed, and all is known of it that counts.
+    pub(super) fn is_whole(&self) -> bool {
+        self.ahead.is_empty() && self.seal.as_ref().is_some_and(|seal| seal.end == self.base)
+    }
+
+    pub(super) fn is_void(&self, counter: u64) -> bool {
+        self.seal.as_ref().is_some_and(|seal| seal.is_void(counter))
+    }
+
+    /// Names that are void are no gap.
+    pub(super) fn pass_void(&mut self) {
+        let next = self.seal.as_ref().map_or(0, |seal| seal.void.next_absent(self.base + 1) - 1);
+        if self.log.is_empty() && next > self.base {
+            (self.base, self.logged) = (next, self.logged.max(next));
+        }
+        while self.base < next {
+            self.push(UNLOGGED);
+        }
+    }
+
+    /// The next dot in order is about `slot`.
+    pub(super) fn push(&mut self, slot: u32) {
+        self.base += 1;
+        if self.base > self.logged {
+            self.log.push_back(slot);
+        }
+    }
+}
