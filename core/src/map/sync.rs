@@ -303,19 +303,57 @@ impl Map {
         }
     }
 
-    fn on_pull(&mut self, now: Instant, slot: u32, mut pull: Pull<'_>) {
+    fn on_pull(&mut self, now: Instant, slot: u32, pull: Pull<'_>) {
         self.meet_life(slot, Some(pull.epoch));
         if !self.has_seals(slot, pull.seals) {
             self.want_pull(now, slot);
             return;
         }
-        let Some(peer) = self.peers.get_mut(slot) else { return };
         if pull.after.is_some() || pull.upto.is_some() {
             reached!("map: asked for a page");
         }
-        let (mut behind, mut past) = (false, None);
+        let (behind, past) = self.hear_listed(slot, pull);
+        if let Some(merged) = past {
+            self.lacks_past(now, slot, &pull, merged);
+            return;
+        }
+        self.heard_context(now, slot);
         let mut cursor = Cursor::over(pull.after, pull.upto);
-        let asked = pull;
+        let Some(peer) = self.peers.get(slot) else { return };
+        if !peer.member {
+            // Whether it lacks dots below the floor is not known of the replicas on other pages; until it
+            // is, it is told nothing.
+            let all = self.replicas.last();
+            cursor = Cursor::over(all, all);
+        }
+        let logged = self.replicas.range(pull.after, pull.upto).all(|(_, number)| {
+            // A member has all below the floor, even if what it told was forgotten just now.
+            let from = if peer.member { self.replicas.floor(number) + 1 } else { 1 };
+            let next = self.replicas.next_missing(number, peer.known.runs(number), from);
+            next.is_none_or(|next| next > self.replicas.served_from(number))
+        });
+        if logged && !pull.whole || sabotaged!("served-below-the-floor") {
+            if !peer.member {
+                reached!("map: page of one who may lack what is gone");
+            }
+            self.serve_pull(now, slot, &pull, cursor);
+        } else {
+            self.peers.stop_serving(slot);
+            self.offer_full(now, slot, &pull);
+        }
+        if behind {
+            reached!("map: asked by one who is ahead");
+            self.want_pull(now, slot);
+        } else {
+            reached!("map: asked by one who is not");
+        }
+    }
+
+    /// Hears what the peer in `slot` says in a pull that it has. Returns whether it knows of writes that are unknown here,
+    /// and whether it tells of lives that were retired here, and of merged ones even.
+    fn hear_listed(&mut self, slot: u32, mut pull: Pull<'_>) -> (bool, Option<bool>) {
+        let (mut behind, mut past) = (false, None);
+        let Some(peer) = self.peers.get_mut(slot) else { return (behind, past) };
         let mut sealed: SmallVec<[u16; 16]> = SmallVec::new();
         while let Ok(Some((id, runs))) = pull.next() {
             if let Some(fate) = self.replicas.fate(id) {
@@ -342,44 +380,12 @@ impl Map {
             sealed.extend(self.replicas.seal(number).map(|_| number));
         }
         for (number, end) in self.replicas.ends(pull.after, pull.upto) {
-            let silent = asked.buckets >> self.replicas.bucket(number) & 1 == 1;
+            let silent = pull.buckets >> self.replicas.bucket(number) & 1 == 1;
             if silent && !sealed.contains(&number) {
                 peer.known.runs_mut(number).add(1, end);
             }
         }
-        if let Some(merged) = past {
-            self.lacks_past(now, slot, &asked, merged);
-            return;
-        }
-        self.heard_context(now, slot);
-        let Some(peer) = self.peers.get(slot) else { return };
-        if !peer.member {
-            // Whether it lacks dots below the floor is not known of the replicas on other pages; until it
-            // is, it is told nothing.
-            let all = self.replicas.last();
-            cursor = Cursor::over(all, all);
-        }
-        let logged = self.replicas.range(pull.after, pull.upto).all(|(_, number)| {
-            // A member has all below the floor, even if what it told was forgotten just now.
-            let from = if peer.member { self.replicas.floor(number) + 1 } else { 1 };
-            let next = self.replicas.next_missing(number, peer.known.runs(number), from);
-            next.is_none_or(|next| next > self.replicas.served_from(number))
-        });
-        if logged && !pull.whole || sabotaged!("served-below-the-floor") {
-            if !peer.member {
-                reached!("map: page of one who may lack what is gone");
-            }
-            self.serve_pull(now, slot, &asked, cursor);
-        } else {
-            self.peers.stop_serving(slot);
-            self.offer_full(now, slot, &asked);
-        }
-        if behind {
-            reached!("map: asked by one who is ahead");
-            self.want_pull(now, slot);
-        } else {
-            reached!("map: asked by one who is not");
-        }
+        (behind, past)
     }
 
     /// The peer in `slot`, which asked so, has not all of a life that was retired here, or merged even.
