@@ -5,9 +5,9 @@
 mod common;
 
 use brickwork_core::map::Map;
-use brickwork_core::{Event, NodeId};
-use common::frame_of;
+use brickwork_core::{Event, NodeId, PacketError};
 use common::maps::{NOW, deliver, drain, replica, settle};
+use common::{addr, frame_of};
 use proptest::prelude::*;
 
 const CHUNK: u8 = 0xa3;
@@ -81,16 +81,23 @@ fn chunk(addressee: [u8; 8], runs: &[u8]) -> Vec<u8> {
     datagram(CHUNK, &[&addressee[..], &[0, 0], runs].concat())
 }
 
+fn varint(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while number >= 0x80 {
+        bytes.push((number % 0x80) as u8 | 0x80);
+        number /= 0x80;
+    }
+    bytes.push(number as u8);
+    bytes
+}
+
 /// A datagram of node 2 with one frame.
 fn datagram(frame: u8, body: &[u8]) -> Vec<u8> {
     let tag = xxhash_rust::xxh3::xxh3_64(b"test").to_le_bytes();
     let mut bytes = [&[0xb7, 1, 0, 0], &tag[..4]].concat();
     bytes.extend([2_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat());
     bytes.push(frame);
-    match u8::try_from(body.len()).unwrap() {
-        short @ 0..0x80 => bytes.push(short),
-        long => bytes.extend([long, 1]),
-    }
+    bytes.extend(varint(body.len()));
     bytes.extend(body);
     let crc = crc32fast::hash(&bytes).to_le_bytes();
     bytes.extend(crc);
@@ -172,6 +179,20 @@ fn own_dots_that_were_written_and_those_of_an_earlier_life_are_taken() {
     deliver(&mut maps[0], NOW, 2, &chunk(addressee, &earlier));
     assert_eq!(maps[0].stats().chunks_forged, 0);
     assert_eq!(maps[0].get(b"old"), Some(&b"v"[..]));
+}
+
+/// Goal: a key that no configuration allows is refused as a datagram, and one that some allow is taken.
+#[test]
+fn keys_are_as_long_as_some_configuration_allows() {
+    for (len, taken) in [(3_999, true), (4_000, true), (4_001, false), (40_000, false)] {
+        let (mut maps, addressee) = victim();
+        let key = vec![b'k'; len];
+        let item = [&[OWN][..], &varint(len), &key, &[1, b'v']].concat();
+        let mut bytes = chunk(addressee, &run(new(2, 1), 2, &[item]));
+        let heard = maps[0].handle_packet(NOW, addr(2), &mut bytes);
+        assert_eq!(heard.err(), (!taken).then_some(PacketError::LimitExceeded), "{len}");
+        assert_eq!(maps[0].get(&key), taken.then_some(&b"v"[..]), "{len}");
+    }
 }
 
 proptest! {

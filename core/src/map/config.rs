@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::policy::Policy;
+use super::wire::MAX_KEY;
 use crate::config::ConfigError;
 
 /// Longest value that any configuration allows.
@@ -12,7 +13,7 @@ const MAX_VALUE: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Longest key, in bytes: at most a quarter of a datagram.
+    /// Longest key, in bytes: at most a quarter of a datagram, and 4,000.
     pub max_key: usize,
     /// Longest value, in bytes: at most 65,536. What fits one datagram with its key, its concurrent values and 160
     /// bytes to spare is pushed to the peers; a larger entry is pulled by them in fragments: a round trip
@@ -139,7 +140,7 @@ impl Config {
 
     pub(crate) fn check(&self, max_datagram: usize) -> Result<(), ConfigError> {
         let refuse = |reason| Err(ConfigError::Refused(reason));
-        if self.max_key > max_datagram.min(16_000) / 4 {
+        if self.max_key > (max_datagram / 4).min(MAX_KEY) {
             return refuse("map.max_key must be at most a quarter of max_datagram (and 4,000)");
         }
         if self.max_value > MAX_VALUE {

@@ -9,7 +9,7 @@ use super::fragment_wire::Held;
 use super::peer::Introduced;
 use super::replica::Replicas;
 use super::store::Entry;
-use super::wire::{self, FLAG_LAST, FullEntry, MAX_BYTES, ReplicaRef};
+use super::wire::{self, FLAG_LAST, FullEntry, MAX_BYTES, MAX_KEY, ReplicaRef};
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
 
 /// Most ranges of units that one FETCH asks for.
@@ -187,11 +187,11 @@ impl<'p> Units<'p> {
             LONE => {
                 let replica = wire::checked_ref(r, &mut self.replicas)?;
                 let counter = wire::counter(r, 1)?;
-                let (key, value) = (r.bytes(MAX_BYTES)?, r.bytes(MAX_BYTES)?);
+                let (key, value) = (r.bytes(MAX_KEY)?, r.bytes(MAX_BYTES)?);
                 Ok(Some(Unit::Lone { replica, counter, key, value }))
             }
             ENTRY => {
-                let key = r.bytes(MAX_BYTES)?;
+                let key = r.bytes(MAX_KEY)?;
                 let entry = FullEntry::read(r, &mut self.replicas)?;
                 Ok(Some(Unit::Entry { key, entry }))
             }

@@ -216,7 +216,7 @@ impl Restoring {
     }
 
     fn entry(&mut self, r: &mut Reader<'_>) -> Result<(), Refused> {
-        let key = r.bytes(MAX_LEN)?;
+        let key = r.bytes(wire::MAX_KEY)?;
         let mut siblings: SmallVec<[_; 1]> = SmallVec::new();
         // Each takes three bytes at least, and a mark two.
         for _ in 0..r.count(r.remaining() / 3)? {

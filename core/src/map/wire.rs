@@ -55,6 +55,7 @@
 //!       3 full   key, siblings varint, each (replica ref, counter varint, value),
 //!                superseded varint, each (replica ref, counter varint)
 //!       4 key    key: the receiver has the object, it is named for its dot alone
+//!       Numbers from 16 on are left for values that have a time to live, or go with their writers.
 //! replica      node id u64, epoch u64
 //! replica ref  0 and a replica: the next number of this chunk; k: number k - 1
 //! key, value   a length and bytes
@@ -102,7 +103,9 @@ pub(super) const ITEM_KEY: u8 = 4;
 pub(super) const FLAG_LAST: u8 = 1;
 pub(super) const FLAG_MORE: u8 = 2;
 
-/// Longest key or value that any configuration allows, far above what a datagram holds.
+/// Longest key that any configuration allows.
+pub(super) const MAX_KEY: usize = 4_000;
+/// Longest value that any configuration allows, far above what a datagram holds.
 pub(super) const MAX_BYTES: usize = 65_536;
 
 /// Whether the map owns frames of this tag.
@@ -490,7 +493,7 @@ impl<'p> Items<'p> {
             };
         }
         self.objects += 1;
-        let key = self.rest.bytes(MAX_BYTES)?;
+        let key = self.rest.bytes(MAX_KEY)?;
         match kind {
             ITEM_OWN => Ok(Body::Own { key, value: self.rest.bytes(MAX_BYTES)? }),
             ITEM_BARE => Ok(Body::Bare { key, value: self.rest.bytes(MAX_BYTES)? }),
