@@ -1,4 +1,8 @@
 //! Answers to pulls: what fits datagrams first, then the rest in fragments.
+//!
+//! The oldest writes come first. What is fresh reaches a member by the pushes of its writer meanwhile, however much it
+//! lacks; and what a pull brought ahead of a gap would cost it a record for each write until the gap is closed, and all
+//! of it again if it starts over.
 
 use super::Map;
 use super::chunk::{self, Answer, ChunkWriter, End};
