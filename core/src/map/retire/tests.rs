@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod numbers;
+
 use super::*;
 use crate::map::dot::Runs;
 use crate::map::seal_wire;
@@ -32,13 +34,61 @@ fn settle(map: &mut Map, id: ReplicaId, writes: u64) -> u16 {
     number
 }
 
+/// The same, and that no other write of it counts.
+fn settle_sealed(map: &mut Map, id: ReplicaId, writes: u64) -> u16 {
+    let number = settle(map, id, writes);
+    let seal = map.replicas.seal_as_known(number);
+    map.take_seals(NOW, vec![(number, seal)]);
+    number
+}
+
 /// Counts the entries to the end, and retires what may be.
 fn count(map: &mut Map) {
+    count_at(map, NOW);
+}
+
+fn count_at(map: &mut Map, now: Instant) {
+    map.retiring.again = now;
+    map.consider_census(now);
+    for at in 0..100 {
+        map.fire_retiring(now + PAUSE * at);
+    }
+}
+
+/// More keys than one step of a walk looks at.
+fn fill(map: &mut Map) {
+    for key in 0..u64::from(STEP) + 10 {
+        map.insert(NOW, &key.to_le_bytes(), b"v").unwrap();
+    }
+}
+
+/// Begins a walk, and takes its first step.
+fn step(map: &mut Map) {
     map.retiring.again = NOW;
     map.consider_census(NOW);
-    for at in 0..100 {
-        map.fire_retiring(NOW + PAUSE * at);
+    map.fire_retiring(NOW);
+    assert_eq!(map.retiring.census.as_ref().unwrap().next, STEP, "it goes by steps");
+}
+
+/// All datagrams that a map has to send now.
+fn sent(map: &mut Map) -> Vec<Vec<u8>> {
+    let mut buf = [0; 1_400];
+    let mut all = Vec::new();
+    while let Some(datagram) = map.poll_transmit(&mut buf) {
+        all.push(datagram.payload.to_vec());
     }
+    all
+}
+
+fn carry(datagrams: Vec<Vec<u8>>, to: &mut Map) {
+    for mut bytes in datagrams {
+        to.handle_packet(NOW, ([10, 0, 0, 1], 1).into(), &mut bytes).unwrap();
+    }
+}
+
+/// The first peer of a map.
+fn peer(map: &Map) -> u32 {
+    map.peers.slots().next().unwrap()
 }
 
 /// A frame of merged lives.
@@ -64,9 +114,7 @@ fn hear(map: &mut Map, bytes: &[u8]) {
 fn what_is_named_during_the_walk_is_not_retired() {
     for named in [false, true] {
         let mut one = map(1);
-        for key in 0..u64::from(STEP) + 10 {
-            one.insert(NOW, &key.to_le_bytes(), b"v").unwrap();
-        }
+        fill(&mut one);
         let past = settle(&mut one, life(3, 1), 5);
         settle(&mut one, life(3, 2), 1);
         one.retiring.census = Some(Census { next: 0, at: NOW, named: vec![false; 10] });
@@ -92,9 +140,7 @@ fn what_comes_in_other_ways_during_the_walk_is_not_retired() {
         }
         count(&mut one);
         assert_eq!(one.stats.retired, 2, "one number is free, the other stands for both");
-        for key in 0..u64::from(STEP) + 10 {
-            one.insert(NOW, &key.to_le_bytes(), b"v").unwrap();
-        }
+        fill(&mut one);
         let early = synced.then(|| settle(&mut one, life(3, 1), 5));
         settle(&mut one, life(4, 1), 1);
         settle(&mut one, life(4, 2), 1);
