@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod numbers;
+mod others;
 
 use super::*;
 use crate::map::dot::Runs;
