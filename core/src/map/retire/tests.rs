@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod heirs;
 mod numbers;
 mod others;
 
