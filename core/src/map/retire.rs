@@ -200,7 +200,7 @@ impl Map {
     fn retire_spent(&mut self, now: Instant, census: &Census) {
         self.retiring.again = now + self.config.collect_interval;
         if self.staging.is_some() || self.is_pinned() {
-            // Whoever is given all, or gives it, goes by the numbers of lives.
+            // Whoever is given all goes by the numbers of lives, and new seals would break off what is given.
             return;
         }
         let mut kinds = self.lives_over_by_kind(now);
