@@ -3,6 +3,8 @@
 //!
 //! The giver has forgotten its logs, as any has that runs for a while. So what is measured is a full sync with all
 //! that belongs to it: the join, the pull, the units, and their adoption. Giver and taker share the machine.
+//!
+//! With loss the giver is a bare loop around the core that drops some of what it is sent and of what it sends.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -16,6 +18,8 @@ use brickwork_core::{Config, Identity, Instant, Node};
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
 use mio::{Events, Poll, Token};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 /// Measures how long a new node takes until it has all entries of another.
 #[derive(Debug, Clone, Parser)]
@@ -26,6 +30,9 @@ struct Args {
     /// Turns of each kind; the median is printed.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     rounds: u16,
+    /// Datagrams that are lost each way, in percent.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=50))]
+    loss: u8,
 }
 
 /// Through what the entries go.
@@ -47,6 +54,10 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 fn main() {
     let args = Args::parse();
+    if args.loss > 0 {
+        with_loss(&args);
+        return;
+    }
     let by_tokio = Giver::start(args.entries, give_by_tokio);
     let by_mio = Giver::start(args.entries, give_by_mio);
     let mut turns: [Vec<Taken>; 3] = Default::default();
@@ -68,7 +79,32 @@ fn main() {
     by_tokio.stop();
     by_mio.stop();
     println!("{} entries, medians of {} turns:\n", args.entries, args.rounds);
-    println!("{}", render(&turns, median(bare)));
+    println!("{}", render(&NAMES, &turns, median(bare)));
+}
+
+/// The same through the drivers, from a giver behind a bad network.
+fn with_loss(args: &Args) {
+    let loss = args.loss;
+    let giver = Giver::start(args.entries, move |entries, ready, stop| {
+        give_with_loss(entries, loss, ready, stop);
+    });
+    let mut turns: [Vec<Taken>; 2] = Default::default();
+    let mut bare = Vec::new();
+    for round in 0..=args.rounds {
+        let taken = [
+            take_by_tokio(&format!("tokio-{round}"), giver.addr, args.entries),
+            take_by_mio(&format!("mio-{round}"), giver.addr, args.entries),
+        ];
+        let through_sockets = bare_sockets(taken[0].bytes);
+        if round > 0 {
+            bare.push(through_sockets);
+            turns.iter_mut().zip(taken).for_each(|(turns, taken)| turns.push(taken));
+        }
+    }
+    giver.stop();
+    let Args { entries, rounds, loss } = args;
+    println!("{entries} entries, {loss} % lost each way, medians of {rounds} turns:\n");
+    println!("{}", render(&NAMES[1..], &turns, median(bare)));
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -76,24 +112,27 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-fn render(turns: &[Vec<Taken>; 3], bare: Duration) -> String {
+fn render(names: &[&str], turns: &[Vec<Taken>], bare: Duration) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["through", "time", "datagrams", "MB", "to bare sockets"]);
+    table.set_header(["through", "time", "longest", "datagrams", "MB", "to bare sockets"]);
     let millis = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
-    for (name, turns) in NAMES.into_iter().zip(turns) {
-        let time = median(turns.iter().map(|taken| taken.time).collect());
+    for (name, turns) in names.iter().zip(turns) {
+        let times: Vec<Duration> = turns.iter().map(|taken| taken.time).collect();
+        let longest = times.iter().max().copied().unwrap_or_default();
+        let time = median(times);
         let some = turns[turns.len() / 2];
         table.add_row([
-            name.to_owned(),
+            (*name).to_owned(),
             millis(time),
+            millis(longest),
             some.datagrams.to_string(),
             format!("{:.1}", some.bytes as f64 / 1e6),
             format!("{:.2}", time.as_secs_f64() / bare.as_secs_f64()),
         ]);
     }
-    table.add_row(["bare sockets", &millis(bare), "", "", "1.00"]);
-    for column in 1..5 {
+    table.add_row(["bare sockets", &millis(bare), "", "", "", "1.00"]);
+    for column in 1..6 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -143,7 +182,10 @@ struct Giver {
 
 impl Giver {
     /// Starts it, and waits until it has forgotten its logs.
-    fn start(entries: u32, give: fn(u32, &Sender<SocketAddr>, &AtomicBool)) -> Self {
+    fn start(
+        entries: u32,
+        give: impl FnOnce(u32, &Sender<SocketAddr>, &AtomicBool) + Send + 'static,
+    ) -> Self {
         let (ready, is_ready) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -235,6 +277,43 @@ fn take_by_mio(name: &str, seed: SocketAddr, entries: u32) -> Taken {
     let since = Clock::now();
     let options = brickwork_mio::Options::new(name, localhost()).config(config()).seed(seed);
     drive(options, |driver| driver.with(|node, _| taken(node, since, entries)))
+}
+
+/// A node of the core and a socket, between which so many percent are lost.
+fn give_with_loss(entries: u32, loss: u8, ready: &Sender<SocketAddr>, stop: &AtomicBool) {
+    let socket = UdpSocket::bind(localhost()).expect("a free port");
+    let here = socket.local_addr().expect("bound");
+    let begun = Clock::now();
+    let now = || Instant::ZERO + begun.elapsed();
+    let identity = Identity::new("giver", here);
+    let mut node = Node::new(now(), identity, config(), [7; 32]).expect("accepted");
+    fill(&mut node, now(), entries);
+    let (mut settled, mut buf) = (false, [0; DATAGRAM]);
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(7);
+    let mut is_lost = || rng.next_u64() % 100 < u64::from(loss);
+    while !stop.load(Ordering::Relaxed) {
+        node.handle_timeout(now());
+        while let Some(sent) = node.poll_transmit(&mut buf) {
+            if !is_lost() {
+                // A full buffer loses more.
+                let _ = socket.send_to(sent.payload, sent.to);
+            }
+        }
+        while node.poll_event().is_some() {}
+        if !settled && is_settled(&node) {
+            ready.send(here).expect("somebody waits");
+            settled = true;
+        }
+        let wait = node.poll_timeout().map_or(MOMENT, |due| due.since(now()));
+        let wait = wait.clamp(Duration::from_micros(50), MOMENT * 10);
+        socket.set_read_timeout(Some(wait)).expect("not zero");
+        if let Ok((len, from)) = socket.recv_from(&mut buf)
+            && !is_lost()
+        {
+            // What is refused is counted there.
+            let _ = node.handle_packet(now(), from, &mut buf[..len]);
+        }
+    }
 }
 
 /// Two nodes on one thread, under virtual time.
