@@ -162,7 +162,8 @@ impl Explorer {
             };
             both(None);
             for (at, (_, read)) in replica.contexts[key].iter().enumerate() {
-                if effects.insert(read & &live) {
+                let common = read.iter().filter(|dot| live.contains(*dot));
+                if effects.insert(common.collect::<Events>()) {
                     both(Some(at));
                 }
             }
@@ -314,7 +315,7 @@ fn check_key(history: &History, map: &Map, key: &[u8], reflected: &Events) {
     assert_eq!(map.get(key), read, "the winner among {value:?}");
     let mut claimed = Events::new();
     for &dot in history.of_key(key).iter().filter(|dot| map.reflects(**dot)) {
-        assert!(reflected.contains(&dot), "I2: {dot:?} is claimed, and not reflected");
+        assert!(reflected.contains(dot), "I2: {dot:?} is claimed, and not reflected");
         history.add_closed(&mut claimed, dot);
     }
     assert_eq!(&claimed, reflected, "everything reflected follows from what is claimed");

@@ -18,13 +18,14 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod events;
+
+use std::collections::BTreeMap;
 
 use brickwork_core::hrw;
 use brickwork_core::map::Dot;
 
-/// A set of events, by name.
-pub type Events = BTreeSet<Dot>;
+pub use events::Events;
 
 /// One write, or removal, of one key.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ impl History {
     ) -> Result<Events, String> {
         let mut over = self.value(seen);
         if let Some(read) = read {
-            over.retain(|sibling| read.contains(sibling));
+            over.retain(|sibling| read.contains(*sibling));
         }
         let mut after = seen.clone();
         after.insert(dot);
@@ -80,12 +81,9 @@ impl History {
 
     /// What a replica shows of a key of which it reflects `reflected`.
     pub fn value(&self, reflected: &Events) -> Events {
-        let mut value: Events =
-            reflected.iter().filter(|dot| self[**dot].value.is_some()).copied().collect();
-        for dot in reflected {
-            for superseded in &self[*dot].over {
-                value.remove(superseded);
-            }
+        let mut value: Events = reflected.iter().filter(|dot| self[*dot].value.is_some()).collect();
+        for dot in reflected.iter() {
+            self[dot].over.iter().for_each(|superseded| value.remove(superseded));
         }
         value
     }
@@ -103,7 +101,7 @@ impl History {
             let hash = hrw::key_hash(&self[*dot].key);
             (hrw::score(hash, dot.replica.node), dot.replica.node, dot.replica.epoch, dot.counter)
         };
-        siblings.iter().copied().max_by_key(rank)
+        siblings.iter().max_by_key(rank)
     }
 
     /// All events of a key, oldest first.
@@ -114,6 +112,10 @@ impl History {
     /// When an event of a key happened, as a place among all of the key.
     pub fn age(&self, dot: Dot) -> Option<usize> {
         self.of_key(&self[dot].key).iter().position(|other| *other == dot)
+    }
+
+    pub fn get(&self, dot: Dot) -> Option<&Event> {
+        self.events.get(&dot)
     }
 
     pub fn has(&self, dot: Dot) -> bool {

@@ -43,8 +43,13 @@ macro_rules! ensure {
 
 use ensure;
 
-/// What is reflected of each key.
-type Reflected = Vec<Rc<Events>>;
+/// Events of each key, which most often are those of before, and the same for many.
+type PerKey = Rc<Vec<Rc<Events>>>;
+
+/// The events of a key, to be changed.
+fn of_key(all: &mut PerKey, key: usize) -> &mut Events {
+    Rc::make_mut(&mut Rc::make_mut(all)[key])
+}
 
 #[derive(Clone)]
 struct Flight {
@@ -53,7 +58,7 @@ struct Flight {
     /// The boots of both when it was sent.
     boots: (u64, u64),
     /// What the sender reflected then: no datagram can bring more.
-    knew: Reflected,
+    knew: PerKey,
     bytes: Vec<u8>,
 }
 
@@ -70,13 +75,18 @@ struct Replica {
     taken_back: bool,
     /// How many it had made at the last look.
     writes: u64,
-    claims: Vec<Events>,
-    reflects: Reflected,
-    value: Vec<Events>,
+    claims: PerKey,
+    reflects: PerKey,
+    /// What all that is reflected comes to, and what is shown of that: not every value with a void name.
+    whole: PerKey,
+    value: PerKey,
+    /// Writes to no key that are reflected, new ones and those that were looked at before.
+    nowhere: Vec<(Dot, PerKey)>,
+    nowhere_before: Events,
     /// What the sender knew of what was taken since the last look.
-    told: Option<Reflected>,
+    told: Option<PerKey>,
     /// What those knew who gave full syncs, whose units are put aside.
-    staged: Option<Reflected>,
+    staged: Option<PerKey>,
 }
 
 impl Replica {
@@ -92,7 +102,7 @@ struct Reading {
     at: usize,
     key: usize,
     context: Context,
-    siblings: Events,
+    siblings: Rc<Events>,
 }
 
 pub struct World<'p> {
@@ -102,7 +112,7 @@ pub struct World<'p> {
     keys: Vec<Vec<u8>>,
     history: History,
     /// Writes to no key, which stand for all that their writer reflected then: they are told with all of it.
-    nowhere: BTreeMap<Dot, Reflected>,
+    nowhere: BTreeMap<Dot, PerKey>,
     flights: Vec<Flight>,
     taken: Vec<Flight>,
     readings: Vec<Reading>,
@@ -113,6 +123,8 @@ pub struct World<'p> {
     /// The content that each context was seen with: one function for all replicas and times.
     contents: BTreeMap<u64, u64>,
     coverage: Coverage,
+    /// Where datagrams are written.
+    buf: [u8; 1_400],
 }
 
 /// Runs the plan to its end and the calm after it.
@@ -152,6 +164,7 @@ impl<'p> World<'p> {
             last_lives: BTreeMap::new(),
             contents: BTreeMap::new(),
             coverage: Coverage::new(),
+            buf: [0; 1_400],
         };
         for at in 0..plan.replicas {
             let replica = world.replica(id(at), 1);
@@ -192,23 +205,22 @@ impl<'p> World<'p> {
             map.start_log();
             Disk::default()
         });
-        let none = vec![Events::new(); self.keys.len()];
-        let reflects = vec![Rc::default(); self.keys.len()];
-        let claims = none.clone();
-        let (value, writes, taken_back) = (none, 0, false);
-        let (told, staged) = (None, None);
+        let none: PerKey = Rc::new(vec![Rc::default(); self.keys.len()]);
         Replica {
             map,
             boot: epoch,
             lives: vec![life],
             disk,
-            taken_back,
-            writes,
-            claims,
-            reflects,
-            value,
-            told,
-            staged,
+            taken_back: false,
+            writes: 0,
+            claims: none.clone(),
+            reflects: none.clone(),
+            whole: none.clone(),
+            value: none,
+            nowhere: Vec::new(),
+            nowhere_before: Events::new(),
+            told: None,
+            staged: None,
         }
     }
 
@@ -234,7 +246,7 @@ impl<'p> World<'p> {
             map.peer_down(self.now, NodeId(id));
         }
         let past = self.keys.iter().map(|key| self.history.of_key(key).iter().copied().collect());
-        self.replicas[0].told = Some(past.map(Rc::new).collect());
+        self.replicas[0].told = Some(Rc::new(past.map(Rc::new).collect()));
         self.check(0)
     }
 
@@ -303,7 +315,9 @@ impl<'p> World<'p> {
     }
 
     fn met(&mut self, what: &'static str, really: bool) {
-        *self.coverage.entry(what).or_default() += u64::from(really);
+        if really {
+            *self.coverage.entry(what).or_default() += 1;
+        }
     }
 
     fn value(&self, len: usize) -> Vec<u8> {
@@ -434,9 +448,11 @@ impl<'p> World<'p> {
             replica.told = Some(flight.knew.clone());
             return;
         }
-        let staged = replica.staged.get_or_insert_with(|| vec![Rc::default(); flight.knew.len()]);
-        for (staged, knew) in staged.iter_mut().zip(&flight.knew) {
-            Rc::make_mut(staged).extend(knew.iter().copied());
+        let staged = replica.staged.get_or_insert_with(|| flight.knew.clone());
+        for (key, knew) in flight.knew.iter().enumerate() {
+            if !Rc::ptr_eq(&staged[key], knew) && !knew.is_subset(&staged[key]) {
+                of_key(staged, key).extend(knew);
+            }
         }
         replica.told = Some(staged.clone());
     }
@@ -522,9 +538,8 @@ impl<'p> World<'p> {
     }
 
     fn drain(&mut self, at: usize) -> Vec<Flight> {
-        let mut buf = [0; 1400];
         let mut sent = Vec::new();
-        while let Some(datagram) = self.replicas[at].map.poll_transmit(&mut buf) {
+        while let Some(datagram) = self.replicas[at].map.poll_transmit(&mut self.buf) {
             let to = usize::from(datagram.to.port()) - 1;
             sent.push((to, datagram.payload.to_vec()));
         }

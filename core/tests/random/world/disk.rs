@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use brickwork_core::map::{Dot, LogKind, LogWrite};
 
-use super::{Outcome, Reflected, Replica, World, ensure};
+use super::{Outcome, PerKey, Replica, World, ensure};
 use crate::common::Dice;
 use crate::model::Events;
 
@@ -20,9 +20,10 @@ struct State {
     len: usize,
     /// Its own last write, in the life that it was in.
     last: Dot,
-    claims: Vec<Events>,
-    reflects: Reflected,
-    value: Vec<Events>,
+    claims: PerKey,
+    reflects: PerKey,
+    whole: PerKey,
+    value: PerKey,
 }
 
 /// The chunks that survive everything, and the writes that may be lost.
@@ -118,8 +119,9 @@ impl World<'_> {
             self.met("crash that takes back a life", life != before);
             ensure!(again.map.digest() == state.digest, "another map is restored");
             ensure!(again.map.len() == state.len, "another number of keys is restored");
-            let State { claims, reflects, value, .. } = state;
-            (again.claims, again.reflects, again.value) = (claims, reflects, value);
+            let State { claims, reflects, whole, value, .. } = state;
+            (again.claims, again.reflects) = (claims, reflects);
+            (again.whole, again.value) = (whole, value);
             life
         } else {
             // Nothing of it has left.
@@ -140,22 +142,23 @@ impl World<'_> {
         Ok(Some(at))
     }
 
-    /// A replica that goes on as another life may crash before that is on disk, once.
-    pub(super) fn crash_in_another_life(&mut self, at: usize) -> Outcome {
+    /// A replica that goes on as another life may crash before that is on disk, once. Returns whether it does.
+    pub(super) fn crash_in_another_life(&mut self, at: usize) -> Outcome<bool> {
         let replica = &mut self.replicas[at];
         let life = replica.map.replica();
         let state = replica.disk.as_ref().and_then(|disk| disk.state.as_ref());
         if state.is_none_or(|state| state.last.replica == life) || replica.taken_back {
-            return Ok(());
+            return Ok(false);
         }
         let mut luck = Dice(life.epoch);
-        if luck.percent(50) {
+        let crashes = luck.percent(50);
+        if crashes {
             self.crash(at, &mut luck)?;
             self.check(at)?;
             self.meet_all();
         }
         self.replicas[at].taken_back = true;
-        Ok(())
+        Ok(crashes)
     }
 
     /// What was not durable nobody else has heard of.
@@ -164,14 +167,14 @@ impl World<'_> {
         let own = |dot: &Dot| lives.contains(&dot.replica);
         let knows = |key: &Vec<u8>, dot: &Dot| {
             let key = self.keys.iter().position(|known| known == key);
-            key.is_some_and(|key| again.claims[key].contains(dot))
+            key.is_some_and(|key| again.claims[key].contains(*dot))
         };
         let made = self.keys.iter().flat_map(|key| {
             self.history.of_key(key).iter().filter(|dot| own(dot) && !knows(key, dot)).copied()
         });
         let lost: Vec<Dot> = made.collect();
         for dot in lost {
-            let knows = |reflected: &[Rc<Events>]| reflected.iter().any(|key| key.contains(&dot));
+            let knows = |reflected: &[Rc<Events>]| reflected.iter().any(|key| key.contains(dot));
             let mut under_way = self.flights.iter().chain(&self.taken);
             ensure!(!under_way.any(|flight| knows(&flight.knew)), "{dot:?} left, and is lost");
             let mut others = self.replicas.iter().enumerate().filter(|(other, _)| *other != at);
@@ -197,6 +200,7 @@ impl Replica {
             last: self.last(),
             claims: self.claims.clone(),
             reflects: self.reflects.clone(),
+            whole: self.whole.clone(),
             value: self.value.clone(),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use brickwork_core::map::Dot;
 use brickwork_core::{Event, Key};
 
-use super::{Outcome, World, ensure};
+use super::{Outcome, Replica, World, ensure, of_key};
 use crate::model::Events;
 
 impl World<'_> {
@@ -24,11 +24,17 @@ impl World<'_> {
         // The epochs of boots are counted.
         let renewed = self.replicas[at].map.replica().epoch > 1_000;
         self.met("another life", renewed);
+        let mut usage = (0, 0);
         for key in 0..self.keys.len() {
-            self.check_key(at, key)?;
+            let own = self.check_key(at, key)?;
+            usage = (usage.0 + own.0, usage.1 + own.1);
         }
-        self.replicas[at].told = None;
-        let map = &mut self.replicas[at].map;
+        let replica = &mut self.replicas[at];
+        replica.told = None;
+        for (dot, _) in replica.nowhere.drain(..) {
+            replica.nowhere_before.insert(dot);
+        }
+        let map = &replica.map;
         // Not every time, for it takes longer than all the rest.
         if self.history.len().is_multiple_of(8) {
             let mut keys: Vec<_> =
@@ -36,11 +42,6 @@ impl World<'_> {
             keys.sort_unstable();
             ensure!(map.prefix(b"key-1").eq(keys), "the keys are not in order at {at}");
         }
-        let own = self.keys.iter().flat_map(|key| {
-            let own = map.siblings(key).filter(|one| one.dot.replica.node == map.replica().node);
-            own.map(|one| (1, key.len() + one.value.len())).collect::<Vec<_>>()
-        });
-        let usage = own.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         ensure!(map.own_usage() == usage, "{:?} of {usage:?} at {at}", map.own_usage());
         let (context, content) = map.digest();
         let stats = *map.stats();
@@ -52,37 +53,47 @@ impl World<'_> {
         Ok(())
     }
 
-    fn check_key(&mut self, at: usize, key: usize) -> Outcome {
+    /// Returns how many values of the key are the replica's own, and how many bytes those and their keys have.
+    fn check_key(&mut self, at: usize, key: usize) -> Outcome<(usize, usize)> {
         let arrived = self.arrivals(at, key)?;
-        let before = self.replicas[at].value[key].clone();
         let (name, replica) = (&self.keys[key], &mut self.replicas[at]);
-        let map = &replica.map;
-        let value = &mut replica.value[key];
-        let mut shown = Events::new();
+        let (map, node) = (&replica.map, replica.map.replica().node);
+        let (mut shown, mut own) = (Events::new(), (0, 0));
         for sibling in map.siblings(name) {
             let dot = sibling.dot;
-            ensure!(self.history.has(dot), "OC10: {dot:?} is shown at {at}, and nobody wrote it");
-            let right = self.history[dot].value.as_deref() == Some(sibling.value);
+            let event = self.history.get(dot);
+            ensure!(event.is_some(), "OC10: {dot:?} is shown at {at}, and nobody wrote it");
+            let right = event.is_some_and(|event| event.value.as_deref() == Some(sibling.value));
             ensure!(right, "{dot:?} has another value");
             shown.insert(dot);
+            if dot.replica.node == node {
+                own = (own.0 + 1, own.1 + name.len() + sibling.value.len());
+            }
         }
         // A value with a void name may be shown until it is written anew, and not after.
-        *value = self.history.value(&replica.reflects[key]);
-        let void: Vec<Dot> =
-            value.difference(&shown).copied().filter(|dot| map.is_void(*dot)).collect();
-        for dot in void {
-            ensure!(!before.contains(&dot), "OC4: {dot:?} of key {key} is lost at {at}");
-            value.remove(&dot);
+        let mut value = replica.whole[key].clone();
+        if shown != *value {
+            for dot in replica.whole[key].difference(&shown).filter(|dot| map.is_void(*dot)) {
+                let before = replica.value[key].contains(dot);
+                ensure!(!before, "OC4: {dot:?} of key {key} is lost at {at}");
+                Rc::make_mut(&mut value).remove(dot);
+            }
         }
         ensure!(shown == *value, "I1: key {key} at {at} is {shown:?} and not {value:?}");
-        let winner = self.history.winner(value);
+        let winner = self.history.winner(&value);
         let read = winner.and_then(|dot| self.history[dot].value.as_deref());
         ensure!(map.get(name) == read, "the winner of key {key} at {at} is not {winner:?}");
-        let latest = value.iter().max_by_key(|dot| self.history.age(**dot)).copied();
-        let (several, another) = (value.len() > 1, winner != latest);
-        self.met("concurrent siblings", several && arrived);
-        self.met("winner that is not the latest", another && arrived);
-        Ok(())
+        if arrived {
+            let latest = value.iter().max_by_key(|dot| self.history.age(*dot));
+            let several = value.len() > 1;
+            self.met("concurrent siblings", several);
+            self.met("winner that is not the latest", winner != latest);
+        }
+        let known = &mut self.replicas[at].value;
+        if known[key] != value {
+            Rc::make_mut(known)[key] = value;
+        }
+        Ok(own)
     }
 
     /// Takes into the model what the replica wrote under another name because that of before became void.
@@ -98,6 +109,10 @@ impl World<'_> {
         if wrote {
             self.note_nowhere(at, &anew);
         }
+        let Replica { map, nowhere, nowhere_before, .. } = &mut self.replicas[at];
+        let told = self.nowhere.iter().filter(|(dot, _)| map.reflects(**dot));
+        let told = told.filter(|(dot, _)| !nowhere_before.contains(**dot));
+        nowhere.extend(told.map(|(dot, all)| (*dot, all.clone())));
         let mut seen: Vec<Dot> = Vec::new();
         // The new name may become void with the next seal of the same datagram.
         let mut values = std::collections::BTreeMap::new();
@@ -150,18 +165,19 @@ impl World<'_> {
     /// Takes into the model what the replica newly claims of a key. Returns whether there is anything.
     fn arrivals(&mut self, at: usize, key: usize) -> Outcome<bool> {
         let replica = &mut self.replicas[at];
-        let (map, claims) = (&replica.map, &mut replica.claims[key]);
-        let (before, reflected) = (replica.reflects[key].clone(), &mut replica.reflects[key]);
+        let (map, claims) = (&replica.map, &mut replica.claims);
+        let (before, reflects) = (replica.reflects[key].clone(), &mut replica.reflects);
         let (mut removal, mut put_late, mut foreign) = (false, false, false);
-        let claims_before = claims.len();
+        let claims_before = claims[key].len();
         for &dot in self.history.of_key(&self.keys[key]) {
-            let claimed = map.reflects(dot);
-            if claimed && claims.insert(dot) {
+            let (claimed, known) = (map.reflects(dot), claims[key].contains(dot));
+            if claimed && !known {
+                of_key(claims, key).insert(dot);
                 let put = self.history[dot].value.is_some();
-                put_late |= put && reflected.contains(&dot);
+                put_late |= put && reflects[key].contains(dot);
                 removal |= !put;
                 foreign |= dot.replica != map.replica();
-                self.history.add_closed(Rc::make_mut(reflected), dot);
+                self.history.add_closed(of_key(reflects, key), dot);
             }
             let void = map.is_void(dot);
             ensure!(!void || !claimed, "{dot:?} is void and claimed at {at}");
@@ -169,31 +185,29 @@ impl World<'_> {
             let forgotten =
                 self.plan.past < 64 && self.last_lives.get(&dot.replica.node) > Some(&dot.replica);
             ensure!(
-                claimed || void || forgotten || !claims.contains(&dot),
+                claimed || void || forgotten || !known,
                 "OC5: {dot:?} is no longer claimed at {at}"
             );
         }
-        for (_, all) in self.nowhere.iter().filter(|(dot, _)| map.reflects(**dot)) {
-            if !all[key].is_subset(reflected) {
-                Rc::make_mut(reflected).extend(all[key].iter().copied());
-                self.coverage
-                    .entry("effect told by a write to no key")
-                    .and_modify(|count| *count += 1)
-                    .or_insert(1);
+        for (_, all) in &replica.nowhere {
+            if !all[key].is_subset(&reflects[key]) {
+                of_key(reflects, key).extend(&all[key]);
+                *self.coverage.entry("effect told by a write to no key").or_default() += 1;
             }
         }
-        let arrived = claims.len() > claims_before;
+        let arrived = claims[key].len() > claims_before;
         let mut superseded = false;
-        if reflected.len() > before.len() {
+        if reflects[key].len() > before.len() {
             let told = replica.told.as_ref().map(|told| &told[key]);
-            for dot in reflected.difference(&before) {
+            for dot in reflects[key].difference(&before) {
                 let own = dot.replica == map.replica();
                 let heard = told.is_some_and(|told| told.contains(dot));
                 ensure!(own || heard, "{dot:?} of key {key} is reflected at {at}, by whose word?");
             }
-            let value = self.history.value(reflected);
+            let value = Rc::new(self.history.value(&reflects[key]));
             superseded = !replica.value[key].is_subset(&value);
-            replica.value[key] = value;
+            Rc::make_mut(&mut replica.value)[key] = value.clone();
+            Rc::make_mut(&mut replica.whole)[key] = value;
         }
         let survivor = removal && !replica.value[key].is_empty();
         self.met("superseded by what arrived", superseded && foreign);
@@ -218,9 +232,9 @@ impl World<'_> {
                 ensure!(a.value[key] == b.value[key], "I6: 0 and {at} differ in key {key}");
                 // A superseded write may have died with its writer: nobody is left who could name it.
                 let lives = self.replicas.iter().map(|replica| replica.map.replica());
-                let named = |dot: &&Dot| lives.clone().any(|life| life == dot.replica);
+                let named = |dot: &Dot| lives.clone().any(|life| life == dot.replica);
                 for dot in b.reflects[key].iter().filter(named) {
-                    let known = b.map.reflects(*dot) || b.map.is_void(*dot);
+                    let known = b.map.reflects(dot) || b.map.is_void(dot);
                     ensure!(known, "{dot:?} is not claimed at {at} in the end");
                 }
             }
