@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use brickwork_core::NodeId;
+use brickwork_core::{Instant, NodeId};
 
 use super::{BUCKETS, CHUNK, DIFFER, FETCH, FRAGMENT, Outcome, PULL, SEALS, STAGE, World, id};
 use crate::common::frame_of;
+
+/// What those send who are not equal yet.
+const MORE: [u8; 8] = [PULL, CHUNK, FETCH, STAGE, FRAGMENT, SEALS, BUCKETS, DIFFER];
 
 impl World<'_> {
     /// Lets time pass without loss. Returns how many datagrams carried a pull or a chunk.
@@ -33,38 +36,52 @@ impl World<'_> {
     fn calm_among(&mut self, group: usize, time: Duration) -> Outcome<u64> {
         let inside = |at: usize| group >> at & 1 == 1;
         let (end, mut asked) = (self.now + time, 0);
+        // Those that something happened to: of the others there is nothing to be had.
+        let mut touched: Vec<bool> = (0..self.replicas.len()).map(inside).collect();
         while self.now < end {
             let mut quiet = true;
-            for at in (0..self.replicas.len()).filter(|at| inside(*at)) {
+            for at in 0..touched.len() {
+                if !std::mem::take(&mut touched[at]) {
+                    continue;
+                }
                 // It may have written something anew.
                 if self.replicas[at].map.stats().writes != self.replicas[at].writes {
                     self.check(at)?;
                 }
-                if group == usize::MAX {
-                    self.crash_in_another_life(at)?;
+                if group == usize::MAX && self.crash_in_another_life(at)? {
+                    touched.fill(true);
+                    touched[at] = false;
                 }
                 self.sync_log(at)?;
                 for flight in self.drain(at).into_iter().filter(|flight| inside(flight.to)) {
                     quiet = false;
-                    let tags = [PULL, CHUNK, FETCH, STAGE, FRAGMENT, SEALS, BUCKETS, DIFFER];
-                    let more = tags.iter().any(|tag| frame_of(&flight.bytes, *tag).is_some());
+                    let more = MORE.iter().any(|tag| frame_of(&flight.bytes, *tag).is_some());
                     asked += u64::from(more);
                     let to = flight.to;
                     self.deliver(flight)?;
+                    touched[to] = true;
                     if more {
                         self.check(to)?;
                     }
                 }
             }
             if quiet {
-                let those = (0..).zip(&self.replicas).filter(|(at, _)| inside(*at));
-                let due = those.filter_map(|(_, replica)| replica.map.poll_timeout());
-                self.now = due.min().unwrap_or(end).max(self.now);
-                let now = self.now;
-                let those = (0..).zip(&mut self.replicas).filter(|(at, _)| inside(*at));
-                those.for_each(|(_, replica)| replica.map.handle_timeout(now));
+                self.fire(end, &mut touched, inside);
             }
         }
         Ok(asked)
+    }
+
+    /// Lets time pass until something is due, and fires that.
+    fn fire(&mut self, end: Instant, touched: &mut [bool], inside: impl Fn(usize) -> bool) {
+        let due = |at: usize| self.replicas[at].map.poll_timeout().filter(|_| inside(at));
+        let due: Vec<Option<Instant>> = (0..self.replicas.len()).map(due).collect();
+        self.now = due.iter().flatten().min().copied().unwrap_or(end).max(self.now);
+        for (at, due) in due.into_iter().enumerate() {
+            if due.is_some_and(|due| due <= self.now) {
+                self.replicas[at].map.handle_timeout(self.now);
+                touched[at] = true;
+            }
+        }
     }
 }
