@@ -162,13 +162,16 @@ fn report(seed: u64, said: &str, after: u64) -> String {
     let steps: Vec<String> = small.steps.iter().map(|(step, _)| format!("  {step:?}\n")).collect();
     format!(
         "seed {seed} fails after {after} good ones: {said}\n\
-         {} replicas, {} keys, datagrams of {} bytes, {} % loss; of {} steps these are left: {now_said}\n{}\
+         {} replicas, {} keys, datagrams of {} bytes, {} % loss, {:?} lives kept, epochs that {:?}; of {} steps these \
+         are left: {now_said}\n{}\
          run it again: BRICKWORK_MAP_FROM={seed} BRICKWORK_MAP_SEEDS=1 \
          cargo test -p brickwork-core --test model_random",
         small.replicas,
         small.keys,
         small.max_datagram,
         small.loss,
+        small.past,
+        small.epochs,
         Plan::new(seed).steps.len(),
         steps.concat(),
     )

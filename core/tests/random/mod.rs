@@ -68,6 +68,14 @@ pub enum Step {
     },
 }
 
+/// How the epochs of a node's starts follow each other. None comes twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Epochs {
+    Rise,
+    Fall,
+    Jump,
+}
+
 /// A whole history before it happens.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -89,9 +97,11 @@ pub struct Plan {
     pub durable: bool,
     /// Whether lives with gaps are looked for at once, not every two seconds.
     pub seals: bool,
-    /// How many lives that are over are kept one by one, and how often replicas start again without their state.
-    pub past: usize,
+    /// How many lives that are over each replica keeps one by one, in turn, and how often replicas start again without
+    /// their state.
+    pub past: Vec<usize>,
     pub restarts: u64,
+    pub epochs: Epochs,
     /// Whether contexts are compared by sums before they are listed.
     pub compared: bool,
     /// Lives of the past whose writes are known to the first replica at the start.
@@ -135,15 +145,22 @@ impl Plan {
             large: false,
             durable: is_durable(seed),
             seals: true,
-            past: [0, 64][dice.below(2)],
+            past: vec![[0, 64][dice.below(2)]],
             restarts: RESTARTS,
+            epochs: Epochs::Rise,
             compared: is_compared(seed),
             crowd: 0,
             steps,
         }
     }
 
-    /// A history in which one replica starts again and again, and others are away meanwhile.
+    /// Whether more lives may be over than are kept one by one.
+    pub fn forgets(&self) -> bool {
+        self.restarts > RESTARTS || self.past.iter().any(|past| *past < 64)
+    }
+
+    /// A history in which one replica starts again and again, and others are away meanwhile. In some they keep lives of
+    /// the past as if they were configured one by one, epochs do not rise, or datagrams are small.
     fn fleeting(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let replicas = 3 + dice.below(2);
@@ -151,7 +168,7 @@ impl Plan {
         let steps = [100, 200, 400][dice.below(3)];
         let steps =
             (0..steps).map(|_| (fleeting_step(&mut dice, replicas, keys), dice.next())).collect();
-        Self {
+        let mut plan = Self {
             seed,
             replicas,
             keys,
@@ -164,12 +181,19 @@ impl Plan {
             large: false,
             durable: dice.percent(30),
             seals: true,
-            past: [0, 1, 3][dice.below(3)],
+            past: vec![[0, 1, 3][dice.below(3)]],
             restarts: 100,
+            epochs: Epochs::Rise,
             compared: is_compared(seed),
             crowd: 0,
             steps,
+        };
+        if dice.percent(50) {
+            plan.past = (0..replicas).map(|_| [0, 2, 64, 1_000][dice.below(4)]).collect();
         }
+        plan.max_datagram = [512, 1_400][dice.below(2)];
+        plan.epochs = [Epochs::Rise, Epochs::Rise, Epochs::Fall, Epochs::Jump][dice.below(4)];
+        plan
     }
 
     /// A history in which peers are forgotten again and again, so that one full sync follows the other, of
@@ -196,8 +220,9 @@ impl Plan {
             large: seed % 2 == 1,
             durable,
             seals: false,
-            past: 64,
+            past: vec![64],
             restarts: RESTARTS,
+            epochs: Epochs::Rise,
             compared: is_compared(seed),
             crowd: 0,
             steps,
@@ -231,8 +256,9 @@ impl Plan {
             large: seed % 4 == 3,
             durable: is_durable(seed),
             seals: false,
-            past: 64,
+            past: vec![64],
             restarts: RESTARTS,
+            epochs: Epochs::Rise,
             compared: is_compared(seed),
             crowd,
             steps,

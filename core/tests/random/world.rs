@@ -3,8 +3,9 @@
 mod calm;
 mod disk;
 mod judge;
+mod lives;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use brickwork_core::map::{Config, Context, Dot, InsertError, Map, ReplicaId};
 use brickwork_core::{Instant, NodeId};
 
 use self::disk::Disk;
-use super::{Plan, Step};
+use super::{Epochs, Plan, Step};
 use crate::common::maps::addr;
 use crate::common::{Dice, frame_of};
 use crate::model::{Events, History};
@@ -120,6 +121,12 @@ pub struct World<'p> {
     restores: u64,
     /// Of each node the life with the highest epoch that it ever had.
     last_lives: BTreeMap<NodeId, ReplicaId>,
+    /// Names of values that were written anew.
+    anew: BTreeSet<Dot>,
+    /// All lives that there ever were, all boots, and lives that came after later ones.
+    used: BTreeSet<ReplicaId>,
+    boots: BTreeSet<ReplicaId>,
+    late: BTreeSet<ReplicaId>,
     /// The content that each context was seen with: one function for all replicas and times.
     contents: BTreeMap<u64, u64>,
     coverage: Coverage,
@@ -162,12 +169,18 @@ impl<'p> World<'p> {
             restarts: 0,
             restores: 0,
             last_lives: BTreeMap::new(),
+            anew: BTreeSet::new(),
+            used: BTreeSet::new(),
+            boots: BTreeSet::new(),
+            late: BTreeSet::new(),
             contents: BTreeMap::new(),
             coverage: Coverage::new(),
             buf: [0; 1_400],
         };
         for at in 0..plan.replicas {
-            let replica = world.replica(id(at), 1);
+            let first = if plan.epochs == Epochs::Rise { 1 } else { 1_000 };
+            world.boots.insert(ReplicaId::new(NodeId(id(at)), first));
+            let replica = world.replica(id(at), first);
             world.replicas.push(replica);
         }
         world.begin_with_a_crowd()?;
@@ -181,7 +194,8 @@ impl<'p> World<'p> {
         config.collect_interval = Duration::from_millis(self.plan.collect);
         config.keep_for = Duration::from_millis(self.plan.keep);
         config.compact_log_from = 600;
-        config.max_past_lives = self.plan.past;
+        let place = usize::try_from(id - 1).unwrap_or(0);
+        config.max_past_lives = self.plan.past[place % self.plan.past.len()];
         if self.plan.seals {
             config.sync_interval = Duration::from_millis(5);
             config.pull_interval = Duration::from_millis(5);
@@ -289,7 +303,7 @@ impl<'p> World<'p> {
             }
             Step::Restore { at } if self.plan.durable => self.crash(at, luck)?,
             Step::Restore { at } => self.restore(at)?,
-            Step::Restart { at } => self.restart(at),
+            Step::Restart { at } => self.restart(at, luck),
             Step::Down { at, peer } => {
                 self.replicas[at].map.peer_down(self.now, NodeId(id(peer)));
                 self.met("peer down", at != peer);
@@ -381,7 +395,9 @@ impl<'p> World<'p> {
                 let own = replica.last();
                 ensure!(dot == own, "OC6: {dot:?} instead of {own:?}");
                 let seen = &replica.reflects[key];
-                self.history.write(dot, &self.keys[key], value, seen, read)?;
+                // What is lost is not superseded by who does not have it.
+                let shown = (self.plan.epochs != Epochs::Rise).then_some(&*replica.value[key]);
+                self.history.write(dot, &self.keys[key], value, seen, read.or(shown))?;
                 self.met(if value.is_some() { "insert" } else { "removal" }, true);
             }
             Ok(None) => {
@@ -480,38 +496,6 @@ impl<'p> World<'p> {
         ensure!(map.poll_event().is_none(), "I9: a repeated datagram caused an event");
         self.met("repeated chunk", frame_of(&flight.bytes, CHUNK).is_some());
         Ok(Some(flight.to))
-    }
-
-    /// A replica starts again as what it was: whatever holds of it holds still.
-    fn restore(&mut self, at: usize) -> Outcome<Option<usize>> {
-        self.restores += 1;
-        let before = &self.replicas[at];
-        let (life, marks) = (before.map.replica(), before.map.metadata().0);
-        let mut map = self.replica(life.node.0, life.epoch).map;
-        let done = map.restore(self.now, before.map.snapshot());
-        ensure!(done == Ok(()), "a snapshot is refused: {done:?}");
-        ensure!(map.digest() == before.map.digest(), "another map is restored");
-        ensure!(map.len() == before.map.len(), "another number of keys is restored");
-        ensure!(map.metadata().0 <= marks, "a mark appears");
-        let replica = &mut self.replicas[at];
-        (replica.map, replica.told, replica.staged) = (map, None, None);
-        replica.boot = life.epoch;
-        self.readings.retain(|reading| reading.at != at);
-        (0..self.replicas.len()).for_each(|peer| self.meet(at, peer));
-        self.met("restore", true);
-        Ok(Some(at))
-    }
-
-    fn restart(&mut self, at: usize) -> Option<usize> {
-        if self.restarts == self.plan.restarts {
-            return None;
-        }
-        self.restarts += 1;
-        let epoch = self.replicas[at].boot + 1;
-        self.replicas[at] = self.replica(id(at), epoch);
-        self.readings.retain(|reading| reading.at != at);
-        self.met("restart", true);
-        Some(at)
     }
 
     /// Puts what a replica owes under way.

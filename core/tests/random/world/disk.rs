@@ -102,8 +102,9 @@ impl World<'_> {
     /// A replica crashes, and starts again from what is on its disk: as the one that it was.
     pub(super) fn crash(&mut self, at: usize, luck: &mut Dice) -> Outcome<Option<usize>> {
         let replica = &mut self.replicas[at];
-        let (before, boot) = (replica.map.replica(), replica.boot + 1);
+        let before = replica.map.replica();
         let Some(mut disk) = replica.disk.take() else { return Ok(None) };
+        let boot = self.next_boot(at, luck);
         // What was written and not synced may be there, from the first on, or not.
         for _ in 0..luck.below(disk.pending.len() + 1) {
             disk.sync();
