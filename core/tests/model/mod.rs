@@ -41,10 +41,18 @@ pub struct Event {
 #[derive(Debug, Clone, Default)]
 pub struct History {
     events: BTreeMap<Dot, Event>,
-    keys: BTreeMap<Vec<u8>, Vec<Dot>>,
+    numbers: BTreeMap<Vec<u8>, usize>,
+    /// The events of each key, oldest first.
+    keys: Vec<Vec<Dot>>,
 }
 
 impl History {
+    /// Of these keys, which are numbered in this order. Others may come.
+    pub fn of(keys: &[Vec<u8>]) -> Self {
+        let numbers = (0..).zip(keys).map(|(number, key)| (key.clone(), number)).collect();
+        Self { events: BTreeMap::new(), numbers, keys: vec![Vec::new(); keys.len()] }
+    }
+
     /// A replica that reflects `seen` of `key` writes `value`, or removes for `None`. It supersedes all
     /// siblings there, or those of them that are in `read`, if that is given. Returns its effect on the
     /// replica: the set that it reflects after the write.
@@ -63,7 +71,9 @@ impl History {
         let mut after = seen.clone();
         after.insert(dot);
         let (key, value, seen) = (key.to_vec(), value.map(<[u8]>::to_vec), seen.clone());
-        self.keys.entry(key.clone()).or_default().push(dot);
+        let number = *self.numbers.entry(key.clone()).or_insert(self.keys.len());
+        self.keys.resize(self.keys.len().max(number + 1), Vec::new());
+        self.keys[number].push(dot);
         match self.events.insert(dot, Event { key, value, seen, over }) {
             None => Ok(after),
             Some(other) => Err(format!("{dot:?} names two writes, also {other:?}")),
@@ -72,10 +82,8 @@ impl History {
 
     /// Nobody ever heard of this event, and nobody will.
     pub fn forget(&mut self, dot: Dot) {
-        if let Some(event) = self.events.remove(&dot)
-            && let Some(dots) = self.keys.get_mut(&event.key)
-        {
-            dots.retain(|other| *other != dot);
+        if let Some(event) = self.events.remove(&dot) {
+            self.keys[self.numbers[&event.key]].retain(|other| *other != dot);
         }
     }
 
@@ -106,7 +114,12 @@ impl History {
 
     /// All events of a key, oldest first.
     pub fn of_key(&self, key: &[u8]) -> &[Dot] {
-        self.keys.get(key).map_or(&[], Vec::as_slice)
+        self.numbers.get(key).map_or(&[], |number| self.of_number(*number))
+    }
+
+    /// The same, by the number of the key.
+    pub fn of_number(&self, number: usize) -> &[Dot] {
+        &self.keys[number]
     }
 
     /// When an event of a key happened, as a place among all of the key.

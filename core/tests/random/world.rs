@@ -13,6 +13,7 @@ use brickwork_core::map::{Config, Context, Dot, InsertError, Map, ReplicaId};
 use brickwork_core::{Instant, NodeId};
 
 use self::disk::Disk;
+use self::judge::Look;
 use super::{Epochs, Plan, Step};
 use crate::common::maps::addr;
 use crate::common::{Dice, frame_of};
@@ -81,6 +82,8 @@ struct Replica {
     /// What all that is reflected comes to, and what is shown of that: not every value with a void name.
     whole: PerKey,
     value: PerKey,
+    /// Of each key what was seen when it was last looked at.
+    looks: Vec<Option<Look>>,
     /// Writes to no key that are reflected, new ones and those that were looked at before.
     nowhere: Vec<(Dot, PerKey)>,
     nowhere_before: Events,
@@ -156,12 +159,13 @@ impl<'p> World<'p> {
     fn new(plan: &'p Plan) -> Outcome<Self> {
         let own = (0..plan.keys).map(|key| format!("key-{key}").into_bytes());
         let past = (0..plan.crowd).map(|life| format!("past-{life}").into_bytes());
+        let keys: Vec<Vec<u8>> = own.chain(past).collect();
         let mut world = Self {
             plan,
             now: Instant::from_nanos(1_000_000_000),
             replicas: Vec::new(),
-            keys: own.chain(past).collect(),
-            history: History::default(),
+            history: History::of(&keys),
+            keys,
             nowhere: BTreeMap::new(),
             flights: Vec::new(),
             taken: Vec::new(),
@@ -231,6 +235,7 @@ impl<'p> World<'p> {
             reflects: none.clone(),
             whole: none.clone(),
             value: none,
+            looks: self.keys.iter().map(|_| None).collect(),
             nowhere: Vec::new(),
             nowhere_before: Events::new(),
             told: None,
@@ -259,7 +264,8 @@ impl<'p> World<'p> {
             }
             map.peer_down(self.now, NodeId(id));
         }
-        let past = self.keys.iter().map(|key| self.history.of_key(key).iter().copied().collect());
+        let keys = 0..self.keys.len();
+        let past = keys.map(|key| self.history.of_number(key).iter().copied().collect());
         self.replicas[0].told = Some(Rc::new(past.map(Rc::new).collect()));
         self.check(0)
     }

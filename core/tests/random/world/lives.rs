@@ -73,7 +73,7 @@ impl World<'_> {
     /// Whether it cannot be told what becomes of a key, for a life wrote it that came after later ones. If those are merged
     /// by then, what all that hear of it have of such a life is taken for what others have superseded.
     pub(super) fn is_of_late(&self, key: usize) -> bool {
-        let mut events = self.history.of_key(&self.keys[key]).iter();
+        let mut events = self.history.of_number(key).iter();
         !self.late.is_empty() && events.any(|dot| self.late.contains(&dot.replica))
     }
 }
