@@ -377,3 +377,33 @@ fn whoever_has_nothing_but_the_seal_of_a_life_is_told_of_it() {
     assert_equal(&maps);
     assert!(maps.iter().all(|map| map.get(b"kept").is_some()));
 }
+
+/// Goal: what a life of long ago has written is not lost though all that have heard of it have it. Method: a node starts
+/// again with an epoch lower than those that others have merged, beside one that has never heard of any.
+#[test]
+fn what_a_life_of_long_ago_told_few_is_told_all() {
+    let mut now = NOW;
+    let mut maps = vec![replica(1, 1, 2), replica(2, 1, 2), replica(3, 1, 2)];
+    restart(&mut maps, &mut now, 100..140, 2, |map, now, _| {
+        map.insert(now, b"state", b"v").unwrap();
+    });
+    run(&mut maps, &mut now, Duration::from_secs(3));
+    let mut few = vec![replica(4, 1, 2), replica(3, 5, 2)];
+    meet(&mut few, now);
+    few[1].insert(now, b"late", b"v").unwrap();
+    few[0].insert(now, b"removed", b"v").unwrap();
+    run(&mut few, &mut now, Duration::from_secs(1));
+    assert_eq!(few[1].remove(now, b"removed"), Ok(true));
+    run(&mut few, &mut now, Duration::from_secs(3));
+    assert_equal(&few);
+    maps.pop();
+    maps.extend(few);
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(5));
+    assert_equal(&maps);
+    for map in &maps {
+        let (late, removed) = (map.get(b"late"), map.get(b"removed"));
+        assert_eq!((late, removed), (Some(&b"v"[..]), None), "{:?}", map.replica());
+        assert_eq!(map.siblings(b"late").count(), 1, "its writer alone writes it again");
+    }
+}

@@ -18,9 +18,12 @@
 //! One that was cut off while more lives of a node were retired than are kept one by one may find that it does not know
 //! the same of them. It takes the word of the others: what it has of those lives it writes anew if not all of its
 //! members had it, and drops otherwise, for either the others have superseded it or the node that wrote it told nobody
-//! but the few here, lost its state, and began more than eight lives elsewhere. To write all of it anew
-//! instead would bring back, for that rare loss, whatever was overwritten while somebody was cut off. It tells them, by a write to no key, to take all that is here, and takes all that is there. Until
-//! then it gives nobody a full sync.
+//! but the few here, lost its state, and began more than eight lives elsewhere. To write all of it anew instead would
+//! bring back, for that rare loss, whatever was overwritten while somebody was cut off. It tells them, by a write to no
+//! key, to take all that is here, and takes all that is there. Until then it gives nobody a full sync.
+//!
+//! A life whose epoch is below merged ones of its node is one that the others have never heard of. It goes on as
+//! another, and writes all of its own anew. If it ends before it has heard of that, what it wrote goes as above.
 
 use alloc::vec::Vec;
 
@@ -286,7 +289,7 @@ impl Map {
 
     /// A peer tells what is left of the lives of nodes that it has merged.
     pub(super) fn hear_pasts(&mut self, now: Instant, told: &[(NodeId, Merged)]) {
-        let mut others = Vec::new();
+        let (mut others, mut unheard) = (Vec::new(), None);
         for &(node, merged) in told {
             // Lives are merged when there are many later ones. Without any nobody vouches for it.
             let vouched = self.replicas.has_sealed_life_from(node, merged.below);
@@ -294,10 +297,12 @@ impl Map {
                 continue;
             }
             // A life with such an epoch nobody listens to.
-            let own = self.replicas.own();
-            let gone = own.node == node && own.epoch < merged.below;
-            if gone && !self.begin_life_from(merged.below) {
-                continue;
+            let (own, me) = (self.replicas.own(), self.replicas.me());
+            if own.node == node && own.epoch < merged.below {
+                if !self.begin_life_from(merged.below) {
+                    continue;
+                }
+                unheard = Some(me);
             }
             match self.replicas.compare_past(node, merged) {
                 Verdict::Known => {}
@@ -307,12 +312,13 @@ impl Map {
             }
         }
         if !others.is_empty() {
-            self.take_pasts(now, &others);
+            self.take_pasts(now, &others, unheard);
         }
     }
 
-    /// Takes another's word for the lives of some nodes before some epochs.
-    fn take_pasts(&mut self, now: Instant, told: &[(NodeId, Merged)]) {
+    /// Takes another's word for the lives of some nodes before some epochs. One of them may be that of this replica until
+    /// now, of which the others have not heard.
+    fn take_pasts(&mut self, now: Instant, told: &[(NodeId, Merged)], unheard: Option<u16>) {
         // That there is no entry may be what others do not know.
         let knows = |life| self.replicas.base(life) > 0 || self.replicas.has_gap(life);
         let fresh = !self.replicas.numbers().any(knows);
@@ -324,7 +330,8 @@ impl Map {
         for life in &lives {
             let as_known = self.replicas.seal_as_known(*life);
             let Seal { end, void } = self.replicas.seal(*life).cloned().unwrap_or(as_known);
-            let end = end.min(self.replicas.floor(*life));
+            let known = if unheard == Some(*life) { 0 } else { self.replicas.floor(*life) };
+            let end = end.min(known);
             gone.extend(self.replicas.take_seal(*life, end, &void).map(|gone| (*life, gone)));
         }
         self.replace(now, gone);
