@@ -109,7 +109,8 @@ fn lives_that_left_nothing_are_retired() {
     assert_equal(&maps);
     for map in &maps[..2] {
         assert!(map.stats().retired > 45, "{:?}", map.stats());
-        assert_eq!(map.stats().full_syncs, 0, "all of them knew all of it");
+        // One of them may lack a write of a life that forgets after 20 ms, before it knows who its members are.
+        assert!(map.stats().full_syncs <= 1, "all of them knew all of it: {:?}", map.stats());
         let last = dots.last().unwrap();
         assert!(map.reflects(*last) && map.reflects(dots[dots.len() - 5]));
         assert!(

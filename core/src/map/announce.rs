@@ -104,10 +104,11 @@ impl Map {
         slots.into_iter().for_each(|slot| self.owe_state(slot));
     }
 
-    /// Writes the bases that the peer in `slot` is to be told; those that do not fit, another datagram does.
+    /// Writes the bases that the peer in `slot` is to be told; those that do not fit, another datagram does. It is told
+    /// nothing while values wait to be written anew.
     pub(super) fn write_have(&mut self, slot: u32, w: &mut Writer<'_>) {
         let Some(peer) = self.peers.get_mut(slot) else { return };
-        let Some(first) = peer.owes_have.take() else { return };
+        let Some(first) = peer.owes_have.take().filter(|_| self.seals.is_idle()) else { return };
         let replicas = &self.replicas;
         let bases = replicas.bases().skip(usize::try_from(first).unwrap_or(usize::MAX));
         let mut next = first;
@@ -155,6 +156,6 @@ impl Map {
                 peer.known.runs_mut(number).add(1, end);
             }
         }
-        self.heard_context(now, slot);
+        self.heard_context(now, slot, false);
     }
 }

@@ -121,6 +121,7 @@ impl Pulling {
             whole: self.repairs,
             seals: replicas.seals(),
             buckets: self.listing.buckets(),
+            waits: false,
         }
     }
 
@@ -168,6 +169,7 @@ impl Map {
         let page = self.page.filter(|_| pulling.share.is_none());
         let mut head = pulling.head(replicas, held);
         (head.after, head.whole) = (page, head.whole || self.retiring.is_behind());
+        head.waits = !self.seals.is_idle();
         let listing = pulling.listing;
         let lists = |number| listing.has(replicas, number) && replicas.is_listed(number);
         let listed = |after| replicas.range(after, None).filter(move |(_, number)| lists(*number));

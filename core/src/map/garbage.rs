@@ -71,6 +71,8 @@ pub(super) struct Garbage {
     /// Slots of entries with marks that no log leads to: those that a full sync brought, and those that
     /// could not be tidied up while somebody was served.
     untidy: BTreeSet<u32>,
+    /// The sum of the seals under which the last round was confirmed.
+    seals: Option<u64>,
 }
 
 impl Garbage {
@@ -79,6 +81,12 @@ impl Garbage {
         if let Some(base) = self.cut.get_mut(usize::from(replica)) {
             *base = 0;
         }
+    }
+
+    /// As if all members had taken seals of this sum.
+    #[cfg(test)]
+    pub(super) const fn settle(&mut self, seals: u64) {
+        self.seals = Some(seals);
     }
 
     pub(super) fn timeout(&self) -> Option<Instant> {
@@ -142,6 +150,11 @@ impl Map {
         equal && !absent && garbage.held.is_none_or(|until| until <= now) && !self.is_pinned()
     }
 
+    /// Whether every member has taken the seals that are here, and nobody has anything left to write anew for them.
+    pub(super) fn are_seals_settled(&self) -> bool {
+        self.seals.is_idle() && self.garbage.seals == Some(self.replicas.seals())
+    }
+
     /// What is known of lives that were sealed is less than it was: the round under way would wait in vain.
     pub(super) fn restart_round(&mut self, now: Instant) {
         (self.garbage.open, self.garbage.seen) = (false, 0);
@@ -185,9 +198,10 @@ impl Map {
         }
     }
 
-    /// The peer in `slot` told of its context: is it a member, and has it the cut?
+    /// The peer in `slot` told of its context, and whether it has something to write anew: is it a member, and has it the
+    /// cut?
     #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
-    pub(super) fn heard_context(&mut self, now: Instant, slot: u32) {
+    pub(super) fn heard_context(&mut self, now: Instant, slot: u32, waits: bool) {
         let Some(peer) = self.peers.get(slot) else { return };
         let knows = |replica: u16, upto| peer.known.runs(replica).base >= upto;
         let mut all = 0..self.replicas.len() as u16;
@@ -197,7 +211,11 @@ impl Map {
         if has_floor {
             self.admit(slot);
         }
-        if has_cut {
+        if waits {
+            // It may have come since the last round.
+            (self.garbage.seals, self.garbage.seen) = (None, 0);
+            self.expect_garbage(now);
+        } else if has_cut {
             self.confirm(now, slot);
         }
     }
@@ -303,6 +321,7 @@ impl Map {
         if !core::mem::take(&mut self.garbage.open) || sabotaged!("garbage-kept") {
             return;
         }
+        self.garbage.seals = Some(self.replicas.seals());
         for (replica, &base) in (0..).zip(&self.garbage.cut) {
             self.replicas.raise_floor(replica, base);
         }
@@ -424,7 +443,7 @@ impl Map {
         let slots: Vec<u32> = self.peers.slots().collect();
         for slot in slots {
             self.lose_member(None, slot);
-            self.heard_context(now, slot);
+            self.heard_context(now, slot, false);
         }
         self.garbage.open = false;
         // Even if nothing was new, there are entries that no log leads to.

@@ -5,14 +5,16 @@
 //! So once more than [`max_past_lives`](super::Config::max_past_lives) are over and followed by others, or sixteen times
 //! as many are those of nodes that are gone, it is looked which of them the entries still name, some entries at a time.
 //! Of those that none names all writes are superseded by others that every member has: nobody will ever be told of them
-//! again. They are [sealed](super::seal) and [retired](super::replica::Replicas::retire).
+//! again. They are [sealed](super::seal); and once every member has taken the seals, and written anew what they made void,
+//! they are [retired](super::replica::Replicas::retire). Not sooner: marks of a retired life are not kept, and without its
+//! mark whoever waits to write a value anew does not learn that somebody else has.
 //!
 //! Values that nobody has touched since keep a life. That is well as long as there are few such lives. If there are
 //! sixteen times as many as are kept otherwise, the peer that ranks first for such a life writes its values again as its
 //! own; and so for a life that is followed by four times as many retired ones, since lives are merged from the first on. Not sooner, for it is a write like any other: what somebody who is cut off removes
 //! meanwhile returns with him.
 //!
-//! This happens to all members at about the same time, and nobody waits for the others: what a seal is without is
+//! This happens to all members at about the same time, and nobody asks the others: what a seal is without is
 //! written anew by whoever has it, and a life that is retired here and not there contributes to the digests as before.
 //!
 //! One that was cut off while more lives of a node were retired than are kept one by one may find that it does not know
@@ -211,14 +213,10 @@ impl Map {
         for (lives, most) in &kinds {
             spent.extend(self.lives_to_retire(census, lives, due(lives, *most)));
         }
-        let unsealed = spent.iter().filter(|life| self.replicas.seal(**life).is_none());
-        let seals = unsealed.map(|life| (*life, self.replicas.seal_as_known(*life))).collect();
-        self.take_seals(now, seals);
-        spent.retain(|life| self.replicas.retire(*life));
-        if !spent.is_empty() {
-            self.stats.retired += spent.len() as u64;
-            self.peers.stop_serving_all();
-            spent.iter().for_each(|life| self.forget_number(*life));
+        let (sealed, unsealed): (Vec<u16>, Vec<u16>) =
+            spent.iter().partition(|life| self.replicas.seal(**life).is_some());
+        if self.are_seals_settled() {
+            self.retire(&sealed);
         }
         let most = self.config.max_past_lives.saturating_mul(KEPT);
         for ((lives, _), most) in kinds.iter_mut().zip([0, most, most]) {
@@ -228,6 +226,23 @@ impl Map {
         }
         if spent.is_empty() && self.retiring.adopting.is_empty() {
             self.retiring.again = now + self.config.keep_for.max(self.config.collect_interval);
+        }
+        // One lot after the other: each has all members agree anew.
+        if sealed.is_empty() {
+            let seal = |life| (life, self.replicas.seal_as_known(life));
+            let seals = unsealed.into_iter().map(seal).collect();
+            self.take_seals(now, seals);
+        }
+    }
+
+    /// Retires lives that are sealed and spent.
+    fn retire(&mut self, lives: &[u16]) {
+        let retired: Vec<u16> =
+            lives.iter().copied().filter(|life| self.replicas.retire(*life)).collect();
+        if !retired.is_empty() {
+            self.stats.retired += retired.len() as u64;
+            self.peers.stop_serving_all();
+            retired.iter().for_each(|life| self.forget_number(*life));
         }
     }
 

@@ -317,7 +317,7 @@ impl Map {
             self.lacks_past(now, slot, &pull, merged);
             return;
         }
-        self.heard_context(now, slot);
+        self.heard_context(now, slot, pull.waits);
         let mut cursor = Cursor::over(pull.after, pull.upto);
         let Some(peer) = self.peers.get(slot) else { return };
         if !peer.member {

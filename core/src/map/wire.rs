@@ -4,7 +4,8 @@
 //! tag  frame   body
 //! a1   PULL    nonce varint, byte budget varint, puller's replica epoch u64,
 //!              flags u8 (bit 0: lower bound, bit 1: upper bound, bit 2: fragments, bit 3: a full sync is wanted,
-//!              whatever is known, bit 4: seals, bit 5: of some buckets, bit 6: a share is wanted), [sum of the seals u64],
+//!              whatever is known, bit 4: seals, bit 5: of some buckets, bit 6: a share is wanted,
+//!              bit 7: some values wait to be written anew), [sum of the seals u64],
 //!              [the buckets u64], [the share u8: 16 times how many there are (2..=3), and its number from 0 on], [entries held in part u8 (1..=8),
 //!              each name u64, bytes varint], [replica: not above], [replica: not beyond], then per replica, ascending, to the end:
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
@@ -160,6 +161,8 @@ pub(super) struct Pull<'p> {
     pub(super) share: Option<Share>,
     /// Whether it wants all, though it misses nothing.
     pub(super) whole: bool,
+    /// Whether it has values to write anew.
+    pub(super) waits: bool,
     rest: Reader<'p>,
 }
 
@@ -266,7 +269,7 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
 fn parse_pull(mut r: Reader<'_>) -> Result<Pull<'_>, PacketError> {
     let (nonce, budget, epoch) = (r.varint()?, r.varint()?, r.u64()?);
     let bounds = r.u8()?;
-    if bounds > 127 || nonce == 0 {
+    if nonce == 0 {
         return Err(PacketError::Malformed);
     }
     let seals = if bounds & 16 == 0 { 0 } else { r.u64()? };
@@ -275,9 +278,10 @@ fn parse_pull(mut r: Reader<'_>) -> Result<Pull<'_>, PacketError> {
     let held = HeldList::read(&mut r, bounds & 4 != 0)?;
     let after = if bounds & 1 == 0 { None } else { Some(replica(&mut r)?) };
     let upto = if bounds & 2 == 0 { None } else { Some(replica(&mut r)?) };
-    let whole = bounds & 8 != 0;
+    let (whole, waits) = (bounds & 8 != 0, bounds & 128 != 0);
     let rest = r;
-    let pull = Pull { nonce, budget, epoch, after, upto, seals, buckets, share, held, whole, rest };
+    let pull =
+        Pull { nonce, budget, epoch, after, upto, seals, buckets, share, held, whole, waits, rest };
     let (mut check, mut last) = (pull, after);
     while let Some((id, _)) = check.next()? {
         if last.is_some_and(|last| last >= id) || upto.is_some_and(|upto| id > upto) {
@@ -522,6 +526,7 @@ pub(super) struct PullHead {
     pub(super) seals: u64,
     pub(super) buckets: u64,
     pub(super) share: Option<Share>,
+    pub(super) waits: bool,
 }
 
 impl PullHead {
@@ -534,7 +539,8 @@ impl PullHead {
         let bounds = bounds | u8::from(!self.held.is_empty()) << 2;
         let some = self.buckets != u64::MAX;
         let bounds = bounds | u8::from(self.whole) << 3 | u8::from(self.seals != 0) << 4;
-        w.u8(bounds | u8::from(some) << 5 | u8::from(self.share.is_some()) << 6)?;
+        let bounds = bounds | u8::from(some) << 5 | u8::from(self.share.is_some()) << 6;
+        w.u8(bounds | u8::from(self.waits) << 7)?;
         if self.seals != 0 {
             w.u64(self.seals)?;
         }

@@ -124,8 +124,6 @@ pub struct World<'p> {
     restores: u64,
     /// Of each node the life with the highest epoch that it ever had.
     last_lives: BTreeMap<NodeId, ReplicaId>,
-    /// Names of values that were written anew.
-    anew: BTreeSet<Dot>,
     /// All lives that there ever were, all boots, and lives that came after later ones.
     used: BTreeSet<ReplicaId>,
     boots: BTreeSet<ReplicaId>,
@@ -173,7 +171,6 @@ impl<'p> World<'p> {
             restarts: 0,
             restores: 0,
             last_lives: BTreeMap::new(),
-            anew: BTreeSet::new(),
             used: BTreeSet::new(),
             boots: BTreeSet::new(),
             late: BTreeSet::new(),

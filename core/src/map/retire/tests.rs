@@ -44,12 +44,18 @@ fn settle_sealed(map: &mut Map, id: ReplicaId, writes: u64) -> u16 {
     number
 }
 
-/// Counts the entries to the end, and retires what may be.
+/// Counts the entries to the end, twice: what was sealed first is retired then, for all have taken it meanwhile.
 fn count(map: &mut Map) {
     count_at(map, NOW);
 }
 
 fn count_at(map: &mut Map, now: Instant) {
+    walk_at(map, now);
+    map.garbage.settle(map.replicas.seals());
+    walk_at(map, now);
+}
+
+fn walk_at(map: &mut Map, now: Instant) {
     map.retiring.again = now;
     map.consider_census(now);
     for at in 0..100 {
@@ -117,8 +123,9 @@ fn what_is_named_during_the_walk_is_not_retired() {
     for named in [false, true] {
         let mut one = map(1);
         fill(&mut one);
-        let past = settle(&mut one, life(3, 1), 5);
+        let past = settle_sealed(&mut one, life(3, 1), 5);
         settle(&mut one, life(3, 2), 1);
+        one.garbage.settle(one.replicas.seals());
         one.retiring.census = Some(Census { next: 0, at: NOW, named: vec![false; 10] });
         one.fire_retiring(NOW);
         assert_eq!(one.retiring.census.as_ref().unwrap().next, STEP, "it goes by steps");
@@ -129,6 +136,34 @@ fn what_is_named_during_the_walk_is_not_retired() {
         assert!(one.retiring.census.is_none());
         assert_eq!(one.replicas.fate(life(3, 1)).is_some(), !named);
     }
+}
+
+/// Goal: a life is retired only once all members have taken its seal, and have nothing left to write anew for it. Method:
+/// one member hears of it late; then it tells that it waits; then it does not.
+#[test]
+fn lives_are_retired_when_all_have_taken_their_seals() {
+    let mut one = map(1);
+    settle(&mut one, life(3, 1), 5);
+    settle(&mut one, life(3, 2), 1);
+    let (slot, mut now) = (peer(&one), NOW);
+    let mut turn = |one: &mut Map, heard: Option<bool>| {
+        now += one.config.collect_interval + Duration::from_secs(1);
+        one.fire_garbage(now);
+        if let Some(waits) = heard {
+            for number in one.replicas.numbers() {
+                let base = one.replicas.base(number);
+                one.peers.get_mut(slot).unwrap().known.runs_mut(number).add(1, base);
+            }
+            one.heard_context(now, slot, waits);
+        }
+        walk_at(one, now);
+        one.replicas.fate(life(3, 1)).is_some()
+    };
+    assert!(!turn(&mut one, Some(false)), "it is sealed first");
+    assert!(one.replicas.seals() != 0);
+    assert!(!turn(&mut one, None), "the peer has not been heard since");
+    assert!(!turn(&mut one, Some(true)), "it has something to write anew");
+    assert!(turn(&mut one, Some(false)));
 }
 
 /// Goal: the same of what no chunk brings: a value of a life that is given a free number meanwhile, and a mark of a full

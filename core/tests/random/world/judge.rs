@@ -137,11 +137,6 @@ impl World<'_> {
             ensure!(!before, "OC4: {dot:?} of key {key} is lost at {at}");
             Rc::make_mut(&mut value).remove(dot);
         }
-        // Whoever has retired its life does not tell which name it is that was written anew. It is written twice, then.
-        let twice = |dot: &Dot| self.plan.forgets() && self.anew.contains(dot) && map.is_void(*dot);
-        for dot in shown.difference(&replica.whole[key]).filter(twice) {
-            Rc::make_mut(&mut value).insert(dot);
-        }
         Ok(Rc::unwrap_or_clone(value))
     }
 
@@ -193,7 +188,6 @@ impl World<'_> {
             let read = if live { names } else { Events::new() };
             let reflected = replica.reflects[key].clone();
             self.history.write(new, &self.keys[key], value.as_deref(), &reflected, Some(&read))?;
-            self.anew.insert(old);
             self.met("value written anew", live);
             self.met("effect written anew", !live);
         }

@@ -60,7 +60,7 @@ fn hear_all(map: &mut Map, slot: u32) {
         let base = map.replicas.base(number);
         map.peers.get_mut(slot).unwrap().known.runs_mut(number).add(1, base);
     }
-    map.heard_context(NOW, slot);
+    map.heard_context(NOW, slot, false);
 }
 
 /// Goal: a round that began under another life of a number collects nothing of the new one. Method: one member confirms
@@ -239,6 +239,7 @@ fn whoever_gives_a_full_sync_retires_nothing_meanwhile() {
     count(&mut one);
     assert_eq!((one.stats.retired, one.is_pinned()), (0, true));
     one.fire_sessions(NOW + PIN);
+    count(&mut one);
     count(&mut one);
     assert_eq!((one.stats.retired, one.is_pinned()), (2, false));
 }
