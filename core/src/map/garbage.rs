@@ -322,6 +322,9 @@ impl Map {
             return;
         }
         self.garbage.seals = Some(self.replicas.seals());
+        if self.replicas.was_cut() {
+            self.note_untidy();
+        }
         for (replica, &base) in (0..).zip(&self.garbage.cut) {
             self.replicas.raise_floor(replica, base);
         }

@@ -47,6 +47,8 @@ pub(super) struct Replicas {
     /// The share of the seals in it.
     seals: u64,
     past: Pasts,
+    /// Whether a log was cut, so that entries may have marks to which none leads.
+    cut: bool,
     max: usize,
     max_ahead: usize,
     policy: Policy,
@@ -57,8 +59,9 @@ impl Replicas {
     pub(super) fn new(me: ReplicaId, max: usize, max_ahead: usize) -> Self {
         let (known, order) = (Vec::new(), BTreeMap::new());
         let (past, policy) = (Pasts::default(), Policy::default());
+        let cut = false;
         let mut replicas =
-            Self { known, me: 0, order, digest: 0, seals: 0, past, max, max_ahead, policy };
+            Self { known, me: 0, order, digest: 0, seals: 0, past, cut, max, max_ahead, policy };
         replicas.intern(me);
         replicas
     }
@@ -241,7 +244,7 @@ impl Replicas {
     fn close_gap(&mut self, replica: u16, before: u64) {
         let known = &mut self.known[usize::from(replica)];
         let mut digest = self.digest.wrapping_sub(before);
-        known.pass_void();
+        let mut cut = known.pass_void();
         while let Some(entry) = known.ahead.first_entry() {
             if *entry.key() > known.base + 1 {
                 break;
@@ -255,9 +258,15 @@ impl Replicas {
             if counter > known.base {
                 known.push(slot);
             }
-            known.pass_void();
+            cut |= known.pass_void();
         }
+        self.cut |= cut;
         self.digest = digest.wrapping_add(known.digest());
+    }
+
+    /// Whether a log was cut since this was asked.
+    pub(super) const fn was_cut(&mut self) -> bool {
+        core::mem::replace(&mut self.cut, false)
     }
 
     /// Up to where entries may no longer explain the replica's dots.

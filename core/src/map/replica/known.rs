@@ -7,6 +7,8 @@ use crate::id::NodeId;
 use crate::map::dot::ReplicaId;
 use crate::map::seal::Seal;
 
+/// Void names in a row that are logged.
+const VOID_LOGGED: u64 = 64;
 /// The slot of a dot whose key is not known.
 pub(super) const UNLOGGED: u32 = u32::MAX;
 
@@ -83,15 +85,21 @@ impl Known {
         self.seal.as_ref().is_some_and(|seal| seal.is_void(counter))
     }
 
-    /// Names that are void are no gap.
-    pub(super) fn pass_void(&mut self) {
+    /// Names that are void are no gap. Where there are many of them in a row the log is cut, for a seal can name a million
+    /// in a few bytes. Returns whether entries are left to which no log leads.
+    #[must_use]
+    pub(super) fn pass_void(&mut self) -> bool {
         let next = self.seal.as_ref().map_or(0, |seal| seal.void.next_absent(self.base + 1) - 1);
-        if self.log.is_empty() && next > self.base {
+        let mut cut = false;
+        if self.log.is_empty() && next > self.base || next > self.base + VOID_LOGGED {
+            cut = !self.log.is_empty();
+            self.log = VecDeque::new();
             (self.base, self.logged) = (next, self.logged.max(next));
         }
         while self.base < next {
             self.push(UNLOGGED);
         }
+        cut
     }
 
     /// The next dot in order is about `slot`.

@@ -71,6 +71,43 @@ fn void_names_take_no_more_room_than_gap_dots() {
     assert!(one.replicas.logged() <= 65_536 * 2);
 }
 
+/// Goal: a few bytes take no megabytes. Method: a datagram seals forty lives, each with one write that is logged and a
+/// million void names after it. What the logs led to is forgotten all the same.
+#[test]
+fn many_void_names_in_a_row_take_no_room() {
+    let mut one = map(1);
+    peer(&mut one, 2);
+    let most = MAX_MERGED;
+    let mut units: Vec<Unit> = Vec::new();
+    for node in 100..140_u64 {
+        let id = ReplicaId::new(NodeId(node), 1);
+        let life = one.replicas.intern(id).unwrap();
+        let slot = one.store.slot_or_insert(&node.to_le_bytes());
+        one.store.add_sibling(&one.replicas, slot, Packed::new(life, 1), b"v");
+        assert!(one.claim(Packed::new(life, 1), slot));
+        one.insert(Instant::ZERO, &node.to_le_bytes(), b"over it").unwrap();
+        units.push((id, most + 2, vec![(2, most + 1)]));
+    }
+    assert_eq!(one.replicas.logged(), 80);
+    let bytes = body(&units);
+    hear(&mut one, &bytes);
+    assert!(bytes.len() < 1_400 && one.replicas.logged() <= 80, "{}", one.replicas.logged());
+    let life = one.replicas.number(units[0].0).unwrap();
+    assert_eq!(one.replicas.base(life), most + 1);
+    let mut now = Instant::ZERO;
+    for _ in 0..20 {
+        now += one.config.collect_interval;
+        let slot = one.peers.slots().next().unwrap();
+        for number in one.replicas.numbers() {
+            let base = one.replicas.base(number);
+            one.peers.get_mut(slot).unwrap().known.runs_mut(number).add(1, base);
+        }
+        one.fire_garbage(now);
+        one.heard_context(now, slot, false);
+    }
+    assert_eq!(one.metadata(), (0, 0));
+}
+
 /// Two seals of a life, each of which anybody takes, merge to one whose run nobody takes.
 #[test]
 fn merged_seals_are_taken_by_all() {
