@@ -14,7 +14,8 @@ pub struct ReplicaId {
     pub node: NodeId,
     /// Never used twice by one node, and best higher for every life, as a clock or a counter of boots is. A map that has to
     /// go on as another life takes one half a million to a million higher. Of lives with epochs from 2^63 on that are
-    /// over, each costs some 60 bytes for ever. One that is lower than many before it, because a clock was set back, is
+    /// over, each costs some 60 bytes for ever; once as many are kept as there may be replicas, none is
+    /// retired any more. One that is lower than many before it, because a clock was set back, is
     /// followed by another as soon as others are met who know; what it wrote beside ones who do not know either may
     /// be lost if it ends before.
     pub epoch: u64,

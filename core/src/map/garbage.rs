@@ -150,6 +150,11 @@ impl Map {
         equal && !absent && garbage.held.is_none_or(|until| until <= now) && !self.is_pinned()
     }
 
+    /// Whether anybody else is known to have all below the floor.
+    pub(super) const fn has_members(&self) -> bool {
+        self.garbage.members > 0
+    }
+
     /// Whether every member has taken the seals that are here, and nobody has anything left to write anew for them.
     pub(super) fn are_seals_settled(&self) -> bool {
         self.seals.is_idle() && self.garbage.seals == Some(self.replicas.seals())
@@ -212,9 +217,11 @@ impl Map {
             self.admit(slot);
         }
         if waits {
-            // It may have come since the last round.
-            (self.garbage.seals, self.garbage.seen) = (None, 0);
-            self.expect_garbage(now);
+            if self.peers.get(slot).is_some_and(|peer| peer.member) {
+                // It may have come since the last round.
+                (self.garbage.seals, self.garbage.seen) = (None, 0);
+                self.expect_garbage(now);
+            }
         } else if has_cut {
             self.confirm(now, slot);
         }

@@ -263,9 +263,10 @@ impl Restoring {
             && digests == (self.replicas.digest(), self.store.digest())
             && self.replicas.is_logged_whole();
         self.records = (r.u64()?, r.varint()?);
-        self.behind = r.u8()? == 1;
+        let behind = r.u8()?;
+        self.behind = behind == 1;
         self.done = true;
-        if right { Ok(()) } else { Err(Refused::Malformed) }
+        if right && behind <= 1 { Ok(()) } else { Err(Refused::Malformed) }
     }
 }
 

@@ -11,8 +11,10 @@
 //!
 //! Values that nobody has touched since keep a life. That is well as long as there are few such lives. If there are
 //! sixteen times as many as are kept otherwise, the peer that ranks first for such a life writes its values again as its
-//! own; and so for a life that is followed by four times as many retired ones, since lives are merged from the first on. Not sooner, for it is a write like any other: what somebody who is cut off removes
-//! meanwhile returns with him.
+//! own; and so for a life that is followed by four times as many retired ones, since lives are merged from the first
+//! on. Not sooner, for it is a write like any other: what somebody who is cut off removes meanwhile returns with him.
+//!
+//! One without members judges nothing: it knows least of what others have.
 //!
 //! This happens to all members at about the same time, and nobody asks the others: what a seal is without is
 //! written anew by whoever has it, and a life that is retired here and not there contributes to the digests as before.
@@ -70,6 +72,8 @@ pub(super) struct Retiring {
     again: Instant,
     /// Lives whose values are written again in that.
     adopting: Vec<u16>,
+    /// Whether lives were sealed that are to be retired once all have taken the seals. Until then no walk is of use.
+    sealed: bool,
     /// Until when it looks for somebody who knows what it does not know of merged lives.
     behind: Option<Instant>,
 }
@@ -136,7 +140,10 @@ impl Map {
         if due || known > usual {
             self.expect_gaps(now);
         }
-        if due && self.retiring.census.is_none() && now >= self.retiring.again {
+        let idle = self.retiring.census.is_none() && now >= self.retiring.again;
+        let of_use = self.has_members() && (!self.retiring.sealed || self.are_seals_settled());
+        if due && idle && of_use {
+            self.retiring.sealed = false;
             // A number that is free goes to a life that may be named where was looked already.
             let mut named = alloc::vec![true; self.replicas.len()];
             self.replicas.numbers().for_each(|life| named[usize::from(life)] = false);
@@ -204,7 +211,7 @@ impl Map {
     /// All entries were looked at: retires what none of them names.
     fn retire_spent(&mut self, now: Instant, census: &Census) {
         self.retiring.again = now + self.config.collect_interval;
-        if self.staging.is_some() || self.is_pinned() {
+        if self.staging.is_some() || self.is_pinned() || !self.has_members() {
             // Whoever is given all goes by the numbers of lives, and new seals would break off what is given.
             return;
         }
@@ -230,8 +237,11 @@ impl Map {
         // One lot after the other: each has all members agree anew.
         if sealed.is_empty() {
             let seal = |life| (life, self.replicas.seal_as_known(life));
-            let seals = unsealed.into_iter().map(seal).collect();
+            let seals: Vec<(u16, Seal)> = unsealed.into_iter().map(seal).collect();
+            self.retiring.sealed = !seals.is_empty();
             self.take_seals(now, seals);
+        } else {
+            self.retiring.sealed = !self.are_seals_settled();
         }
     }
 
@@ -308,7 +318,8 @@ impl Map {
         for &(node, merged) in told {
             // Lives are merged when there are many later ones. Without any nobody vouches for it.
             let vouched = self.replicas.has_sealed_life_from(node, merged.below);
-            if merged.below > LAST || !vouched || !self.replicas.has_room_for_past(node) {
+            let room = self.replicas.has_room_for_pasts(node, others.len());
+            if merged.below > LAST || !vouched || !room {
                 continue;
             }
             // A life with such an epoch nobody listens to.

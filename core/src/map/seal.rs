@@ -128,7 +128,7 @@ pub(super) struct Seals {
     waiting: Waiting,
     /// The lives of this map before the present one, and how many writes each had made.
     former: Vec<(u16, u64)>,
-    /// Lives with gaps whose nodes are no peers, and since when that is known.
+    /// Lives whose nodes are no peers, and since when that is known.
     lone: BTreeMap<u16, Instant>,
 }
 
@@ -143,7 +143,7 @@ impl Seals {
         self.former.retain(|(life, _)| *life != replica);
     }
 
-    /// Whether nothing here tells of slots.
+    /// Whether no value waits to be written anew. Then nothing here tells of slots.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty()
     }
@@ -522,7 +522,7 @@ impl Map {
             merged.push(past);
         }
         self.hear_pasts(now, &merged);
-        if told.last {
+        if told.is_last {
             self.ask_again(now, slot);
         }
     }

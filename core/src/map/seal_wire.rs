@@ -88,9 +88,11 @@ pub(super) fn write_merged(
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told<'p> {
     /// Whether no more of them follow.
-    pub(super) last: bool,
+    pub(super) is_last: bool,
     seals: Reader<'p>,
     merged: Reader<'p>,
+    /// The node whose merged lives came last.
+    last: Option<NodeId>,
 }
 
 impl Told<'_> {
@@ -102,7 +104,9 @@ impl Told<'_> {
         let r = &mut self.merged;
         let (node, below) = (r.node()?, r.u64()?);
         let merged = Merged { below, seals: r.u64()?, bases: r.u64()? };
-        if below == 0 { Err(PacketError::Malformed) } else { Ok(Some((node, merged))) }
+        // Each node once, in their order.
+        let again = self.last.replace(node).is_some_and(|last| last >= node);
+        if below == 0 || again { Err(PacketError::Malformed) } else { Ok(Some((node, merged))) }
     }
 
     /// The next seal: of which life, its end, and the void names before that.
@@ -133,7 +137,7 @@ pub(super) fn parse(mut r: Reader<'_>) -> Result<Told<'_>, PacketError> {
     }
     let (none, merged) = (Reader::new(&[]), flags & FLAG_MERGED != 0);
     let (seals, merged) = if merged { (none, r) } else { (r, none) };
-    let told = Told { last: flags & FLAG_LAST != 0, seals, merged };
+    let told = Told { is_last: flags & FLAG_LAST != 0, seals, merged, last: None };
     let mut check = told;
     while check.next()?.is_some() {}
     while check.next_merged()?.is_some() {}

@@ -70,6 +70,8 @@ pub(super) struct Past {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pasts {
     nodes: BTreeMap<NodeId, Past>,
+    /// How many retired lives are kept, of all nodes.
+    kept: usize,
     /// The number by which all retired lives go.
     nobody: Option<u16>,
     free: Vec<u16>,
@@ -200,6 +202,7 @@ impl Replicas {
         let past = self.past.nodes.entry(id.node).or_default();
         if let Err(at) = past.recent.binary_search_by_key(&id.epoch, |life| life.0) {
             past.recent.insert(at, (id.epoch, seal));
+            self.past.kept += 1;
         }
         self.merge_past(id.node);
         true
@@ -215,6 +218,7 @@ impl Replicas {
         let recent = &mut self.past.nodes.entry(id.node).or_default().recent;
         let at = recent.partition_point(|other| other.0 < id.epoch);
         recent.insert(at, (id.epoch, seal));
+        self.past.kept += 1;
     }
 
     /// Sees to it that there is a number that stands for retired lives.
@@ -232,6 +236,7 @@ impl Replicas {
         let first = self.order.range(lives).next().map_or(u64::MAX, |(id, _)| id.epoch);
         while past.recent.len() > RECENT && past.recent[0].0 < first.min(LAST) {
             let (epoch, seal) = past.recent.remove(0);
+            self.past.kept -= 1;
             let life = hash::mix2(node.0, epoch);
             past.merged = past.merged.with(life, seal.end, seal.hash(life));
             past.merged.below = epoch + 1;
@@ -332,11 +337,17 @@ impl Replicas {
             || last.is_some_and(|life| life.0 >= epoch)
     }
 
-    /// Whether lives of the node may be retired: most nodes that have such are as many as most replicas.
+    /// Whether a life of the node may be retired: the nodes that have such, and the lives that are kept of them, are as
+    /// many as there may be replicas at most.
     pub(in crate::map) fn has_room_for_past(&self, node: NodeId) -> bool {
+        self.past.kept < self.max && self.has_room_for_pasts(node, 0)
+    }
+
+    /// Whether it may be told what is left of the node's lives, beside so many nodes more.
+    pub(in crate::map) fn has_room_for_pasts(&self, node: NodeId, others: usize) -> bool {
         let number = self.past.nobody.is_some() || self.known.len() < self.max;
-        let past = self.past.nodes.len() < self.max || self.past.nodes.contains_key(&node);
-        number && past
+        let nodes = self.past.nodes.len() + others;
+        number && (nodes < self.max || self.past.nodes.contains_key(&node))
     }
 
     /// Takes over what a peer has merged of a node's lives, in the place of what is known of them. No entry may name
@@ -359,7 +370,9 @@ impl Replicas {
             let life = hash::mix2(node.0, *epoch);
             sum = sum.with(life, seal.end, seal.hash(life));
         }
+        let before = past.recent.len();
         past.recent.retain(|life| life.0 >= told.below);
+        self.past.kept -= before - past.recent.len();
         past.merged = told;
         let seals = told.seals.wrapping_sub(sum.seals);
         let bases = told.bases.wrapping_sub(sum.bases);

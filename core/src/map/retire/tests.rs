@@ -6,6 +6,7 @@ mod others;
 
 use super::*;
 use crate::map::dot::Runs;
+use crate::map::replica::Replicas;
 use crate::map::seal_wire;
 use crate::map::store::Told;
 use crate::map::wire::{self, FLAG_LAST, Frame};
@@ -42,6 +43,15 @@ fn settle_sealed(map: &mut Map, id: ReplicaId, writes: u64) -> u16 {
     let seal = map.replicas.seal_as_known(number);
     map.take_seals(NOW, vec![(number, seal)]);
     number
+}
+
+/// The peer in `slot` tells that it has all that is known here.
+fn hear_all(map: &mut Map, slot: u32) {
+    for number in map.replicas.numbers() {
+        let base = map.replicas.base(number);
+        map.peers.get_mut(slot).unwrap().known.runs_mut(number).add(1, base);
+    }
+    map.heard_context(NOW, slot, false);
 }
 
 /// Counts the entries to the end, twice: what was sealed first is retired then, for all have taken it meanwhile.
@@ -136,6 +146,22 @@ fn what_is_named_during_the_walk_is_not_retired() {
         assert!(one.retiring.census.is_none());
         assert_eq!(one.replicas.fate(life(3, 1)).is_some(), !named);
     }
+}
+
+/// Goal: whoever is alone retires nothing, for it knows least of what others have.
+#[test]
+fn one_without_peers_retires_nothing() {
+    let mut one = map(1);
+    settle(&mut one, life(3, 1), 5);
+    settle(&mut one, life(3, 2), 1);
+    one.peer_down(NOW, NodeId(2));
+    count(&mut one);
+    assert_eq!((one.stats.retired, one.replicas.seals()), (0, 0));
+    one.peer_up(NOW, NodeId(2), 1, ([10, 0, 0, 1], 1).into());
+    let slot = peer(&one);
+    hear_all(&mut one, slot);
+    count(&mut one);
+    assert_eq!(one.stats.retired, 1);
 }
 
 /// Goal: a life is retired only once all members have taken its seal, and have nothing left to write anew for it. Method:
@@ -268,7 +294,8 @@ fn a_snapshot_of_retired_lives_needs_no_numbers() {
         if behind {
             one.fall_behind(NOW);
         }
-        let config = Config { max_replicas: one.replicas.len(), ..one.config.clone() };
+        let config =
+            Config { max_replicas: one.replicas.retired().count() + 1, ..one.config.clone() };
         let mut again = Map::new(NOW, life(1, 1), "test", config, 1400, [1; 32]).unwrap();
         again.resume(NOW, one.snapshot()).unwrap();
         assert_eq!(again.digest(), one.digest());
@@ -276,6 +303,20 @@ fn a_snapshot_of_retired_lives_needs_no_numbers() {
         assert!(again.replicas.retired().eq(one.replicas.retired()));
         assert_eq!(again.retiring.is_behind(), behind);
     }
+}
+
+/// Goal: what is kept of lives that are never merged has a limit. Method: a node whose epochs are drawn by lot, mostly.
+#[test]
+fn no_more_lives_are_kept_than_there_may_be_replicas() {
+    let mut one = map(1);
+    one.replicas = Replicas::new(life(1, 1), 20, 64);
+    for epoch in 0..60 {
+        if one.replicas.intern(life(3, LAST + epoch)).is_some() {
+            settle(&mut one, life(3, LAST + epoch), 1);
+        }
+        count(&mut one);
+    }
+    assert_eq!((one.replicas.retired().count(), one.replicas.in_use()), (20, 20));
 }
 
 /// Goal: numbers are used again, and what was known by them is not.
@@ -392,7 +433,12 @@ fn merged_lives_that_nobody_vouches_for_are_not_taken() {
     let lie = |below| Merged { below, seals: 1, bases: 2 };
     let many: Vec<_> = (100..1_000).map(|node| (node, lie(5))).collect();
     hear(&mut one, &told(&many));
-    hear(&mut one, &told(&[(3, lie(10)), (3, lie(u64::MAX)), (1, lie(2))]));
+    hear(&mut one, &told(&[(1, lie(2)), (3, lie(10))]));
+    hear(&mut one, &told(&[(3, lie(u64::MAX))]));
+    for nodes in [[3, 3], [4, 3]] {
+        let twice = told(&nodes.map(|node| (node, lie(10))));
+        assert_eq!(wire::parse(wire::SEALS, &twice).err(), Some(PacketError::Malformed));
+    }
     assert_eq!((one.replicas.digest(), one.replicas.seals()), before);
     // With later lives made up as well, and of this node itself: it goes on as another life.
     hear(&mut one, &told(&[(1, lie(2))]));

@@ -54,15 +54,6 @@ fn answers_are_broken_off_when_lives_are_retired() {
     assert!(one.peers.stop_serving(peer).is_none());
 }
 
-/// The peer in `slot` tells that it has all that is known here.
-fn hear_all(map: &mut Map, slot: u32) {
-    for number in map.replicas.numbers() {
-        let base = map.replicas.base(number);
-        map.peers.get_mut(slot).unwrap().known.runs_mut(number).add(1, base);
-    }
-    map.heard_context(NOW, slot, false);
-}
-
 /// Goal: a round that began under another life of a number collects nothing of the new one. Method: one member confirms
 /// the round before the number is given up, the other one after, when it has as much of the new life.
 #[test]
@@ -156,8 +147,6 @@ fn a_walk_ends_when_another_s_word_is_taken() {
 #[test]
 fn slots_are_not_numbered_anew_during_a_walk() {
     let mut one = map(1);
-    one.config.keep_for = Duration::ZERO;
-    one.peer_down(NOW, NodeId(2));
     fill(&mut one);
     let past = settle(&mut one, life(3, 1), 5);
     settle(&mut one, life(3, 2), 1);
@@ -172,6 +161,7 @@ fn slots_are_not_numbered_anew_during_a_walk() {
     let mut sweep = |one: &mut Map| {
         for _ in 0..20 {
             one.fire_garbage(now);
+            hear_all(one, peer(one));
             now += PAUSE;
         }
     };
@@ -225,6 +215,8 @@ fn whoever_takes_a_full_sync_retires_nothing_meanwhile() {
     carry(rest, &mut two);
     assert_eq!((two.stats.full_syncs, two.store.keys()), (1, 100 + STEP as usize + 10));
     assert!(two.retiring.census.is_none());
+    let slot = peer(&two);
+    hear_all(&mut two, slot);
     count(&mut two);
     assert_eq!(two.stats.retired, 1);
 }
@@ -236,6 +228,8 @@ fn whoever_gives_a_full_sync_retires_nothing_meanwhile() {
     let (mut one, _) = giver_and_taker();
     settle(&mut one, life(4, 1), 1);
     settle(&mut one, life(4, 2), 1);
+    let slot = peer(&one);
+    hear_all(&mut one, slot);
     count(&mut one);
     assert_eq!((one.stats.retired, one.is_pinned()), (0, true));
     one.fire_sessions(NOW + PIN);
