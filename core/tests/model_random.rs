@@ -29,7 +29,7 @@ use random::Plan;
 use random::world::{self, Coverage, Outcome};
 
 /// Seeds that are run when nothing else is said.
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 10_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
 const WANTED: [&str; 39] = [
