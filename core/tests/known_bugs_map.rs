@@ -236,6 +236,51 @@ fn actor_ts_955_replica_reuse() {
     assert_eq!(values(&maps[1]), [b"merged"]);
 }
 
+/// What had changed since the last round was forgotten when the round was over, and not when it had come: a peer that
+/// missed the round never heard of it.
+///
+/// Goal: a write is kept until each member has shown to have it, or can only be given the whole map. Method: the pushes
+/// of some writes are lost, and one of three hears nothing for long: as a member, as one that was gone for a moment,
+/// and as one that was gone for longer than writes are kept.
+#[test]
+fn swift_210_early_reset() {
+    const WRITES: usize = 40;
+    for (gone, away, kept) in [(false, 5_000, true), (true, 500, true), (true, 5_000, false)] {
+        let (mut maps, mut dice) = (cluster(3, 512), Dice(210));
+        maps[0].insert(NOW, b"first", b"value").unwrap();
+        let mut now = run(&mut maps, NOW, 2_000, 0, &mut dice);
+        assert_eq!(maps[0].metadata(), (0, 0), "all have shown to have it");
+        let mut third = maps.pop().unwrap();
+        if gone {
+            maps.iter_mut().for_each(|map| map.peer_down(now, NodeId(3)));
+        }
+        for n in 0..WRITES {
+            maps[0].insert(now, &[n as u8], &[7; 30]).unwrap();
+        }
+        let end = now + Duration::from_millis(20);
+        while now < end {
+            maps[0].handle_timeout(now);
+            drain(&mut maps[0]);
+            now += Duration::from_millis(1);
+        }
+        assert_eq!(maps[1].len(), 1, "the pushes are lost");
+        for _ in 0..away / 100 {
+            now = run(&mut maps, now, 100, 20, &mut dice);
+            assert!(!kept || maps[0].metadata().1 == WRITES, "{:?}", maps[0].metadata());
+        }
+        assert_eq!(maps[1].len(), 1 + WRITES, "who hears of it pulls it");
+        assert!(kept || maps[0].metadata() == (0, 0), "kept for too long");
+        third.handle_timeout(now);
+        maps.push(third);
+        meet(&mut maps, now);
+        run(&mut maps, now, 5_000, 20, &mut dice);
+        assert_eq!(maps[2].len(), 1 + WRITES);
+        assert_eq!(maps[2].digest(), maps[0].digest());
+        assert_eq!(maps[2].stats().full_syncs == 0, kept, "gone: {gone}, for {away} ms");
+        assert_eq!(maps[0].metadata(), (0, 0), "nothing is kept for good");
+    }
+}
+
 /// One bit that flipped in a message on its way was believed, and told to all.
 #[test]
 fn s3_2008_bitflip() {
