@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use brickwork_core::map::{Config, Map, ReplicaId};
 use brickwork_core::{Instant, NodeId, PacketError};
-use common::bare::{frame, packet, varint};
+use common::bare::{packet, varint};
 use common::maps::{NOW, addr, deliver};
-use common::stages::{addressee, pull};
+use common::stages::{FRAGMENT, fragment, item, of_pull, pull, pulled};
 use common::{Dice, frame_of};
 use proptest::prelude::*;
 
-const FRAGMENT: u8 = 0xa8;
 const STEP: Duration = Duration::from_millis(1);
 
 fn replica(id: u64, max_datagram: usize, config: &Config) -> Map {
@@ -240,40 +239,11 @@ fn another_peer_goes_on_where_one_stopped() {
     assert!(cost < 1.3, "{cost} times the entry");
 }
 
-/// A fragment for map 1 of what `of` says, with a name, a length and an offset.
-fn fragment(of: &[u8], id: u64, len: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
-    let to = addressee(1, 1, 1).to_le_bytes();
-    let parts = [&to, of, &id.to_le_bytes(), &varint(len), &varint(offset), bytes];
-    packet("test", NodeId(2), 1, &frame(FRAGMENT, &parts.concat()))
-}
-
-/// The nonce of the pull that the map sends to peer 2 now.
-fn pulled(map: &mut Map, now: Instant) -> u64 {
-    let state = [&7_u64.to_le_bytes()[..], &7_u64.to_le_bytes()].concat();
-    deliver(map, now, 2, &packet("test", NodeId(2), 1, &frame(0xa2, &state)));
-    let sent = common::maps::drain(map);
-    let body = sent.iter().find_map(|(_, bytes)| frame_of(bytes, 0xa1)).expect("a pull");
-    common::bare::read_varint(body)
-}
-
-fn of_pull(nonce: u64) -> Vec<u8> {
-    [vec![0], varint(nonce), varint(0)].concat()
-}
-
-/// A run of one dot with a whole entry of one value.
-fn item(key: &[u8], value: &[u8]) -> Vec<u8> {
-    let replica = [2_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
-    let text = |bytes: &[u8]| [varint(bytes.len() as u64), bytes.to_vec()].concat();
-    // A new replica, its first dot, one dot, a whole entry: one value of that replica and dot, no marks.
-    [vec![0], replica, varint(1), vec![1, 3], text(key), vec![1, 1, 1], text(value), vec![0]]
-        .concat()
-}
-
 /// Goal: nobody is made to keep what was not asked for, or to take what is not what its name says. Method: fragments
 /// by hand.
 #[test]
 fn only_what_was_asked_for_is_put_together() {
-    let whole = item(b"k", &[7; 3_000]);
+    let whole = item(1, b"k", &[7; 3_000]);
     let (head, tail) = whole.split_at(1_000);
     let (id, len) = (xxhash_rust::xxh3::xxh3_64(&whole), whole.len() as u64);
     let mut map = replica(1, 1_400, &config());
@@ -385,7 +355,7 @@ fn an_answer_ends_whatever_the_budget() {
 /// Goal: limits that are judged for one entry are not gone round. Method: two items under one name.
 #[test]
 fn a_whole_is_one_entry() {
-    let whole = [item(b"k", &[7; 700]), item(b"l", &[7; 700])].concat();
+    let whole = [item(1, b"k", &[7; 700]), item(1, b"l", &[7; 700])].concat();
     let id = xxhash_rust::xxh3::xxh3_64(&whole);
     let mut map = replica(1, 1_400, &config());
     map.peer_up(NOW, NodeId(2), 1, addr(2));

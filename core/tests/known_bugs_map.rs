@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod counted;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use brickwork_core::{Instant, NodeId, PacketError};
 use common::Dice;
 use common::bare::seal;
 use common::maps::{NOW, addr, deliver, drain, settle};
+use common::stages::{fragment, item, of_pull, pulled};
 use proptest::prelude::*;
 
 /// A replica that forgets soon.
@@ -279,6 +281,123 @@ fn swift_210_early_reset() {
         assert_eq!(maps[2].stats().full_syncs == 0, kept, "gone: {gone}, for {away} ms");
         assert_eq!(maps[0].metadata(), (0, 0), "nothing is kept for good");
     }
+}
+
+/// A map that has asked peer 2 for what it has, and what fragments of the answer are of.
+fn asking() -> (Map, Vec<u8>) {
+    let life = ReplicaId::new(NodeId(1), 1);
+    let mut map = Map::new(NOW, life, "test", Config::local(), 1_400, [1; 32]).unwrap();
+    map.peer_up(NOW, NodeId(2), 1, addr(2));
+    drain(&mut map);
+    let nonce = pulled(&mut map, NOW);
+    (map, of_pull(nonce))
+}
+
+/// What is said of a whole in a fragment: its name and length, where the bytes begin, and the bytes.
+type Piece = (u64, u64, u64, Vec<u8>);
+
+/// Longest whole that there may be.
+const MOST: u64 = 4 << 20;
+
+fn cut(whole: &[u8], dice: &mut Dice) -> Vec<Piece> {
+    let (id, len) = (xxhash_rust::xxh3::xxh3_64(whole), whole.len());
+    let (mut pieces, mut from) = (Vec::new(), 0);
+    while from < len {
+        let to = len.min(from + 1 + dice.below(1_200));
+        pieces.push((id, len as u64, from as u64, whole[from..to].to_vec()));
+        from = to;
+    }
+    pieces
+}
+
+/// A piece of a whole as no honest peer cuts it: with another length, place, name or bytes, or some of each.
+fn twisted(whole: &[u8], other: &Piece, dice: &mut Dice) -> Piece {
+    let (id, len) = (xxhash_rust::xxh3::xxh3_64(whole), whole.len() as u64);
+    let from = dice.below(whole.len());
+    let to = whole.len().min(from + 1 + dice.below(1_200));
+    let (from, bytes) = (from as u64, whole[from..to].to_vec());
+    let odd = [0, 1, len - 1, len + 1, 2 * len, MOST - 1, MOST, MOST + 1, u64::MAX];
+    let odd = odd[dice.below(odd.len())];
+    match dice.below(8) {
+        0 => (id, odd, from, bytes),
+        1 => (id, len, odd, bytes),
+        2 => (id, odd, odd.saturating_sub(1), bytes),
+        3 => (id, len, from, other.3.clone()),
+        4 => (other.0, other.1, from, bytes),
+        5 => (id, other.1, other.2, other.3.clone()),
+        6 => (id, len, from, Vec::new()),
+        // It overlaps others, and is right.
+        _ => (id, len, from, bytes),
+    }
+}
+
+/// A node panicked where it put fragments together, for they had come as nobody cuts a message.
+///
+/// Goal: whatever fragments say, a map takes what is whole and right, and nothing else. Method: those of some entries,
+/// and of bytes that are none, in every order, repeated, overlapping, of another length than before, beyond the end,
+/// and with the bytes of others; then all of them as they should be.
+#[test]
+fn solana_defrag_panic() {
+    for seed in 0..200 {
+        let ((mut map, of), mut dice) = (asking(), Dice(seed));
+        let value = |key: u8| vec![key; 1_500 + 700 * usize::from(key)];
+        let mut wholes: Vec<_> =
+            (0..3).map(|key| item(1 + u64::from(key), &[key], &value(key))).collect();
+        wholes.push([&wholes[0][..], &[0]].concat());
+        wholes.push((0..3_000).map(|_| dice.next() as u8).collect());
+        let honest: Vec<_> = wholes.iter().flat_map(|whole| cut(whole, &mut dice)).collect();
+        let mut pieces = [honest.clone(), honest.clone()].concat();
+        for _ in 0..60 {
+            let other = honest[dice.below(honest.len())].clone();
+            pieces.push(twisted(&wholes[dice.below(wholes.len())], &other, &mut dice));
+        }
+        let mut order = Vec::new();
+        while !pieces.is_empty() {
+            order.push(pieces.swap_remove(dice.below(pieces.len())));
+        }
+        // Twice, for with the first bytes that were wrong the whole is thrown away.
+        for (id, len, offset, bytes) in order.iter().chain(&honest).chain(&honest) {
+            let unit = [&[1][..], &7_u64.to_le_bytes(), &[0]].concat();
+            let of = if dice.percent(5) { [&unit, &of] } else { [&of, &of] };
+            for of in of {
+                let mut bytes = fragment(of, *id, *len, *offset, bytes);
+                let taken = map.handle_packet(NOW, addr(2), &mut bytes);
+                let refused = [PacketError::LimitExceeded, PacketError::Malformed];
+                assert!(taken.is_ok() || refused.map(Err).contains(&taken), "{taken:?}");
+            }
+            let right = |(key, told): (&[u8], &[u8])| key[0] < 3 && told == value(key[0]);
+            assert!(map.prefix(b"").all(right), "seed {seed}");
+        }
+        assert_eq!(map.len(), 3, "seed {seed}");
+    }
+}
+
+/// The same, of the room that it takes.
+///
+/// Goal: what is put together has its bounds. Method: fragments of many wholes of the greatest length, none of which is
+/// ever complete, a few of them growing and others new, with gaps.
+#[test]
+fn solana_defrag_room() {
+    let ((mut map, of), mut dice) = (asking(), Dice(3_014));
+    let mut ends = [0_u64; 6];
+    let bytes = counted::most_bytes(|| {
+        for n in 0..40_000 {
+            let at = dice.below(ends.len());
+            let (mut id, mut offset) = (at as u64, ends[at]);
+            match dice.below(1_000) {
+                // Another whole, of which most is missing.
+                0..=9 => (id, offset) = (100 + n, dice.below(200_000) as u64),
+                // If it was given up, it can begin anew.
+                10 => ends[at] = 0,
+                _ => ends[at] = (offset + 600 + dice.below(600) as u64).min(MOST - 1_200),
+            }
+            let mut bytes = fragment(&of, id, MOST, offset, &[7; 1_200]);
+            map.handle_packet(NOW, addr(2), &mut bytes).unwrap();
+        }
+    });
+    // Buffers have twice the room that they need, and one of them grows.
+    assert!(bytes < 3 * MOST as i64, "{bytes} bytes");
+    assert!(map.is_empty());
 }
 
 /// One bit that flipped in a message on its way was believed, and told to all.

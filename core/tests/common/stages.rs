@@ -1,4 +1,4 @@
-//! Frames of pulls and full syncs, made and read by hand.
+//! Frames of pulls, full syncs and fragments, made and read by hand.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ pub const STATE: u8 = 0xa2;
 pub const FETCH: u8 = 0xa4;
 pub const STAGE: u8 = 0xa5;
 pub const GONE: u8 = 0xa6;
+pub const FRAGMENT: u8 = 0xa8;
 
 pub fn tell(map: &mut Map, now: Instant, from: u64, frames: &[u8]) {
     let mut bytes = packet("test", NodeId(from), 1, frames);
@@ -152,4 +153,34 @@ pub fn giver(id: u64, config: &Config, peers: impl IntoIterator<Item = u64>) -> 
 /// The wish of a peer that has nothing for all that there is.
 pub fn pull(nonce: u64, budget: u64) -> Vec<u8> {
     frame(PULL, &[varint(nonce), varint(budget), 1_u64.to_le_bytes().to_vec(), vec![0]].concat())
+}
+
+/// The nonce of the pull that the map sends to peer 2 now.
+pub fn pulled(map: &mut Map, now: Instant) -> u64 {
+    let state = [7_u64.to_le_bytes(), 7_u64.to_le_bytes()].concat();
+    tell(map, now, 2, &frame(STATE, &state));
+    let sent = drain(map);
+    let body = sent.iter().find_map(|(_, bytes)| frame_of(bytes, PULL)).expect("a pull");
+    super::bare::read_varint(body)
+}
+
+/// What a fragment says that it is of, in an answer to a pull.
+pub fn of_pull(nonce: u64) -> Vec<u8> {
+    [vec![0], varint(nonce), varint(0)].concat()
+}
+
+/// A fragment for map 1 of what `of` says, with a name, a length and an offset.
+pub fn fragment(of: &[u8], id: u64, len: u64, offset: u64, bytes: &[u8]) -> Vec<u8> {
+    let to = addressee(1, 1, 1).to_le_bytes();
+    let parts = [&to, of, &id.to_le_bytes(), &varint(len), &varint(offset), bytes];
+    packet("test", NodeId(2), 1, &frame(FRAGMENT, &parts.concat()))
+}
+
+/// A run of one dot of node 2 with a whole entry of one value.
+pub fn item(counter: u64, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let replica = [2_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+    let text = |bytes: &[u8]| [varint(bytes.len() as u64), bytes.to_vec()].concat();
+    // A new replica, its dot, one dot, a whole entry: one value of that replica and dot, no marks.
+    let head = [vec![0], replica, varint(counter), vec![1, 3], text(key), vec![1, 1]];
+    [head.concat(), varint(counter), text(value), vec![0]].concat()
 }
