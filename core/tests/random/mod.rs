@@ -113,9 +113,10 @@ pub struct Plan {
 
 impl Plan {
     /// The history of a seed: every fifth is one of full syncs, and another fifth are ones of seals, half of them with lives
-    /// that are retired.
+    /// that are retired. One in fifty is one of many replicas.
     pub fn new(seed: u64) -> Self {
         match seed % 5 {
+            _ if seed % 50 == 21 => Self::crowded(seed),
             4 => Self::forgetful(seed),
             3 if seed.is_multiple_of(2) => Self::fleeting(seed),
             3 => Self::mortal(seed),
@@ -229,6 +230,37 @@ impl Plan {
         }
     }
 
+    /// A history of sixteen replicas that hear less than half of what they are sent, while some crash, start again
+    /// without their state, or are taken for gone.
+    fn crowded(seed: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let replicas = 16;
+        let keys = [1, 3, 9, 30][dice.below(4)];
+        let steps = [200, 400, 800][dice.below(3)];
+        let steps =
+            (0..steps).map(|_| (crowded_step(&mut dice, replicas, keys), dice.next())).collect();
+        Self {
+            seed,
+            replicas,
+            keys,
+            max_datagram: [512, 1_400][dice.below(2)],
+            loss: 60,
+            duplication: 30,
+            collect: [1, 30, 300][dice.below(3)],
+            keep: [0, 100, 5_000][dice.below(3)],
+            small_budget: dice.percent(50),
+            large: seed % 4 == 3,
+            durable: dice.percent(50),
+            seals: dice.percent(50),
+            past: vec![64],
+            restarts: RESTARTS,
+            epochs: Epochs::Rise,
+            compared: is_compared(seed),
+            crowd: 0,
+            steps,
+        }
+    }
+
     fn mixed(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let replicas = 2 + dice.below(5);
@@ -327,6 +359,26 @@ fn fleeting_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
         88..=89 => Step::Restore { at },
         90..=93 => Step::Fire { at },
         94 => Step::Down { at, peer },
+        _ => Step::Up { at, peer },
+    }
+}
+
+fn crowded_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
+    let (at, key, pick) = (dice.below(replicas), dice.below(keys), dice.below(1 << 20));
+    let peer = dice.below(replicas);
+    match dice.below(100) {
+        0..=14 => Step::Insert { at, key, len: dice.below(40) },
+        15..=19 => Step::Remove { at, key },
+        20..=22 => Step::Read { at, key },
+        23..=25 => Step::Resolve { pick, put: dice.percent(60) },
+        26..=73 => Step::Deliver { pick },
+        74..=77 => Step::Repeat { pick },
+        78..=81 => Step::Pass { millis: [1, 20, 100, 700][dice.below(4)] },
+        82..=90 => Step::Fire { at },
+        91 => Step::Part { group: pick, millis: 20 + dice.below(200) as u64 },
+        92 => Step::Restart { at },
+        93 => Step::Restore { at },
+        94..=96 => Step::Down { at, peer },
         _ => Step::Up { at, peer },
     }
 }

@@ -27,8 +27,8 @@ const FRAGMENT: u8 = 0xa8;
 const SEALS: u8 = 0xa9;
 const BUCKETS: u8 = 0xaa;
 const DIFFER: u8 = 0xab;
-/// More datagrams than this are not under way at once.
-const MAX_FLIGHTS: usize = 96;
+/// Most datagrams that are under way at once, for each replica; fewer than six count as six.
+const MAX_FLIGHTS: usize = 16;
 
 /// What the histories met, by name.
 pub type Coverage = BTreeMap<&'static str, u64>;
@@ -146,6 +146,7 @@ pub fn run(plan: &Plan) -> Outcome<Coverage> {
     let synced: u64 = world.replicas.iter().map(|replica| replica.map.stats().full_syncs).sum();
     *world.coverage.entry("full sync amid writes").or_default() += synced;
     world.end().map_err(|said| format!("in the calm at the end: {said}"))?;
+    world.met("many replicas", plan.replicas > 6);
     Ok(world.coverage)
 }
 
@@ -517,8 +518,9 @@ impl<'p> World<'p> {
                 self.met("lost chunk", chunk);
                 continue;
             }
-            if self.flights.len() == MAX_FLIGHTS {
-                self.flights.remove(luck.below(MAX_FLIGHTS));
+            let most = MAX_FLIGHTS * self.replicas.len().max(6);
+            if self.flights.len() == most {
+                self.flights.remove(luck.below(most));
             }
             self.flights.push(flight);
         }
