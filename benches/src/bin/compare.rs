@@ -186,7 +186,7 @@ fn the_map(plan: &mut Plan) {
             Some(("<= 250 ns", |all| ours(all).median <= 250.0)),
         );
     }
-    for n in [plan.size(100_000, 500), plan.size(1_000_000, 1_000)] {
+    for n in [plan.size(10_000, 300), plan.size(100_000, 500), plan.size(1_000_000, 1_000)] {
         let bar: (_, Judge) =
             ("<= 2 us, 0 allocations", |all| ours(all).median <= 2e3 && allocates_nothing(all));
         let merging = || with(map::merging(n), peers::map::merging(n));
