@@ -146,6 +146,8 @@ impl World<'_> {
         while let Some(event) = self.replicas[at].map.poll_event() {
             match event {
                 Event::Changed { .. } => {}
+                // See `is_of_late`.
+                Event::Diverged { .. } if !self.late.is_empty() => {}
                 Event::WrittenAnew { key, old, new } => anew.push((key, old, new)),
                 event => return Err(format!("{event:?}")),
             }
