@@ -14,7 +14,7 @@
 //! by nothing but writes of one's own and what the sender of a datagram reflected when it sent it; that what
 //! is claimed stays claimed; and I9. From the first and the third follows I8, that nothing superseded comes
 //! back. I6 and I7 are asserted in the calm at the end. Every fifth history is one of full syncs, another fifth
-//! are ones of seals, and one in fifty is one of sixteen replicas. I4 and I5 speak of what no user sees:
+//! are ones of seals, and one in 200 is one of sixteen replicas. I4 and I5 speak of what no user sees:
 //! `replica.rs` asserts them.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]

@@ -113,10 +113,10 @@ pub struct Plan {
 
 impl Plan {
     /// The history of a seed: every fifth is one of full syncs, and another fifth are ones of seals, half of them with lives
-    /// that are retired. One in fifty is one of many replicas.
+    /// that are retired. One in 200 is one of many replicas.
     pub fn new(seed: u64) -> Self {
         match seed % 5 {
-            _ if seed % 50 == 21 => Self::crowded(seed),
+            _ if seed % 200 == 21 => Self::crowded(seed),
             4 => Self::forgetful(seed),
             3 if seed.is_multiple_of(2) => Self::fleeting(seed),
             3 => Self::mortal(seed),
