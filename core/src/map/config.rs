@@ -44,6 +44,8 @@ pub struct Config {
     /// nothing names any more are retired together, until half as many are left. Of nodes that are gone, and of lives
     /// with values that nobody has overwritten, sixteen times as many are kept; then such values are
     /// [written again](crate::Event::WrittenAnew). Each costs some 200 bytes, and while data flows some 20 in each pull.
+    /// Any number will do, 64 in both profiles. Lives are retired two rounds of `collect_interval` after they are too
+    /// many, if every member is heard from meanwhile; by nobody who has no member.
     ///
     /// Which writes of a retired life count is known as long as it is among the last eight of its node (those with
     /// the highest epochs). Of those before whoever was cut off takes the word of the others: what all members on its
@@ -59,8 +61,8 @@ pub struct Config {
     pub pull_timeout_min: Duration,
     /// … and not later than this.
     pub pull_timeout: Duration,
-    /// Most bytes that one pull asks for; up to three are under way at a time. Half as many are asked for after an answer that broke off, a datagram's more
-    /// after each that came whole.
+    /// Most bytes that one pull asks for; up to three are under way at a time. Half as many are asked for after an
+    /// answer that broke off, a datagram's more after each that came whole.
     pub pull_budget: usize,
     /// Most bytes per second of answers to pulls, full syncs included: of those that are asked for, and of those that are
     /// given, on average over more than a second. Whoever asks is given a datagram at least.

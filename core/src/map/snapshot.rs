@@ -315,8 +315,8 @@ impl FusedIterator for Snapshot<'_> {}
 
 /// Snapshots.
 impl Map {
-    /// The whole state, in chunks of some 64 KiB, each with a checksum: entries, context and logs. Takes 4 bytes per
-    /// key at once, and a chunk at a time.
+    /// The whole state, in chunks of some 64 KiB, each with a checksum: entries, context, what is left of retired lives,
+    /// and logs. Takes 4 bytes per key at once, and a chunk at a time.
     ///
     /// ```
     /// # use brickwork_core::map::{self, Map, ReplicaId};

@@ -87,9 +87,9 @@ impl Map {
     }
 
     /// The keys that begin with `prefix` and have a value, with the value read for each, in the order of the
-    /// keys as bytes. With [`Config::ordered`](super::Config::ordered) the first one takes O(log n) comparisons, and each one after it, or
-    /// key that was removed and is not forgotten yet, O(1); without, all keys are looked at, and those that are
-    /// found are sorted.
+    /// keys as bytes. With [`Config::ordered`](super::Config::ordered) the first one takes O(log n) comparisons, and
+    /// each one after it, or key that was removed and is not forgotten yet, O(1); without, all keys are looked at, and
+    /// those that are found are sorted.
     ///
     /// ```
     /// # use brickwork_core::map::{self, Map, ReplicaId};

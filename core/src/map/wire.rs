@@ -5,14 +5,15 @@
 //! a1   PULL    nonce varint, byte budget varint, puller's replica epoch u64,
 //!              flags u8 (bit 0: lower bound, bit 1: upper bound, bit 2: fragments, bit 3: a full sync is wanted,
 //!              whatever is known, bit 4: seals, bit 5: of some buckets, bit 6: a share is wanted,
-//!              bit 7: some values wait to be written anew), [sum of the seals u64],
-//!              [the buckets u64], [the share u8: 16 times how many there are (2..=3), and its number from 0 on], [entries held in part u8 (1..=8),
-//!              each name u64, bytes varint], [replica: not above], [replica: not beyond], then per replica, ascending, to the end:
+//!              bit 7: some values wait to be written anew; none is left), [sum of the seals u64], [the buckets u64],
+//!              [the share u8: 16 times how many there are (2..=3), and its number from 0 on],
+//!              [entries held in part u8 (1..=8), each name u64, bytes varint], [replica: not above],
+//!              [replica: not beyond], then per replica, ascending, to the end:
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
 //! a2   STATE   digest of the context u64, digest of the content u64,
 //!              [replica epoch u64, if it is not the boot epoch of the header]
-//! a3   CHUNK   addressee u64, nonce varint (0: a push), [number varint, unless a push], flags u8 (bit 0: last of this pull,
-//!              bit 1: there is more), then runs of claimed dots to the end:
+//! a3   CHUNK   addressee u64, nonce varint (0: a push), [number varint, unless a push], flags u8 (bit 0: last of
+//!              this pull, bit 1: there is more), then runs of claimed dots to the end:
 //!                replica ref, first counter varint, dots u8 (1..=127), an item per dot
 //!
 //! a4   FETCH   session u64, byte budget varint, bytes held of a unit that comes in fragments varint,
