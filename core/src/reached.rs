@@ -118,6 +118,8 @@ pub(crate) const BRANCHES: &[&str] = &[
     "map: full sync comes",
     "map: units known",
     "map: units asked for again",
+    "map: more units asked for ahead",
+    "map: asked for units twice",
     "map: no full sync from there",
     "map: full sync taken",
     "map: page of one who may lack what is gone",

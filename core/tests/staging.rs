@@ -99,6 +99,50 @@ fn missing_units_are_asked_for() {
     assert_eq!(asked(&sent(&mut map, FETCH, 2)[0]), (SESSION, vec![]), "as was said before");
 }
 
+/// Goal: more is asked for once half of an answer is here, with what was lost a while before; the end of the answer
+/// asks for the same again, unless the next one comes already, which is asked ahead for in its turn. Method: answers of
+/// units of 5,000 bytes, some of which are lost, with a budget of 20,000.
+#[test]
+fn more_is_asked_for_while_an_answer_comes() {
+    let mut config = Config::lan();
+    config.pull_budget = 20_000;
+    let (mut map, nonce) = taker(1, &config);
+    let unit = |at: u64| lone(2, at, format!("key-{at}").as_bytes(), &[7; 5000]);
+    let tell_unit = |map: &mut Map, number: u64, at: u64, last: bool| {
+        let head = Head { nonce: number, total: 30, first: at, covered: 1, last, ..ALL };
+        let units = if at == 0 { context(2, 40, None) } else { unit(at) };
+        tell(map, NOW, 2, &head.frame(1, &units));
+        sent(map, FETCH, 2).iter().map(|body| numbered_ask(body)).collect::<Vec<_>>()
+    };
+    assert_eq!(tell_unit(&mut map, nonce, 0, false), []);
+    assert_eq!(tell_unit(&mut map, nonce, 1, false), []);
+    // Unit 2 is lost, or late.
+    assert_eq!(tell_unit(&mut map, nonce, 3, false), [(1, true, vec![(4, 30)])]);
+    assert_eq!(tell_unit(&mut map, nonce, 5, false), [], "once is enough");
+    assert_eq!(tell_unit(&mut map, nonce, 6, true), [(1, true, vec![(2, 3), (7, 30)])]);
+    assert_eq!(tell_unit(&mut map, 1, 7, false), []);
+    assert_eq!(tell_unit(&mut map, 1, 8, false), [(2, true, vec![(2, 3), (9, 30)])]);
+    assert_eq!(tell_unit(&mut map, 2, 2, false), [], "the next answer has begun");
+    assert_eq!(tell_unit(&mut map, 1, 9, true), [], "so that its question came is known");
+    assert_eq!(tell_unit(&mut map, 2, 12, false), [(3, true, vec![(4, 5), (13, 30)])]);
+    // An answer that ends without a half of it being here.
+    assert_eq!(tell_unit(&mut map, 3, 13, true), [(4, false, vec![(4, 5), (10, 12), (14, 30)])]);
+    // The last unit came: what is missing is asked for when that answer is over.
+    for at in [14, 29] {
+        assert_eq!(tell_unit(&mut map, 4, at, false), []);
+    }
+    assert_eq!(
+        tell_unit(&mut map, 4, 4, true),
+        [(5, false, vec![(10, 12), (15, 29)])],
+        "whatever is missing"
+    );
+    assert!(map.is_empty());
+    for at in (10..12).chain(15..29) {
+        tell_unit(&mut map, 5, at, false);
+    }
+    assert_eq!(map.len(), 29);
+}
+
 /// Goal: a giver that falls silent is asked five times, less and less often, and then given up. Method: the first part,
 /// and nothing more; or one part more in the middle, after which it begins anew.
 #[test]

@@ -267,12 +267,13 @@ impl Map {
                     && let Ok(units) = Units::checked(&bytes, unit)
                 {
                     reached!("map: fragments make a unit");
+                    let (total, nonce) = self.staged();
                     let head = StageHead {
                         addressee: fragment.addressee,
                         session,
-                        nonce: 0,
+                        nonce,
                         contexts: 0,
-                        total: self.staged_total(),
+                        total,
                         first: unit,
                         covered: 1,
                         last: fragment.last,

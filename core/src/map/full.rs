@@ -52,9 +52,15 @@ struct Session {
     total: u64,
     /// The nonce of the pull that it began with.
     asked: u64,
-    /// The nonce of the pull that is answered, until the peer asks by the session.
+    /// The nonce of the pull that is answered, and then the number of the FETCH.
     nonce: u64,
+    /// Number of the last FETCH.
+    number: u64,
+    /// How far the answers have got, but for what is given once more.
+    sent: u64,
     todo: SmallVec<[Range; 4]>,
+    /// Nothing is to be told but that the answer ends.
+    ends: bool,
     budget: u64,
     /// What the peer has already of a unit that comes in fragments.
     held: Option<Held>,
@@ -80,6 +86,44 @@ impl Sessions {
     pub(super) fn forget(&mut self, slot: u32) {
         self.open.retain(|session| session.peer != slot);
         self.gone.retain(|(peer, _)| *peer != slot);
+    }
+}
+
+impl Session {
+    /// Begins the answer to a FETCH.
+    fn answer(&mut self, mut fetch: Fetch<'_>, budget: u64) {
+        let head = fetch.head;
+        (self.number, self.nonce, self.budget) = (head.number, head.number, budget);
+        (self.held, self.fragments) = (head.held, None);
+        self.todo.clear();
+        while let Ok(Some((from, to))) = fetch.next() {
+            let (mut from, to) = (from, to.min(self.total));
+            if to == self.total {
+                from = if head.ahead { from.max(self.sent) } else { from };
+                self.sent = from;
+            }
+            if from < to {
+                self.todo.push((from, to));
+            }
+        }
+        self.ends = self.todo.is_empty();
+    }
+
+    /// All before `next` of what came first was told, in so many bytes, which may have been the last of the answer.
+    fn pass(&mut self, next: u64, bytes: u64, last: bool) {
+        self.budget = self.budget.saturating_sub(bytes);
+        if let Some((from, end)) = self.todo.first_mut() {
+            *from = next;
+            if *end == self.total {
+                self.sent = next;
+            }
+            if next == *end {
+                self.todo.remove(0);
+            }
+        }
+        if last {
+            self.todo.clear();
+        }
     }
 }
 
@@ -131,7 +175,10 @@ impl Map {
             total,
             asked: pull.nonce,
             nonce: pull.nonce,
+            number: 0,
+            sent: 0,
             todo: SmallVec::from_slice(&[(0, total)]),
+            ends: false,
             budget: self.grant(now, pull.budget),
             held: None,
             fragments: None,
@@ -167,34 +214,33 @@ impl Map {
         self.peers.wake(slot);
     }
 
-    /// The peer in `slot` asks for more of what it is given.
-    pub(super) fn on_fetch(&mut self, now: Instant, slot: u32, mut fetch: Fetch<'_>) {
-        let same = |session: &&mut Session| session.peer == slot && session.id == fetch.session;
-        let budget = self.grant(now, fetch.budget);
+    /// The peer in `slot` asks for more of what it is given, or is through.
+    pub(super) fn on_fetch(&mut self, now: Instant, slot: u32, fetch: Fetch<'_>) {
+        let head = fetch.head;
+        let mut ranges = fetch;
+        let is_over = !matches!(ranges.next(), Ok(Some(_)));
+        let same = |session: &&mut Session| session.peer == slot && session.id == head.session;
+        let budget = self.grant(now, head.budget);
         let Some(session) = self.sessions.open.iter_mut().find(same) else {
-            if matches!(fetch.next(), Ok(Some(_))) {
+            if !is_over {
                 reached!("map: session is over");
-                self.tell_gone(slot, fetch.session);
+                self.tell_gone(slot, head.session);
             }
             return;
         };
-        session.deadline = (now + PIN).min(session.end);
-        session.nonce = 0;
-        session.todo.clear();
-        (session.held, session.fragments) = (fetch.held, None);
-        while let Ok(Some((from, to))) = fetch.next() {
-            if from < session.total {
-                session.todo.push((from, to.min(session.total)));
-            }
-        }
-        session.budget = budget;
-        if session.todo.is_empty() {
+        if is_over {
             reached!("map: full sync given");
             self.sessions.forget(slot);
             self.unpinned(now);
-        } else {
-            self.peers.wake(slot);
+            return;
         }
+        session.deadline = (now + PIN).min(session.end);
+        if head.number <= session.number {
+            reached!("map: asked for units twice");
+            return;
+        }
+        session.answer(fetch, budget);
+        self.peers.wake(slot);
     }
 
     /// Gives up sessions of peers that fell silent.
@@ -242,7 +288,8 @@ impl Map {
 
     /// Writes one frame of the answer. Returns whether there is more of it.
     fn write_stage(&mut self, w: &mut Writer<'_>, addressee: u64, session: &mut Session) -> bool {
-        let Some(&(first, end)) = session.todo.first() else { return false };
+        let ends = core::mem::take(&mut session.ends).then_some((session.sent, session.sent));
+        let Some((first, end)) = session.todo.first().copied().or(ends) else { return false };
         if session.fragments.is_some() {
             return Self::write_fragment(w, addressee, session);
         }
@@ -263,30 +310,23 @@ impl Map {
         let written = w.frame(wire::STAGE, |w| {
             let place = head.write(w)?;
             next = self.units(w, &session.context, first, end);
-            if next == first {
+            if next == first && ends.is_none() {
                 return Err(NoRoom);
             }
             let spent = (w.len() - start) as u64;
-            last = spent >= session.budget || (next == end && session.todo.len() == 1);
+            last = spent >= session.budget || (next == end && session.todo.len() <= 1);
             let covered = u32::try_from(next - first).map_err(|_| NoRoom)?;
             StageHead::finish(w, place, covered, last);
             Ok(())
         });
         if written.is_err() {
-            if fresh {
+            session.ends = ends.is_some();
+            if fresh && !session.ends {
                 self.begin_fragments(session, first);
             }
-            return !session.todo.is_empty();
+            return session.ends || !session.todo.is_empty();
         }
-        session.budget = session.budget.saturating_sub((w.len() - start) as u64);
-        if next == end {
-            session.todo.remove(0);
-        } else {
-            session.todo[0].0 = next;
-        }
-        if last {
-            session.todo.clear();
-        }
+        session.pass(next, (w.len() - start) as u64, last);
         !session.todo.is_empty()
     }
 
@@ -316,17 +356,11 @@ impl Map {
         if fragments.write(w, addressee, of, ends) != Ok(true) {
             return true;
         }
+        // What is left of it is asked for again.
+        let next = if fragments.is_end() { *unit + 1 } else { *unit };
         session.fragments = None;
         session.budget = left;
-        if ends {
-            // What is left is asked for again.
-            session.todo.clear();
-        } else if let Some((from, end)) = session.todo.first_mut() {
-            *from += 1;
-            if from == end {
-                session.todo.remove(0);
-            }
-        }
+        session.pass(next, 0, ends);
         !ends
     }
 

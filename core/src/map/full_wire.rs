@@ -17,18 +17,36 @@ pub(super) const MAX_RANGES: usize = 16;
 /// Most runs of one context unit, so that the longest fits the shortest datagram.
 pub(super) const UNIT_RUNS: usize = 16;
 
+const FLAG_AHEAD: u8 = 1;
 const LONE: u8 = 0;
 const ENTRY: u8 = 1;
 
 /// First and one past the last of some units.
 pub(super) type Range = (u64, u64);
 
+/// What a FETCH frame says before its ranges.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fetch<'p> {
+pub(super) struct FetchHead {
     pub(super) session: u64,
+    /// Those that ask for units are numbered from one on.
+    pub(super) number: u64,
+    /// The giver goes on from where it has got to, if that is further than the last range begins.
+    pub(super) ahead: bool,
     pub(super) budget: u64,
     /// What it has already of a unit that comes in fragments.
     pub(super) held: Option<Held>,
+}
+
+impl FetchHead {
+    /// Of one that says that the session is over.
+    pub(super) const fn over(session: u64) -> Self {
+        Self { session, number: 0, ahead: false, budget: 0, held: None }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fetch<'p> {
+    pub(super) head: FetchHead,
     end: u64,
     rest: Reader<'p>,
 }
@@ -47,9 +65,14 @@ impl Fetch<'_> {
 }
 
 pub(super) fn parse_fetch(mut r: Reader<'_>) -> Result<Fetch<'_>, PacketError> {
-    let (session, budget, len) = (r.u64()?, r.varint()?, r.varint()?);
+    let (session, number, flags) = (r.u64()?, r.varint()?, r.u8()?);
+    let (budget, len) = (r.varint()?, r.varint()?);
     let held = if len == 0 { None } else { Some(Held { id: r.u64()?, len }) };
-    let fetch = Fetch { session, budget, held, end: 0, rest: r };
+    if flags & !FLAG_AHEAD != 0 {
+        return Err(PacketError::Malformed);
+    }
+    let head = FetchHead { session, number, ahead: flags != 0, budget, held };
+    let fetch = Fetch { head, end: 0, rest: r };
     let (mut check, mut ranges) = (fetch, 0);
     while check.next()?.is_some() {
         ranges += 1;
@@ -59,16 +82,16 @@ pub(super) fn parse_fetch(mut r: Reader<'_>) -> Result<Fetch<'_>, PacketError> {
 
 pub(super) fn write_fetch(
     w: &mut Writer<'_>,
-    session: u64,
-    budget: u64,
-    held: Option<Held>,
+    head: &FetchHead,
     ranges: impl Iterator<Item = Range>,
 ) -> Result<(), NoRoom> {
     w.frame(wire::FETCH, |w| {
-        w.u64(session)?;
-        w.varint(budget)?;
-        w.varint(held.map_or(0, |held| held.len))?;
-        held.map_or(Ok(()), |held| w.u64(held.id))?;
+        w.u64(head.session)?;
+        w.varint(head.number)?;
+        w.u8(if head.ahead { FLAG_AHEAD } else { 0 })?;
+        w.varint(head.budget)?;
+        w.varint(head.held.map_or(0, |held| held.len))?;
+        head.held.map_or(Ok(()), |held| w.u64(held.id))?;
         let mut end = 0;
         for (from, to) in ranges.take(MAX_RANGES) {
             w.varint(from - end)?;

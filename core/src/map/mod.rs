@@ -63,6 +63,7 @@ mod compare_wire;
 mod config;
 mod dot;
 mod error;
+mod fetch;
 mod fragment;
 mod fragment_wire;
 mod full;

@@ -13,7 +13,8 @@ use smallvec::SmallVec;
 
 use super::Map;
 use super::dot::{Packed, Runs};
-use super::full_wire::{self, ContextUnit, Range, Stage, Unit};
+use super::fetch::Asking;
+use super::full_wire::{ContextUnit, Range, Stage, Unit};
 use super::peer::Introduced;
 use super::replica::Replicas;
 use super::store::Told;
@@ -22,11 +23,6 @@ use crate::event::Key;
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
-use crate::wire::Writer;
-
-/// Requests in a row without an answer after which a full sync is given up: five seconds on a fast network, so
-/// that a giver may stand still for some without all that came being thrown away.
-const MAX_TRIES: u32 = 7;
 
 /// Pieces that what came may be in: more than an answer has datagrams.
 const MAX_PIECES: usize = 4_096;
@@ -67,20 +63,26 @@ pub(super) struct Staging {
     told: BTreeSet<u16>,
     entries: Vec<Staged>,
     bytes: usize,
-    deadline: Instant,
-    tries: u32,
-    owes: bool,
+    pub(super) asking: Asking,
     /// Whether it mends what is not as it should be.
     repairs: bool,
 }
 
 impl Staging {
     pub(super) const fn deadline(&self) -> Instant {
-        self.deadline
+        self.asking.deadline()
     }
 
     pub(super) const fn peer(&self) -> u32 {
         self.peer
+    }
+
+    pub(super) const fn session(&self) -> u64 {
+        self.session
+    }
+
+    pub(super) const fn total(&self) -> u64 {
+        self.total
     }
 
     /// Whether the giver reflected the dot when it began.
@@ -98,7 +100,7 @@ impl Staging {
     }
 
     /// The units that are missing.
-    fn missing(&self) -> impl Iterator<Item = Range> {
+    pub(super) fn missing(&self) -> impl Iterator<Item = Range> {
         let starts = core::iter::once(self.got.base).chain(self.got.runs.iter().map(|run| run.1));
         let ends = self.got.runs.iter().map(|run| run.0 - 1).chain([self.total]);
         starts.zip(ends).filter(|(from, to)| from < to)
@@ -156,18 +158,15 @@ impl Map {
             }
         }
         if before != (staging.got.base, staging.got.runs.clone()) {
-            staging.deadline = now + self.pull_patience();
-            staging.tries = 0;
+            staging.asking.put_off(now + self.pull_patience());
         }
         if staging.got.base >= staging.total {
             self.adopt(now, staging);
             return;
         }
-        if head.last {
-            staging.owes = true;
-            self.peers.wake(slot);
-        }
+        self.note_answer(&mut staging, stage);
         self.staging = Some(staging);
+        self.peers.wake(slot);
     }
 
     /// Whether what was put aside fits beside what is here, once all of it is there.
@@ -186,9 +185,9 @@ impl Map {
 
     fn begin_staging(&mut self, now: Instant, slot: u32, stage: &Stage<'_>) {
         reached!("map: full sync comes");
-        let mut repairs = false;
+        let (mut repairs, mut budget) = (false, 0);
         if let Some(pulling) = self.pulling.take() {
-            repairs = pulling.repairs();
+            (repairs, budget) = (pulling.repairs(), pulling.budget);
             self.measure_pull(now - pulling.started());
         }
         if let Some(before) = self.staging.take() {
@@ -205,9 +204,7 @@ impl Map {
             told: BTreeSet::new(),
             entries: Vec::new(),
             bytes: 0,
-            deadline: now,
-            tries: 0,
-            owes: false,
+            asking: Asking::new(now, stage.head.nonce, budget),
             repairs,
         });
     }
@@ -282,7 +279,7 @@ impl Map {
     pub(super) fn note_staged(&mut self, now: Instant, slot: u32) {
         let patience = self.pull_patience();
         if let Some(staging) = self.staging.as_mut().filter(|staging| staging.peer == slot) {
-            (staging.deadline, staging.tries) = (now + patience, 0);
+            staging.asking.put_off(now + patience);
         }
     }
 
@@ -293,36 +290,9 @@ impl Map {
         }
     }
 
-    /// How many units the full sync has that is taken.
-    pub(super) fn staged_total(&self) -> u64 {
-        self.staging.as_ref().map_or(0, |staging| staging.total)
-    }
-
-    /// The answer of the peer in `slot` is over, and more is missing.
-    pub(super) fn ask_for_units(&mut self, slot: u32) {
-        if let Some(staging) = self.staging.as_mut().filter(|staging| staging.peer == slot) {
-            staging.owes = true;
-            self.peers.wake(slot);
-        }
-    }
-
-    /// Asks again, or gives up.
-    pub(super) fn fire_staging(&mut self, now: Instant) {
-        let patience = self.pull_patience();
-        let Some(mut staging) = self.staging.take_if(|staging| staging.deadline <= now) else {
-            return;
-        };
-        staging.tries += 1;
-        if staging.tries > MAX_TRIES {
-            self.abandon(now, &staging);
-            self.wanted = self.candidate();
-            return;
-        }
-        reached!("map: units asked for again");
-        staging.deadline = now + patience * (1 << staging.tries.min(6));
-        staging.owes = true;
-        self.peers.wake(staging.peer);
-        self.staging = Some(staging);
+    /// How many units the full sync has that is taken, and the number of the last FETCH.
+    pub(super) fn staged(&self) -> (u64, u64) {
+        self.staging.as_ref().map_or((0, 0), |staging| (staging.total, staging.asking.number()))
     }
 
     /// The giver has ended the session, or gives none.
@@ -348,31 +318,10 @@ impl Map {
         self.staging.take_if(|staging| staging.peer == slot);
     }
 
-    fn abandon(&mut self, now: Instant, staging: &Staging) {
+    pub(super) fn abandon(&mut self, now: Instant, staging: &Staging) {
         self.pull_after = self.pull_after.max(now + self.config.pull_interval);
         self.over = Some((staging.peer, staging.session));
         self.peers.wake(staging.peer);
-    }
-
-    /// Asks for what is missing of a full sync, or says that it is over.
-    pub(super) fn write_fetch(&mut self, slot: u32, w: &mut Writer<'_>) {
-        if let Some((_, session)) = self.over.take_if(|(peer, _)| *peer == slot)
-            && full_wire::write_fetch(w, session, 0, None, core::iter::empty()).is_err()
-        {
-            self.over = Some((slot, session));
-            self.peers.wake(slot);
-        }
-        let held = self.held().last().copied();
-        let Some(staging) = self.staging.as_mut().filter(|it| it.peer == slot && it.owes) else {
-            return;
-        };
-        let most = self.config.pull_budget as u64;
-        let budget = self.taken.left_then().clamp(self.max_datagram as u64, most);
-        if full_wire::write_fetch(w, staging.session, budget, held, staging.missing()).is_ok() {
-            staging.owes = false;
-        } else {
-            self.peers.wake(slot);
-        }
     }
 
     /// All of it is there: takes it in.

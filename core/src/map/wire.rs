@@ -16,10 +16,11 @@
 //!              this pull, bit 1: there is more), then runs of claimed dots to the end:
 //!                replica ref, first counter varint, dots u8 (1..=127), an item per dot
 //!
-//! a4   FETCH   session u64, byte budget varint, bytes held of a unit that comes in fragments varint,
-//!              [their name u64, if any are], then the units that are missing, to the end (none: it is over):
-//!              gap varint, length varint, at most 16 times
-//! a5   STAGE   addressee u64, session u64, nonce varint (0: answers a FETCH), contexts varint, total varint,
+//! a4   FETCH   session u64, its number varint (from one on), flags u8 (bit 0: go on from where the last answer has
+//!              got to, if that is further than the last range begins), byte budget varint, bytes held of a unit that
+//!              comes in fragments varint, [their name u64, if any are], then the units that are missing, to the end
+//!              (none: it is over): gap varint, length varint, at most 16 times
+//! a5   STAGE   addressee u64, session u64, nonce of the pull or number of the FETCH varint, contexts varint, total varint,
 //!              first varint, covered u32, flags u8 (bit 0: last of this answer), then units to the end:
 //!              units skipped varint, the unit
 //! a6   GONE    addressee u64, nonce or session u64: no full sync is given, or none any more

@@ -99,9 +99,16 @@ pub fn addressee(node: u64, boot: u64, epoch: u64) -> u64 {
     mix2(mix2(node, boot), epoch)
 }
 
-pub fn fetch(session: u64, budget: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
+/// A FETCH with this number, which may ask ahead.
+pub fn fetch(
+    session: u64,
+    (number, ahead): (u64, bool),
+    budget: u64,
+    ranges: &[(u64, u64)],
+) -> Vec<u8> {
     // Nothing is held of a unit in fragments.
-    let head = [session.to_le_bytes().to_vec(), varint(budget), varint(0)];
+    let flags = vec![u8::from(ahead)];
+    let head = [session.to_le_bytes().to_vec(), varint(number), flags, varint(budget), varint(0)];
     let (mut body, mut end) = (head.concat(), 0);
     for &(from, to) in ranges {
         body.extend([varint(from - end), varint(to - from)].concat());
@@ -112,8 +119,14 @@ pub fn fetch(session: u64, budget: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
 
 /// The session and the ranges of a FETCH.
 pub fn asked(body: &[u8]) -> (u64, Vec<(u64, u64)>) {
+    (Parts(body).u64(), numbered_ask(body).2)
+}
+
+/// The number of a FETCH, whether it asks ahead, and its ranges.
+pub fn numbered_ask(body: &[u8]) -> (u64, bool, Vec<(u64, u64)>) {
     let mut parts = Parts(body);
-    let (session, _, held) = (parts.u64(), parts.varint(), parts.varint());
+    let (_, number, flags) = (parts.u64(), parts.varint(), parts.bytes());
+    let (_, held) = (parts.varint(), parts.varint());
     assert_eq!(held, 0);
     let (mut ranges, mut end) = (Vec::new(), 0);
     while !parts.0.is_empty() {
@@ -121,7 +134,7 @@ pub fn asked(body: &[u8]) -> (u64, Vec<(u64, u64)>) {
         end = from + parts.varint();
         ranges.push((from, end));
     }
-    (session, ranges)
+    (number, flags == [1], ranges)
 }
 
 pub fn numbered(number: u64) -> Vec<u8> {
