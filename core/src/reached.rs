@@ -122,6 +122,7 @@ pub(crate) const BRANCHES: &[&str] = &[
     "map: asked for units twice",
     "map: no full sync from there",
     "map: full sync taken",
+    "map: full sync brings a new key",
     "map: page of one who may lack what is gone",
     "map: marks dropped",
     "map: all are equal",

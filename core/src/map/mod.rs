@@ -56,6 +56,7 @@
 mod allowance;
 mod announce;
 mod apply;
+mod aside;
 mod ask;
 mod chunk;
 mod compare;

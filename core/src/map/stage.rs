@@ -5,19 +5,19 @@
 //! context it is a plain join of two observed-remove sets (Bieniusa et al. 2012): a value that the giver has
 //! not, though it knows the write, was superseded; a key that it does not name at all, likewise.
 
-use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use smallvec::SmallVec;
 
 use super::Map;
+use super::aside::{self, Aside};
 use super::dot::{Packed, Runs};
 use super::fetch::Asking;
 use super::full_wire::{ContextUnit, Range, Stage, Unit};
 use super::peer::Introduced;
 use super::replica::Replicas;
-use super::store::Told;
+use super::store::{Look, Told};
 use super::wire;
 use crate::event::Key;
 use crate::reached::reached;
@@ -26,6 +26,9 @@ use crate::time::Instant;
 
 /// Pieces that what came may be in: more than an answer has datagrams.
 const MAX_PIECES: usize = 4_096;
+
+/// Entries whose homes in the index are fetched together.
+const AT_ONCE: usize = 32;
 
 /// What became of some units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +39,6 @@ enum Put {
     NoRoom,
     /// They tell of writes of this replica that it never made.
     Forged,
-}
-
-/// An entry put aside.
-#[derive(Debug)]
-struct Staged {
-    key: Box<[u8]>,
-    siblings: SmallVec<[(Packed, Box<[u8]>); 1]>,
-    superseded: SmallVec<[Packed; 2]>,
 }
 
 /// A full sync being taken.
@@ -61,8 +56,7 @@ pub(super) struct Staging {
     floors: Vec<u64>,
     /// The replicas that it told of.
     told: BTreeSet<u16>,
-    entries: Vec<Staged>,
-    bytes: usize,
+    entries: Aside,
     pub(super) asking: Asking,
     /// Whether it mends what is not as it should be.
     repairs: bool,
@@ -174,13 +168,20 @@ impl Map {
         if staging.got.base < staging.total {
             return true;
         }
-        let new = staging.entries.iter().filter(|entry| self.store.slot(&entry.key).is_none());
-        let len = |entry: &Staged| {
-            entry.key.len() + entry.siblings.iter().map(|(_, value)| value.len()).sum::<usize>()
-        };
-        let (keys, bytes) = new.fold((0, 0), |(keys, bytes), entry| (keys + 1, bytes + len(entry)));
+        let (keys, bytes) = self.new_of(&staging.entries);
         self.store.keys() + keys <= self.config.max_keys
             && self.store.bytes() + bytes <= self.config.max_bytes
+    }
+
+    /// How many of these keys are not here, and how many bytes are theirs.
+    fn new_of(&self, entries: &Aside) -> (usize, usize) {
+        if self.store.keys() == 0 {
+            return (entries.len(), entries.bytes());
+        }
+        let is_new =
+            |entry: &aside::Entry<'_>| self.store.look_by(entry.hash, entry.key).slot.is_none();
+        let new = entries.iter().filter(is_new);
+        new.fold((0, 0), |(keys, bytes), entry| (keys + 1, bytes + entry.len()))
     }
 
     fn begin_staging(&mut self, now: Instant, slot: u32, stage: &Stage<'_>) {
@@ -202,8 +203,7 @@ impl Map {
             context: Vec::new(),
             floors: Vec::new(),
             told: BTreeSet::new(),
-            entries: Vec::new(),
-            bytes: 0,
+            entries: Aside::default(),
             asking: Asking::new(now, stage.head.nonce, budget),
             repairs,
         });
@@ -234,19 +234,16 @@ impl Map {
                 }
                 Unit::Lone { replica, counter, key, value } => {
                     introduced.resolve(&mut self.replicas, replica).map(|replica| {
-                        let sibling = (Packed::new(replica, counter), Box::from(value));
-                        let siblings = SmallVec::from_iter([sibling]);
-                        staging.put(key, siblings, SmallVec::new());
+                        let sibling = (Packed::new(replica, counter), value);
+                        staging.entries.put_lone(self.store.hash(key), key, sibling);
                     })
                 }
-                Unit::Entry { key, entry } => self.intern(entry, &mut introduced).map(|object| {
-                    let own = |(dot, value): (Packed, &[u8])| (dot, value.into());
-                    let siblings = object.siblings.into_iter().map(own).collect();
-                    staging.put(key, siblings, object.superseded.into_iter().collect());
-                }),
+                Unit::Entry { key, entry } => self
+                    .intern(entry, &mut introduced)
+                    .map(|object| staging.entries.put(self.store.hash(key), key, &object)),
             };
             let room = staging.entries.len() <= self.config.max_keys
-                && staging.bytes <= self.config.max_bytes;
+                && staging.entries.bytes() <= self.config.max_bytes;
             if staging.forged(self.replicas.me(), self.replicas.made()) {
                 return Put::Forged;
             }
@@ -331,21 +328,8 @@ impl Map {
         staging.add_retired(&self.replicas);
         self.stats.full_syncs += 1;
         let digest = self.replicas.digest();
-        let before = self.store.slots() as usize;
-        let mut named = alloc::vec![false; before];
-        for entry in &staging.entries {
-            let slot = self.store.slot_or_insert(&entry.key);
-            if let Some(named) = named.get_mut(slot as usize) {
-                *named = true;
-            }
-            let siblings: SmallVec<[(Packed, &[u8]); 2]> =
-                entry.siblings.iter().map(|(dot, value)| (*dot, &**value)).collect();
-            self.adopt_entry(
-                slot,
-                Told { siblings: &siblings, superseded: &entry.superseded },
-                &staging,
-            );
-        }
+        let mut named = alloc::vec![false; self.store.slots() as usize];
+        let slots = self.adopt_entries(&staging, &mut named);
         for (slot, _) in (0..).zip(&named).filter(|(_, named)| !**named) {
             if !self.store.entry(slot).is_empty() {
                 self.adopt_entry(slot, Told { siblings: &[], superseded: &[] }, &staging);
@@ -358,10 +342,8 @@ impl Map {
             }
         }
         // What an entry reflects beyond the context is claimed by name.
-        for entry in &staging.entries {
-            let Some(slot) = self.store.slot(&entry.key) else { continue };
-            let siblings = entry.siblings.iter().map(|(dot, _)| *dot);
-            for dot in siblings.chain(entry.superseded.iter().copied()) {
+        for (entry, slot) in staging.entries.iter().zip(slots) {
+            for dot in entry.dots() {
                 self.claim(dot, slot);
             }
         }
@@ -393,6 +375,44 @@ impl Map {
         }
     }
 
+    /// Takes in the entries that were told, and notes which slots they have. Returns those in their order.
+    fn adopt_entries(&mut self, staging: &Staging, named: &mut [bool]) -> Vec<u32> {
+        let entries = &staging.entries;
+        self.store.reserve(self.new_of(entries).0);
+        let mut slots = Vec::with_capacity(entries.len());
+        for (number, entry) in entries.iter().enumerate() {
+            if number % AT_ONCE == 0 {
+                self.store.near(entries.hashes(number).take(AT_ONCE));
+            }
+            let look = self.store.look_by(entry.hash, entry.key);
+            let slot = match (look.slot, entry.lone()) {
+                (None, Some((dot, value))) if !self.replicas.contains(dot) => {
+                    reached!("map: full sync brings a new key");
+                    self.adopt_lone(look, entry.key, dot, value)
+                }
+                _ => None,
+            };
+            let slot = slot.unwrap_or_else(|| {
+                let slot = look.slot.unwrap_or_else(|| self.store.insert(look, entry.key));
+                let (siblings, superseded) = (&*entry.siblings, entry.superseded);
+                self.adopt_entry(slot, Told { siblings, superseded }, staging);
+                slot
+            });
+            if let Some(named) = named.get_mut(slot as usize) {
+                *named = true;
+            }
+            slots.push(slot);
+        }
+        slots
+    }
+
+    /// Takes in a lone value of a key that is new, if it is short: a join comes to the same, at thrice the cost.
+    fn adopt_lone(&mut self, look: Look, key: &[u8], dot: Packed, value: &[u8]) -> Option<u32> {
+        let slot = self.store.insert_lone(&self.replicas, look, key, dot, value)?;
+        self.note_change(slot, key, None, Some(dot));
+        Some(slot)
+    }
+
     fn adopt_entry(&mut self, slot: u32, told: Told<'_>, staging: &Staging) {
         let context = !staging.repairs && !sabotaged!("absence-ignored");
         let before = self.store.entry(slot).winner(&self.replicas).map(|winner| winner.dot);
@@ -418,17 +438,6 @@ impl Map {
 }
 
 impl Staging {
-    fn put(
-        &mut self,
-        key: &[u8],
-        siblings: SmallVec<[(Packed, Box<[u8]>); 1]>,
-        superseded: SmallVec<[Packed; 2]>,
-    ) {
-        self.bytes += key.len();
-        self.bytes += siblings.iter().map(|(_, value)| value.len()).sum::<usize>();
-        self.entries.push(Staged { key: key.into(), siblings, superseded });
-    }
-
     /// The giver, who has the same seals, has retired the lives that it did not tell of, so it has all of them.
     fn add_retired(&mut self, replicas: &Replicas) {
         for (number, end) in replicas.ends(None, None) {
@@ -459,9 +468,8 @@ impl Staging {
     fn forged(&self, me: u16, made: u64) -> bool {
         let own = self.context.get(usize::from(me));
         let own = own.map_or(0, |own| own.runs.last().map_or(own.base, |run| run.1));
-        let dots = self.entries.last().into_iter().flat_map(|entry| {
-            entry.siblings.iter().map(|sibling| sibling.0).chain(entry.superseded.iter().copied())
-        });
-        own > made || dots.into_iter().any(|dot| dot.replica() == me && dot.counter() > made)
+        let last = self.entries.last();
+        let mut dots = last.iter().flat_map(aside::Entry::dots);
+        own > made || dots.any(|dot| dot.replica() == me && dot.counter() > made)
     }
 }

@@ -74,6 +74,10 @@ pub(super) struct Joined {
     pub(super) tidy: bool,
 }
 
+/// The hash of a key, keyed by the store's secret.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyHash(u32);
+
 /// The hash of a key, and its slot if it has one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
@@ -196,6 +200,27 @@ impl Store {
         Look { hash, slot: self.find(hash, key) }
     }
 
+    pub(super) fn hash(&self, key: &[u8]) -> KeyHash {
+        KeyHash(keyed(self.secret, key))
+    }
+
+    /// The same as [`Self::look`], with a hash that was taken before.
+    pub(super) fn look_by(&self, KeyHash(hash): KeyHash, key: &[u8]) -> Look {
+        Look { hash, slot: self.find(hash, key) }
+    }
+
+    /// Makes room for so many more keys.
+    pub(super) fn reserve(&mut self, more: usize) {
+        room::reserve(&mut self.places, more.saturating_sub(self.free.len()));
+        self.index.reserve(more);
+    }
+
+    /// Brings the places of these hashes in the index near, all at once.
+    pub(super) fn near(&self, hashes: impl Iterator<Item = KeyHash>) {
+        let touch = |sum, KeyHash(hash)| sum ^ self.index.touch(hash);
+        core::hint::black_box(hashes.fold(0, touch));
+    }
+
     fn find(&self, hash: u32, wanted: &[u8]) -> Option<u32> {
         self.index.find(hash, |slot| key(&self.places, &self.records, slot) == wanted)
     }
@@ -241,9 +266,14 @@ impl Store {
     }
 
     /// Makes an empty entry for a key that was looked for just now, and not found.
-    #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
     pub(super) fn insert(&mut self, look: Look, new: &[u8]) -> u32 {
         let place = self.records.add(Packed::from_bits(0), Flags::default(), new, &[]);
+        self.insert_at(place, look, new)
+    }
+
+    /// The slot of a new key whose record lies there.
+    #[allow(clippy::cast_possible_truncation)] // max_keys is at most 2^31
+    fn insert_at(&mut self, place: Place, look: Look, new: &[u8]) -> u32 {
         let slot = if let Some(slot) = self.free.pop() {
             self.places[slot as usize] = place;
             slot

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::entry::{self, Apart, Entry, More};
 use super::records::{self, Flags, MAX_VALUE};
-use super::{Guess, Store, keeps, keyed};
+use super::{Guess, Look, Store, keeps, keyed};
 use crate::hash;
 use crate::hrw;
 use crate::map::dot::Packed;
@@ -97,6 +97,31 @@ impl Store {
             self.compact();
         }
         Some((guess.slot, before))
+    }
+
+    /// Makes an entry that is a lone value without marks, for a key that was looked for just now, and not found. A join
+    /// with an empty entry comes to the same. Returns its slot; or nothing, and changes nothing, if the value is long.
+    pub(in crate::map) fn insert_lone(
+        &mut self,
+        replicas: &Replicas,
+        look: Look,
+        key: &[u8],
+        dot: Packed,
+        value: &[u8],
+    ) -> Option<u32> {
+        if value.len() > MAX_VALUE {
+            return None;
+        }
+        let flags = Flags { value: true, mark: false, more: false };
+        let place = self.records.add(dot, flags, key, value);
+        let sum = hash::mix2(hrw::key_hash(key), replicas.hash(dot));
+        self.digest = self.digest.wrapping_add(sum);
+        self.bytes += value.len();
+        self.live += 1;
+        if replicas.is_mine(dot) {
+            self.own = (self.own.0 + 1, self.own.1 + key.len() + value.len());
+        }
+        Some(self.insert_at(place, look, key))
     }
 
     /// Whether an entry may be too long to be told. Writers see to it that theirs are not.

@@ -76,6 +76,14 @@ impl Index {
         equal.map(|cell| slot_of(*cell)).find(|slot| is(*slot))
     }
 
+    /// Makes room for so many more.
+    pub(super) fn reserve(&mut self, more: usize) {
+        let wanted = (self.len + more) * 8;
+        if wanted > self.homes * 7 {
+            self.resize((wanted / 7 + 1).max(self.homes + (self.homes / 8).max(8)));
+        }
+    }
+
     /// Adds a slot that is not there.
     pub(super) fn insert(&mut self, hash: u32, slot: u32) {
         if (self.len + 1) * 8 > self.homes * 7 {
