@@ -408,3 +408,65 @@ fn what_a_life_of_long_ago_told_few_is_told_all() {
         assert_eq!(map.siblings(b"late").count(), 1, "its writer alone writes it again");
     }
 }
+
+/// Lets some of these maps be peers of each other, and of nobody else, until something is so. All were started once.
+fn among(
+    maps: &mut [Option<Map>],
+    now: &mut Instant,
+    who: &[usize],
+    until: impl Fn(&[Map]) -> bool,
+) {
+    let mut met: Vec<Map> = who.iter().map(|at| maps[*at].take().unwrap()).collect();
+    let nodes: Vec<NodeId> = met.iter().map(|map| map.replica().node).collect();
+    for map in &mut met {
+        // Never without peers: that would be a reason to forget.
+        let me = map.replica().node;
+        let others = nodes.iter().filter(|node| **node != me);
+        others.for_each(|node| map.peer_up(*now, *node, 1, addr(node.0)));
+        let gone = (1..=9).map(NodeId).filter(|node| !nodes.contains(node));
+        gone.for_each(|node| map.peer_down(*now, node));
+    }
+    let end = *now + Duration::from_secs(10);
+    while !until(&met) {
+        assert!(*now < end, "{who:?} are not through");
+        run(&mut met, now, Duration::from_millis(1));
+    }
+    who.iter().zip(met).for_each(|(at, map)| maps[*at] = Some(map));
+}
+
+/// Goal: a value with a void name that was written anew by one who has it is not written anew by another, though the
+/// life was retired before either came back. Method: a value that node 1 told one node alone; two others retire the
+/// life, node 1 comes back and writes the value anew, and the one hears of that from another, which ranks before it.
+#[test]
+fn what_was_written_anew_is_not_again_by_who_comes_back_after_the_retirement() {
+    let (mut now, older) = (NOW, b"older");
+    // So long that nothing is forgotten as soon as two know the same.
+    let mut config = settings(0);
+    config.collect_interval = Duration::from_millis(100);
+    let of = |id| {
+        Map::new(NOW, ReplicaId::new(NodeId(id), 1), "test", config.clone(), 1400, [id as u8; 32])
+    };
+    let mut maps: Vec<Option<Map>> = [1, 2, 5, 4].map(|id| of(id).ok()).into();
+    maps[0].as_mut().unwrap().insert(now, older, b"v").unwrap();
+    among(&mut maps, &mut now, &[0, 1], |maps| maps[1].len() == 1);
+    maps[1].as_mut().unwrap().insert(now, older, b"over it").unwrap();
+    among(&mut maps, &mut now, &[0, 1], |maps| maps[0].get(older) == Some(b"over it"));
+    among(&mut maps, &mut now, &[0], |_| true);
+    let old = maps[0].as_mut().unwrap().insert(now, b"key", b"v").unwrap();
+    among(&mut maps, &mut now, &[1, 3], |maps| maps.iter().all(|map| map.stats().retired == 1));
+    among(&mut maps, &mut now, &[0, 2], |maps| maps[1].len() == 2);
+    among(&mut maps, &mut now, &[0, 1], |maps| maps[1].len() == 2);
+    let [_, Some(told), Some(last), _] = &maps[..] else { panic!() };
+    let new = told.siblings(b"key").next().unwrap().dot;
+    assert!(new != old && told.is_void(old) && !last.is_void(old) && last.reflects(old));
+    among(&mut maps, &mut now, &[1, 2], |maps| maps[1].digest() == maps[0].digest());
+    assert_eq!(maps[2].as_ref().unwrap().stats().full_syncs, 0, "all of it is told write by write");
+    among(&mut maps, &mut now, &[0, 1, 2, 3], |maps| {
+        let through = |map: &Map| map.metadata() == (0, 0) && map.stats().retired > 0;
+        maps.iter().all(|map| map.digest() == maps[0].digest() && through(map))
+    });
+    for map in maps.iter().flatten() {
+        let dots: Vec<Dot> = map.siblings(b"key").map(|sibling| sibling.dot).collect();
+        assert_eq!(dots, [new], "{:?}", map.replica());
+    }
+}

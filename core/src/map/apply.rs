@@ -219,7 +219,7 @@ impl Map {
             object.siblings.push((Packed::new(replica, counter), value));
         }
         while let Ok(Some((reference, counter))) = entry.next_superseded() {
-            let replica = introduced.resolve(&mut self.replicas, reference)?;
+            let replica = introduced.resolve_mark(&mut self.replicas, reference, counter)?;
             object.superseded.push(Packed::new(replica, counter));
         }
         Some(object)

@@ -444,7 +444,11 @@ impl Peers {
 
 /// The numbers that a chunk gives to replicas, on the side that writes it.
 #[derive(Debug, Default)]
-pub(super) struct Introduced(SmallVec<[u16; 16]>);
+pub(super) struct Introduced {
+    numbers: SmallVec<[u16; 16]>,
+    /// On the side that reads: which of them stand for retired lives, and for which.
+    retired: Vec<(usize, ReplicaId)>,
+}
 
 impl Introduced {
     /// Writes a reference to a replica, introducing it if need be.
@@ -509,19 +513,19 @@ impl Introduced {
     }
 
     pub(super) fn number(&self, replica: u16) -> Option<usize> {
-        self.0.iter().position(|other| *other == replica)
+        self.numbers.iter().position(|other| *other == replica)
     }
 
     pub(super) fn push(&mut self, replica: u16) {
-        self.0.push(replica);
+        self.numbers.push(replica);
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.numbers.len()
     }
 
     pub(super) fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
+        self.numbers.truncate(len);
     }
 
     /// On the side that reads: the interned number of a reference.
@@ -531,13 +535,40 @@ impl Introduced {
         reference: ReplicaRef,
     ) -> Option<u16> {
         match reference {
-            ReplicaRef::Known(number) => self.0.get(number).copied(),
+            ReplicaRef::Known(number) => self.numbers.get(number).copied(),
             ReplicaRef::New(id) => {
                 let replica = replicas.intern(id)?;
-                self.0.push(replica);
+                if replicas.is_nobody(replica) {
+                    self.retired.push((self.numbers.len(), id));
+                }
+                self.numbers.push(replica);
                 Some(replica)
             }
         }
+    }
+
+    /// The same of a mark. That of a void write of a retired life is kept, for somebody may wait to write that anew.
+    pub(super) fn resolve_mark(
+        &mut self,
+        replicas: &mut Replicas,
+        reference: ReplicaRef,
+        counter: u64,
+    ) -> Option<u16> {
+        let place = match reference {
+            ReplicaRef::Known(place) => place,
+            ReplicaRef::New(_) => self.numbers.len(),
+        };
+        let replica = self.resolve(replicas, reference)?;
+        if !replicas.is_nobody(replica) {
+            return Some(replica);
+        }
+        let at = self.retired.iter().position(|(retired, _)| *retired == place);
+        let revived = at.and_then(|at| replicas.revive(self.retired[at].1, counter));
+        if let (Some(at), Some(revived)) = (at, revived) {
+            self.retired.swap_remove(at);
+            self.numbers[place] = revived;
+        }
+        Some(revived.unwrap_or(replica))
     }
 }
 

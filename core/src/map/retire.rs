@@ -7,7 +7,9 @@
 //! Of those that none names all writes are superseded by others that every member has: nobody will ever be told of them
 //! again. They are [sealed](super::seal); and once every member has taken the seals, and written anew what they made void,
 //! they are [retired](super::replica::Replicas::retire). Not sooner: marks of a retired life are not kept, and without its
-//! mark whoever waits to write a value anew does not learn that somebody else has.
+//! mark whoever waits to write a value anew does not learn that somebody else has. He may be no member, though, and come
+//! back later; so a retired life gets its number back while some entry has a mark of a void write of it
+//! ([`revive`](super::replica::Replicas::revive)).
 //!
 //! Values that nobody has touched since keep a life. That is well as long as there are few such lives. If there are
 //! sixteen times as many as are kept otherwise, the peer that ranks first for such a life writes its values again as its

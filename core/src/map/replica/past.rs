@@ -208,6 +208,25 @@ impl Replicas {
         true
     }
 
+    /// A retired life gets a number again, if this write of it is void: an entry is to name that. Whoever was away when
+    /// the life was retired may have what has become void, and is to hear that somebody else has written it anew. Once
+    /// all have heard, it is retired again. Returns the number; or nothing if the write counts, or no number is left.
+    pub(in crate::map) fn revive(&mut self, id: ReplicaId, counter: u64) -> Option<u16> {
+        let past = self.past.nodes.get_mut(&id.node)?;
+        let at = past.recent.binary_search_by_key(&id.epoch, |life| life.0).ok()?;
+        let room = !self.past.free.is_empty() || self.known.len() < self.max;
+        if !past.recent[at].1.is_void(counter) || !room {
+            return None;
+        }
+        let (_, seal) = past.recent.remove(at);
+        self.past.kept -= 1;
+        let number = self.intern(id)?;
+        let known = &mut self.known[usize::from(number)];
+        (known.base, known.floor, known.logged) = (seal.end, seal.end, seal.end);
+        known.seal = Some(seal);
+        Some(number)
+    }
+
     /// Takes over a retired life of a snapshot, of which nothing is known here. There is [room](Self::has_room_for_past).
     pub(in crate::map) fn take_retired(&mut self, id: ReplicaId, seal: Seal) {
         self.need_nobody();

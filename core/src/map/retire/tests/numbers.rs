@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::map::Dot;
-use crate::map::peer::{Cursor, Serve};
+use crate::map::peer::{Cursor, Introduced, Serve};
+use crate::map::wire::ReplicaRef;
 use smallvec::SmallVec;
 
 /// Goal: what is said to be superseded of retired lives is neither kept nor told. Method: an entry that is told with a
@@ -21,6 +22,41 @@ fn marks_of_retired_lives_are_not_kept() {
     one.store.join(&one.replicas, slot, told, |_| false);
     let marks: Vec<_> = one.store.entry(slot).superseded().collect();
     assert_eq!(marks, [Packed::new(open, 1)]);
+}
+
+/// Goal: but those of void writes are, for somebody who was away may wait to write such a value anew: the life gets a
+/// number again, and is what it was, until all have heard. Method: a mark of each kind, in one datagram.
+#[test]
+fn marks_of_void_writes_of_retired_lives_are_kept() {
+    let mut one = map(1);
+    settle(&mut one, life(3, 1), 5);
+    settle(&mut one, life(3, 2), 1);
+    count(&mut one);
+    let sums = |map: &Map| (map.replicas.digest(), map.replicas.seals());
+    let (before, mut introduced) = (sums(&one), Introduced::default());
+    let mut resolve = |one: &mut Map, reference, counter| {
+        introduced.resolve_mark(&mut one.replicas, reference, counter).unwrap()
+    };
+    resolve(&mut one, ReplicaRef::New(life(3, 2)), 1);
+    let counts = resolve(&mut one, ReplicaRef::New(life(3, 1)), 5);
+    assert!(one.replicas.is_nobody(counts));
+    let number = resolve(&mut one, ReplicaRef::Known(1), 6);
+    assert!(!one.replicas.is_nobody(number) && one.replicas.id(number) == life(3, 1));
+    assert_eq!(resolve(&mut one, ReplicaRef::Known(1), 7), number);
+    assert_eq!(sums(&one), before);
+    let dot = |counter| Packed::new(number, counter);
+    let (known, void) = (one.replicas.contains(dot(5)), one.replicas.is_void(dot(6)));
+    assert!(known && void && !one.replicas.is_void(dot(5)));
+    let slot = one.store.slot_or_insert(b"key");
+    one.store.join(&one.replicas, slot, Told { siblings: &[], superseded: &[dot(6)] }, |_| false);
+    assert_eq!(one.store.entry(slot).superseded().collect::<Vec<_>>(), [dot(6)]);
+    let retired = one.stats.retired;
+    count(&mut one);
+    assert_eq!(one.stats.retired, retired, "it is named");
+    one.store.tidy(&one.replicas, slot);
+    count(&mut one);
+    assert_eq!((one.stats.retired, sums(&one)), (retired + 1, before));
+    assert_eq!(one.replicas.number(life(3, 1)), Some(counts));
 }
 
 /// Goal: no value of a retired life is brought back, for nothing here may name it.
