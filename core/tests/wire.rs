@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -310,4 +312,41 @@ fn packets_that_nobody_should_take() {
         let mut packet = with(frames, flags);
         assert_eq!(node.handle_packet(now, addr(9), &mut packet), expected, "{frames:02x?}");
     }
+}
+
+#[test]
+fn seals_and_a_pull_while_a_value_waits() {
+    let (mut map, now) = (replica(1, 2), Instant::ZERO);
+    map_out(&mut map);
+    let mut tell = |tag: u8, body: &[u8]| {
+        let frames = common::bare::frame(tag, body);
+        let mut bytes = common::bare::packet("golden", NodeId(2), 0x0102_0304, &frames);
+        map.handle_packet(now, addr(2), &mut bytes).unwrap();
+        map_out(&mut map).concat()
+    };
+    let life = [&9_u64.to_le_bytes()[..], &5_u64.to_le_bytes()].concat();
+    let addressee = common::stages::addressee(1, 0x0102_0304, 0x0102_0304).to_le_bytes();
+    // A push of the first and the fourth write of a life of node 9, about keys of their own.
+    let runs =
+        [&[0][..], &life, &[1, 1, 2, 1, b'a', 1, b'v', 1, 4, 1, 2, 1, b'b', 1, b'w']].concat();
+    tell(0xa3, &[&addressee[..], &[0, 0], &runs].concat());
+    // Its seal: it ends with the second write, and the first is void.
+    tell(0xa9, &[&[1][..], &life, &[2, 1, 0, 0]].concat());
+    // PULL, length; nonce; 64 KiB; replica epoch; seals, and values that wait; the sum of the seals; the replica of the
+    // push, of which all is known up to its end but for one write, and that is void.
+    let asked = tell(0xa2, &[9; 16]);
+    assert_eq!(
+        frame(&asked, 0xa1),
+        concat!(
+            "a13dc3f8c9de068080040403020100000000",
+            "9043b23570291ab9ee",
+            "01000000000000000403020100000000",
+            "0000",
+            "09000000000000000500000000000000",
+            "0100"
+        )
+    );
+    // SEALS, length; the last of them; node 9, epoch 5; the end; one run: none before it, of one.
+    let answer = tell(0xa1, &[&[7, 100][..], &[0; 8], &[0]].concat());
+    assert_eq!(frame(&answer, 0xa9), "a915010900000000000000050000000000000002010000");
 }
