@@ -34,7 +34,7 @@ use random::world::{self, Coverage, Outcome};
 const SEEDS: u64 = 10_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
-const WANTED: [&str; 40] = [
+const WANTED: [&str; 41] = [
     "another life",
     "answer with news",
     "arrived superseded",
@@ -58,6 +58,7 @@ const WANTED: [&str; 40] = [
     "log compacted",
     "lost chunk",
     "many replicas",
+    "member that is waited for no longer",
     "nothing left to collect",
     "paged digest",
     "peer down",

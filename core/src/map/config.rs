@@ -76,8 +76,8 @@ pub struct Config {
     /// How often marks of superseded writes, removed keys and logs that every peer is beyond are
     /// dropped, at most. It takes until all peers were heard to be.
     pub collect_interval: Duration,
-    /// How long nothing is dropped for the sake of a peer that went down. If it comes back later it is
-    /// sent the whole map.
+    /// How long nothing is dropped for the sake of a peer that went down, or that does not take in what others have. If
+    /// it comes back later it is sent the whole map. One whose own map has no room for that asks for it no more often.
     pub keep_for: Duration,
     /// The [log](super::Map::start_log) is written anew when it has grown to twice its first size, but not before so
     /// many bytes were appended to it.

@@ -14,7 +14,8 @@
 //! A member is a peer that has all dots below the floor. Only members are pushed to and answered from the
 //! log. Whoever lacks such a dot would be told of writes without what they supersede; it needs a
 //! [full sync](super::full). A peer that is down counts for [`Config::keep_for`](super::Config::keep_for)
-//! more, then it is forgotten; if it comes back, it is a member again if it missed no floor.
+//! more, then it is forgotten; if it comes back, it is a member again if it missed no floor. The same holds of one
+//! that is up and confirms nothing for so long, as one does whose map is full.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -56,6 +57,8 @@ pub(super) struct Garbage {
     /// Members that have confirmed it.
     confirmed: usize,
     members: usize,
+    /// How long those that have not confirmed it are waited for.
+    patience: Instant,
     /// Members with which the context was equal since it was last that of this digest.
     equals: usize,
     common: u64,
@@ -89,9 +92,15 @@ impl Garbage {
         self.seals = Some(seals);
     }
 
+    /// Whether a round waits for members to confirm it.
+    const fn is_short(&self) -> bool {
+        self.open && self.confirmed < self.members
+    }
+
     pub(super) fn timeout(&self) -> Option<Instant> {
         let sweep = self.sweeping.map(|(_, at)| at);
-        [self.at, sweep].into_iter().flatten().min()
+        let stragglers = self.is_short().then_some(self.patience);
+        [self.at, sweep, stragglers].into_iter().flatten().min()
     }
 }
 
@@ -110,6 +119,9 @@ impl Map {
         if self.garbage.sweeping.is_some_and(|(_, at)| at <= now) {
             self.sweep(now);
         }
+        if self.garbage.is_short() && self.garbage.patience <= now {
+            self.leave_stragglers(now);
+        }
         if self.garbage.at.is_none_or(|at| at > now) {
             return;
         }
@@ -117,7 +129,7 @@ impl Map {
         if !self.garbage.open && self.garbage.seen == self.replicas.digest() {
             self.rest();
         } else if !self.garbage.open {
-            self.begin_round();
+            self.begin_round(now);
             // Those that are equal already need not say so again.
             let digest = self.replicas.digest();
             let slots: SmallVec<[u32; 64]> = self.peers.slots().collect();
@@ -135,7 +147,7 @@ impl Map {
         let garbage = &self.garbage;
         let waits = garbage.at.is_some() && garbage.seen != self.replicas.digest();
         // For one that is down no digest helps.
-        garbage.open && garbage.confirmed < garbage.members || waits
+        garbage.is_short() || waits
     }
 
     /// Whether each member has been heard to have the context of this replica, and nobody else is waited for.
@@ -167,7 +179,7 @@ impl Map {
     }
 
     #[allow(clippy::cast_possible_truncation)] // at most 65,535 replicas
-    fn begin_round(&mut self) {
+    fn begin_round(&mut self, now: Instant) {
         reached!("map: round begins");
         let bases = (0..self.replicas.len() as u16).map(|replica| self.replicas.base(replica));
         self.garbage.cut.clear();
@@ -176,6 +188,7 @@ impl Map {
         self.garbage.seen = self.replicas.digest();
         self.garbage.round += 1;
         self.garbage.confirmed = 0;
+        self.garbage.patience = now + self.config.keep_for;
     }
 
     /// The peer in `slot` has every dot that this replica has.
@@ -196,7 +209,7 @@ impl Map {
             reached!("map: all are equal");
             // No need to go through the rounds: all have all of it.
             if !self.garbage.open || self.garbage.seen != digest {
-                self.begin_round();
+                self.begin_round(now);
             }
             let slots: SmallVec<[u32; 64]> = self.peers.slots().collect();
             slots.into_iter().for_each(|slot| self.confirm(now, slot));
@@ -244,10 +257,27 @@ impl Map {
         if peer.confirmed != round {
             peer.confirmed = round;
             self.garbage.confirmed += 1;
+            self.garbage.patience = now + self.config.keep_for;
         }
         if self.garbage.open && self.garbage.confirmed == self.garbage.members {
             self.try_to_collect(now);
         }
+    }
+
+    /// Members that no round gets any further for are members no more: a full map cannot take in what it lacks, and
+    /// others would keep everything for its sake, for ever. It is waited for no longer than one that is down.
+    fn leave_stragglers(&mut self, now: Instant) {
+        let round = self.garbage.round;
+        let slots: SmallVec<[u32; 64]> = self.peers.slots().collect();
+        for slot in slots {
+            if self.peers.get(slot).is_some_and(|peer| peer.member && peer.confirmed != round) {
+                self.stats.stragglers += 1;
+                self.lose_member(None, slot);
+                // What it is being told explains less as soon as anything is dropped.
+                self.peers.stop_serving(slot);
+            }
+        }
+        self.try_to_collect(now);
     }
 
     /// A peer came: it is a member if it can lack nothing below the floor.

@@ -148,6 +148,9 @@ pub struct Stats {
     pub pulls_timed_out: u64,
     /// Chunks refused because the map is full.
     pub chunks_refused: u64,
+    /// Peers that nothing is kept for any more, because they did not take in what this map has for
+    /// [`keep_for`](Config::keep_for), as one that is full does not. They are sent the whole map when they ask.
+    pub stragglers: u64,
     /// Chunks refused because they tell of writes of this replica that it never made.
     pub chunks_forged: u64,
     /// Entries that were not sent because they have more than four mebibytes.

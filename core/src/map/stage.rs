@@ -141,6 +141,8 @@ impl Map {
             Put::Aside if self.has_room_for(&staging) => {}
             Put::Aside | Put::NoRoom => {
                 self.refuse(now, slot);
+                // All of it would be sent again, for nothing.
+                self.pull_after = self.pull_after.max(now + self.config.keep_for);
                 self.abandon(now, &staging);
                 return;
             }

@@ -294,7 +294,9 @@ impl World<'_> {
         // Digests are told at random: it may take as long as collecting all of a kind of coupons.
         self.calm(Duration::from_secs(180) / pace)?;
         for at in 0..self.replicas.len() {
-            let retired = self.replicas[at].map.stats().retired;
+            let stats = *self.replicas[at].map.stats();
+            self.met("member that is waited for no longer", stats.stragglers > 0);
+            let retired = stats.retired;
             self.met("lives retired", retired > 0);
             self.met("more lives of a node retired than are kept", retired > 20);
             let replica = &self.replicas[at];

@@ -223,6 +223,11 @@ fn map(text: &mut Exposition, seen: &Seen) {
             stats.chunks_refused,
         ),
         (
+            "brickwork_map_stragglers_total",
+            "Peers that nothing is kept for any more, for they took nothing in.",
+            stats.stragglers,
+        ),
+        (
             "brickwork_map_chunks_forged_total",
             "Chunks refused because they tell of writes that this node never made.",
             stats.chunks_forged,
