@@ -96,7 +96,10 @@ fn an_answer_asked_for_ahead_goes_on() {
         (end(&heads[0]) - u64::from(heads[0].covered), KEYS + 1)
     );
     assert!(heads[0].first > got_to + 1 && heads[0].first < further);
-    let heads = ask(&mut map, 4, true, 1 << 20, &[(further, KEYS + 1)]);
+    // What is given once more is not where it goes on.
+    let heads = ask(&mut map, 4, false, 1 << 20, &[(5, 7)]);
+    assert_eq!((heads.len(), heads[0].first), (1, 5));
+    let heads = ask(&mut map, 5, true, 1 << 20, &[(further, KEYS + 1)]);
     let told: Vec<_> = heads.iter().map(|head| (head.first, head.covered, head.last)).collect();
     assert_eq!(told, [(KEYS + 1, 0, true)], "there is nothing further");
 }

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use brickwork_core::map::{Config, Map, ReplicaId};
 use brickwork_core::{Event, NodeId};
 use common::bare::{frame, varint};
@@ -141,6 +143,79 @@ fn more_is_asked_for_while_an_answer_comes() {
         tell_unit(&mut map, 5, at, false);
     }
     assert_eq!(map.len(), 29);
+}
+
+/// Goal: a FETCH that asks ahead names units, whatever came: without any the session would be over. Method: frames of a
+/// late answer and of the one that was asked for instead, which are cut elsewhere.
+#[test]
+fn whoever_asks_ahead_asks_for_something() {
+    let mut config = Config::lan();
+    config.pull_budget = 20_000;
+    let (mut map, nonce) = taker(1, &config);
+    let unit = |at: u64| lone(2, at, format!("key-{at}").as_bytes(), &[7; 5000]);
+    let tell_units = |map: &mut Map, number: u64, first: u64, covered: u32| {
+        let head = Head { nonce: number, total: 30, first, covered, ..ALL };
+        let units = (first..).take(covered as usize);
+        let units = units.map(|at| if at == 0 { context(2, 40, None) } else { unit(at) });
+        tell(map, NOW, 2, &head.frame(1, &units.collect::<Vec<_>>().concat()));
+        sent(map, FETCH, 2).iter().map(|body| numbered_ask(body)).collect::<Vec<_>>()
+    };
+    assert_eq!(tell_units(&mut map, nonce, 0, 1), []);
+    map.handle_timeout(NOW + Duration::from_secs(1));
+    let again = sent(&mut map, FETCH, 2);
+    assert_eq!(numbered_ask(&again[0]), (1, false, vec![(1, 30)]));
+    assert_eq!(tell_units(&mut map, nonce, 1, 2), [], "late");
+    assert_eq!(tell_units(&mut map, 1, 1, 1), []);
+    assert_eq!(tell_units(&mut map, 1, 2, 2), [(2, true, vec![(3, 30)])], "half of it is known");
+}
+
+/// Goal: where more is lost than a FETCH has room for, the answer still goes on behind it. Method: every second unit
+/// is lost.
+#[test]
+fn what_lies_ahead_is_asked_for_however_much_was_lost() {
+    let mut config = Config::lan();
+    config.pull_budget = 40_000;
+    let (mut map, nonce) = taker(1, &config);
+    let mut asked = Vec::new();
+    let mut number = nonce;
+    for at in (0..200).step_by(2) {
+        let head = Head { nonce: number, total: 1_000, first: at, covered: 1, ..ALL };
+        let value = lone(2, at, format!("key-{at}").as_bytes(), &[7; 1000]);
+        let unit = if at == 0 { context(2, 2_000, None) } else { value };
+        tell(&mut map, NOW, 2, &head.frame(1, &unit));
+        for body in sent(&mut map, FETCH, 2) {
+            asked.push(numbered_ask(&body));
+            number = asked.len() as u64;
+        }
+    }
+    assert!(asked.len() > 3, "{asked:?}");
+    for (_, ahead, ranges) in &asked {
+        assert!(*ahead && ranges.last().unwrap().1 == 1_000, "{ranges:?}");
+    }
+    assert_eq!(asked[3].2.len(), 16);
+}
+
+/// Goal: a key that is new has the marks that come with its value, and the application hears of it, whether it has
+/// marks or not.
+#[test]
+fn new_keys_come_with_their_marks_and_are_told() {
+    let (mut map, nonce) = taker(1, &Config::lan());
+    // As a lone value with a mark of a write of node 4.
+    let writer = |node: u64| [&[0][..], &node.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+    let sibling = [&[1][..], &writer(2), &[2, 1, b'v']].concat();
+    let marked = [&[0, 1, 6][..], b"marked", &sibling, &[1], &writer(4), &[3]].concat();
+    let units = [context(2, 2, None), context(4, 3, None), lone(2, 1, b"lone", b"v"), marked];
+    let head = Head { nonce, contexts: 2, covered: 4, total: 4, last: true, ..ALL };
+    tell(&mut map, NOW, 2, &head.frame(1, &units.concat()));
+    // And with that of its own writer beside it.
+    assert_eq!((map.len(), map.metadata().0), (2, 2));
+    let mut told = Vec::new();
+    while let Some(event) = map.poll_event() {
+        if let Event::Changed { key, old: None, new: Some(new) } = event {
+            told.push((key.to_vec(), new.counter));
+        }
+    }
+    assert_eq!(told, [(b"lone".to_vec(), 1), (b"marked".to_vec(), 2)]);
 }
 
 /// Goal: a giver that falls silent is asked five times, less and less often, and then given up. Method: the first part,

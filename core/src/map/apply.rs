@@ -115,6 +115,8 @@ impl Map {
             self.refuse(now, slot);
             return None;
         }
+        // Before a retired life may take one of the numbers that are left for them.
+        skim.intern(&mut self.replicas);
         let guesses = self.store.guess(&skim.keys);
         self.take_items(Some(slot), chunk, guesses)
     }

@@ -11,11 +11,13 @@
 //! its way then is only late, perhaps.
 
 use super::Map;
-use super::full_wire::{self, FetchHead, Range, Stage};
+use super::full_wire::{self, FetchHead, MAX_RANGES, Range, Stage};
 use super::stage::Staging;
 use crate::reached::reached;
 use crate::time::Instant;
 use crate::wire::Writer;
+
+use smallvec::SmallVec;
 
 /// Requests in a row without an answer after which a full sync is given up: five seconds on a fast network, so
 /// that a giver may stand still for some without all that came being thrown away.
@@ -39,6 +41,8 @@ pub(super) struct Asking {
     nonce: u64,
     /// Number of the last FETCH. The pull is 0.
     number: u64,
+    /// Whether that asked for more while an answer came.
+    ahead: bool,
     /// How many bytes it asked for.
     budget: u64,
     /// The newest answer, and how much of it came.
@@ -55,13 +59,14 @@ pub(super) struct Asking {
 impl Asking {
     pub(super) const fn new(now: Instant, nonce: u64, budget: u64) -> Self {
         let (number, hearing, heard, edge, settled) = (0, 0, 0, 0, 0);
-        let (owes, deadline, tries) = (None, now, 0);
-        Self { nonce, number, budget, hearing, heard, edge, settled, owes, deadline, tries }
+        let (ahead, owes, deadline, tries) = (false, None, now, 0);
+        Self { nonce, number, ahead, budget, hearing, heard, edge, settled, owes, deadline, tries }
     }
 
-    /// Number of the last FETCH.
-    pub(super) const fn number(&self) -> u64 {
-        self.number
+    /// The answer that a fragment is of, which has no number: the newest, unless more was asked for while another came,
+    /// and nothing is known of the answer to that.
+    pub(super) const fn of_fragments(&self) -> u64 {
+        if self.ahead && self.hearing < self.number { self.hearing } else { self.number }
     }
 
     pub(super) const fn deadline(&self) -> Instant {
@@ -128,7 +133,8 @@ impl Map {
     /// The answer of the peer in `slot` is over, and more is missing.
     pub(super) fn ask_for_units(&mut self, slot: u32) {
         if let Some(staging) = self.staging.as_mut().filter(|staging| staging.peer() == slot) {
-            staging.asking.owes = Some(Ask::Missing);
+            let number = staging.asking.of_fragments();
+            staging.asking.end(number);
             self.peers.wake(slot);
         }
     }
@@ -169,7 +175,7 @@ impl Map {
             return;
         };
         let asking = &staging.asking;
-        // Nothing is left ahead once the last unit came.
+        // Nothing is left ahead once the last unit came; with all before it there would be nothing to ask for.
         let ask = if asking.edge >= staging.total() { Ask::Missing } else { ask };
         let ahead = ask != Ask::Missing;
         // What is on its way is spent already.
@@ -179,11 +185,18 @@ impl Map {
         let budget = left.clamp(self.max_datagram as u64, most);
         let number = asking.number + u64::from(ask != Ask::Again);
         let head = FetchHead { session: staging.session(), number, ahead, budget, held };
-        let (settled, edge) = (asking.settled, asking.edge);
-        let ranges = staging.missing().filter_map(move |range| {
-            if ahead { old_or_last(range, settled, edge) } else { Some(range) }
-        });
-        if full_wire::write_fetch(w, &head, ranges).is_err() {
+        let (settled, total, edge) = (asking.settled, staging.total(), asking.edge);
+        let mut ranges: SmallVec<[Range; MAX_RANGES]> = SmallVec::new();
+        if ahead {
+            // The last one is there, whatever else is: without any the session would be over.
+            let last = staging.missing().last().filter(|range| range.1 == total);
+            let old = staging.missing().filter(|range| range.1 < total && range.0 < settled);
+            let old = old.map(|(from, to)| (from, to.min(settled)));
+            ranges.extend(old.take(MAX_RANGES - 1).chain(last));
+        } else {
+            ranges.extend(staging.missing().take(MAX_RANGES));
+        }
+        if full_wire::write_fetch(w, &head, ranges.into_iter()).is_err() {
             self.peers.wake(slot);
             return;
         }
@@ -191,16 +204,43 @@ impl Map {
         asking.owes = None;
         if ask != Ask::Again {
             (asking.number, asking.budget, asking.settled) = (number, budget, edge);
+            asking.ahead = ahead;
         }
     }
 }
 
-/// What of a missing range is asked for while an answer comes: what lies before the place that had been reached a
-/// while ago, and all from the place reached on.
-fn old_or_last((from, to): Range, settled: u64, edge: u64) -> Option<Range> {
-    if from >= edge {
-        Some((from, to))
-    } else {
-        Some((from, to.min(settled))).filter(|_| from < settled)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what is owed follows from which answer ends. Method: a second FETCH that asks ahead, and the ends of the
+    /// answers before and after.
+    #[test]
+    fn the_end_of_an_answer_asks_for_what_it_shows_to_be_missing() {
+        let asking = || {
+            let mut asking = Asking::new(Instant::ZERO, 99, 1_000);
+            (asking.number, asking.ahead) = (2, true);
+            asking.hear(1, 700, 10);
+            asking
+        };
+        let ended = |mut asking: Asking, number| {
+            asking.end(number);
+            asking.owes
+        };
+        assert_eq!(ended(asking(), 0), None, "long over");
+        assert_eq!(ended(asking(), 1), Some(Ask::Again), "the second may be lost");
+        assert_eq!(ended(asking(), 2), Some(Ask::Missing));
+        assert_eq!(asking().of_fragments(), 1);
+        let mut heard = asking();
+        heard.hear(2, 10, 11);
+        assert_eq!((heard.hearing, heard.heard, heard.edge), (2, 10, 11));
+        heard.hear(1, 500, 9);
+        heard.hear(3, 500, 9);
+        assert_eq!((heard.hearing, heard.heard, heard.edge), (2, 10, 11), "old, or nobody's");
+        assert_eq!(heard.of_fragments(), 2);
+        assert_eq!(ended(heard, 1), None, "it has come");
+        let mut all = asking();
+        all.owes = Some(Ask::Missing);
+        assert_eq!(ended(all, 1), Some(Ask::Missing), "that asks for the same and more");
     }
 }

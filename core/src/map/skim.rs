@@ -52,6 +52,13 @@ impl<'p> Skim<'p> {
         self.replicas.iter().filter(|(id, _)| replicas.number(*id).is_none()).count()
     }
 
+    /// Gives all of its replicas numbers.
+    pub(super) fn intern(&self, replicas: &mut Replicas) {
+        for (id, _) in &self.replicas {
+            replicas.intern(*id);
+        }
+    }
+
     /// Whether it tells of writes of this replica that it never made.
     pub(super) fn is_forged(&self, replicas: &Replicas) -> bool {
         let me = replicas.own();

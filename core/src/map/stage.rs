@@ -196,6 +196,9 @@ impl Map {
         if let Some(before) = self.staging.take() {
             self.abandon(now, &before);
         }
+        // What was begun of entries that come with it is begun anew.
+        self.assemblies.clear();
+        self.over.take_if(|over| *over == (slot, stage.head.session));
         self.staging = Some(Staging {
             peer: slot,
             session: stage.head.session,
@@ -261,6 +264,10 @@ impl Map {
     pub(super) fn stages_in_fragments(&mut self, slot: u32, session: u64, unit: u64) -> bool {
         let staging = self.staging.as_mut();
         let staging = staging.filter(|it| it.peer == slot && it.session == session);
+        if staging.is_none() && self.pulling.as_ref().is_some_and(|it| it.peer() == slot) {
+            // It may have overtaken the frame that begins it.
+            return false;
+        }
         let Some(staging) = staging else {
             // Nobody waits for it: its giver need not either.
             self.over = Some((slot, session));
@@ -289,9 +296,11 @@ impl Map {
         }
     }
 
-    /// How many units the full sync has that is taken, and the number of the last FETCH.
+    /// How many units the full sync has that is taken, and of which answer its fragments are.
     pub(super) fn staged(&self) -> (u64, u64) {
-        self.staging.as_ref().map_or((0, 0), |staging| (staging.total, staging.asking.number()))
+        self.staging
+            .as_ref()
+            .map_or((0, 0), |staging| (staging.total, staging.asking.of_fragments()))
     }
 
     /// The giver has ended the session, or gives none.

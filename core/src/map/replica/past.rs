@@ -32,6 +32,9 @@ use crate::sabotage::sabotaged;
 /// off makes them forget what only that one has of lives before, and take all that others have.
 const RECENT: usize = 8;
 
+/// The part of all numbers that is left to others than retired lives that are named again.
+const SPARE: usize = 16;
+
 /// Lives from this epoch on are not merged: a node whose word is doubted can always begin one after those that are.
 pub(in crate::map) const LAST: u64 = u64::MAX / 2;
 
@@ -210,11 +213,12 @@ impl Replicas {
 
     /// A retired life gets a number again, if this write of it is void: an entry is to name that. Whoever was away when
     /// the life was retired may have what has become void, and is to hear that somebody else has written it anew. Once
-    /// all have heard, it is retired again. Returns the number; or nothing if the write counts, or no number is left.
+    /// all have heard, it is retired again. Returns the number; or nothing if the write counts, or few numbers are left:
+    /// those are for lives of which more is to be known. Of merged lives nothing is known any more.
     pub(in crate::map) fn revive(&mut self, id: ReplicaId, counter: u64) -> Option<u16> {
+        let room = self.max.saturating_sub(self.in_use()) * SPARE > self.max;
         let past = self.past.nodes.get_mut(&id.node)?;
         let at = past.recent.binary_search_by_key(&id.epoch, |life| life.0).ok()?;
-        let room = !self.past.free.is_empty() || self.known.len() < self.max;
         if !past.recent[at].1.is_void(counter) || !room {
             return None;
         }

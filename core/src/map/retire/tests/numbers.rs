@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::map::Dot;
+use crate::map::Skim;
 use crate::map::peer::{Cursor, Introduced, Serve};
 use crate::map::wire::ReplicaRef;
 use smallvec::SmallVec;
@@ -57,6 +58,57 @@ fn marks_of_void_writes_of_retired_lives_are_kept() {
     count(&mut one);
     assert_eq!((one.stats.retired, sums(&one)), (retired + 1, before));
     assert_eq!(one.replicas.number(life(3, 1)), Some(counts));
+}
+
+/// Goal: a life that is named again takes no number from those that a chunk brings. Method: a chunk for which there is
+/// just room, with a mark of a void write of a retired life and a life that is new.
+#[test]
+fn a_chunk_that_names_a_retired_life_is_taken_whole() {
+    let make = |max_replicas| {
+        let config = Config { max_past_lives: 0, collect_interval: PAUSE, ..Config::lan() };
+        let config = Config { max_replicas, ..config };
+        let mut map = Map::new(NOW, life(1, 1), "test", config, 1400, [1; 32]).unwrap();
+        map.peer_up(NOW, NodeId(2), 1, ([10, 0, 0, 1], 1).into());
+        settle(&mut map, life(3, 1), 5);
+        settle(&mut map, life(3, 2), 1);
+        count(&mut map);
+        assert!(map.replicas.fate(life(3, 1)).is_some());
+        map.replicas.intern(life(6, 1)).unwrap();
+        map
+    };
+    let in_use = make(100).replicas.in_use();
+    for (max_replicas, revived) in [(in_use + 1, false), (in_use + 2, true)] {
+        let mut one = make(max_replicas);
+        let id = |node: u64, epoch: u64| [node.to_le_bytes(), epoch.to_le_bytes()].concat();
+        let me = one.replicas.own();
+        let addressee = one.under_seals(wire::addressee(me.node, 1, me.epoch));
+        let head = [&addressee.to_le_bytes()[..], &[0, 0]].concat();
+        // The first write of 6@1, "a" = "v", over the sixth of 3@1; and that of 7@1, "b" = "w".
+        let first = [&[0][..], &id(6, 1), &[1, 1, 3, 1, b'a', 1, 1, 1, 1, b'v', 1, 0], &id(3, 1)];
+        let second = [&[6, 0][..], &id(7, 1), &[1, 1, 3, 1, b'b', 1, 3, 1, 1, b'w', 0]];
+        let body = [head, first.concat(), second.concat()].concat();
+        let Ok(Frame::Chunk(chunk)) = wire::parse(wire::CHUNK, &body) else { panic!() };
+        one.on_chunk(NOW, peer(&one), &chunk, &Skim::of(chunk.items));
+        let got = (one.get(b"a").is_some(), one.get(b"b").is_some(), one.stats.dots_received);
+        assert_eq!(got, (true, true, 2));
+        assert_eq!(one.replicas.fate(life(3, 1)).is_none(), revived);
+    }
+}
+
+/// Goal: how often a life is named again says nothing of how many are kept.
+#[test]
+fn lives_that_are_named_again_and_again_are_retired_each_time() {
+    let config = Config { max_past_lives: 0, collect_interval: PAUSE, ..Config::lan() };
+    let config = Config { max_replicas: 10, ..config };
+    let mut one = Map::new(NOW, life(1, 1), "test", config, 1400, [1; 32]).unwrap();
+    one.peer_up(NOW, NodeId(2), 1, ([10, 0, 0, 1], 1).into());
+    settle(&mut one, life(3, 1), 5);
+    settle(&mut one, life(3, 2), 1);
+    for round in 1..=20 {
+        count(&mut one);
+        assert_eq!(one.stats.retired, round);
+        assert!(one.replicas.revive(life(3, 1), 6).is_some());
+    }
 }
 
 /// Goal: no value of a retired life is brought back, for nothing here may name it.
