@@ -10,14 +10,14 @@
 //! What is missing before the place that had been reached when the last FETCH left is asked for with it: what was on
 //! its way then is only late, perhaps.
 
+use smallvec::SmallVec;
+
 use super::Map;
 use super::full_wire::{self, FetchHead, MAX_RANGES, Range, Stage};
 use super::stage::Staging;
 use crate::reached::reached;
 use crate::time::Instant;
 use crate::wire::Writer;
-
-use smallvec::SmallVec;
 
 /// Requests in a row without an answer after which a full sync is given up: five seconds on a fast network, so
 /// that a giver may stand still for some without all that came being thrown away.
