@@ -537,9 +537,14 @@ impl Node {
             let (cluster, me) = (self.cluster, self.swim.sender());
             let len = wire::seal(buf, cluster, me, |w: &mut Writer<'_>| {
                 self.map.write_frames(slot, w);
-                if !w.is_fresh() {
-                    self.swim.write_gossip(w);
+                if w.is_fresh() {
+                    return;
                 }
+                // Who does not know this node yet would drop what the map tells.
+                if self.map.is_silent(slot) {
+                    self.swim.write_self(w);
+                }
+                self.swim.write_gossip(w);
             });
             if let Some(len) = len {
                 return Some((addr, len));

@@ -317,6 +317,28 @@ fn a_cookie_is_taken_from_whom_it_was_asked() {
     }
 }
 
+/// Goal: once a seed has shown that it is there, what is lost is asked for soon again. Method: a seed that answers at
+/// last, and says nothing more.
+#[test]
+fn after_a_cookie_the_next_join_is_soon() {
+    let mut bare = Bare::new(Config::lan());
+    bare.swim.join(bare.now, &[addr(5)]);
+    bare.run(Duration::from_secs(20));
+    let answered = bare.now;
+    bare.tell(5, &frame(COOKIE, &77_u64.to_le_bytes()));
+    assert_eq!(places(&bare.sent(), JOIN), [5]);
+    let sent = bare.run(Duration::from_secs(1));
+    let first = sent.iter().find(|sent| sent.is(JOIN, 5)).unwrap();
+    let retry = Config::lan().join_retry;
+    assert!((retry * 3 / 4..retry * 5 / 4).contains(&(first.at - answered)));
+    assert_eq!(places(&sent, JOIN).len(), 3, "after 100, 200 and 400 ms");
+    assert_eq!(
+        first.frame(JOIN).map(u64_of),
+        Some(0),
+        "another cookie may be the good one by then"
+    );
+}
+
 /// Goal: who says that it knows nobody is asked in, at its own address, and not again until a retry is over.
 /// Method: a member that says so again and again, in its boot or the next, from its address or another one.
 #[test]

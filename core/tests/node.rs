@@ -44,6 +44,49 @@ fn the_state_of_the_map_rides_on_probes() {
     assert!(probes.into_iter().all(|bytes| frame_of(bytes, STATE).is_some()));
 }
 
+/// Goal: what a member tells of its map is not lost on a newcomer that has not heard of it yet. Method: nodes join one
+/// after the other, with nothing lost or overtaken, whichever datagram to them leaves first.
+#[test]
+fn a_newcomer_knows_who_tells_it_of_the_map() {
+    let mut net = Net::cluster(3, Config::lan(), 3);
+    net.weather.delay = Duration::from_nanos(1);
+    net.with(0, |node, now| node.insert(now, b"key", b"value").unwrap());
+    for place in 3..23 {
+        net.run(SECOND / 7);
+        net.start(place, &[place % 3]);
+        let met = |net: &Net| {
+            net.node(place).map().len() == 1 && net.node(place).members().count() == place + 1
+        };
+        assert!(net.run_until(SECOND, met), "place {place}");
+        assert_eq!(net.node(place).map().stats().misaddressed, 0, "place {place}");
+    }
+}
+
+/// Goal: a node that joins has the map soon, whichever datagrams are lost. Method: seeds of loss, and virtual time.
+#[test]
+fn a_newcomer_has_the_map_soon_though_datagrams_are_lost() {
+    let mut times = Vec::new();
+    for seed in 0..200 {
+        let mut config = Config::lan();
+        config.map.collect_interval = SECOND;
+        let mut net = Net::new(seed, config);
+        net.start(0, &[]);
+        for number in 0..300_u32 {
+            net.with(0, |node, now| node.insert(now, &number.to_le_bytes(), b"value").unwrap());
+        }
+        assert!(net.run_until(60 * SECOND, |net| net.node(0).map().metadata() == (0, 0)));
+        net.weather.loss = 5;
+        let start = net.now;
+        net.start(1, &[0]);
+        assert!(net.run_until(60 * SECOND, |net| net.node(1).map().len() == 300), "seed {seed}");
+        times.push(net.now - start);
+    }
+    times.sort_unstable();
+    println!("{:?} {:?} {:?}", times[100], times[180], times[199]);
+    assert!(times[100] < Duration::from_millis(50), "the median is {:?}", times[100]);
+    assert!(times[199] < SECOND, "the slowest took {:?}", times[199]);
+}
+
 /// Goal: news of a member rides on the map's datagrams as well. Method: new metadata right before a write.
 #[test]
 fn gossip_rides_on_writes() {

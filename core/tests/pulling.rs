@@ -11,7 +11,8 @@ use brickwork_core::{Event, NodeId};
 use common::bare::{frame, millis, read_varint, varint};
 use common::maps::{NOW, addr, drain};
 use common::played::{
-    BARE, CHUNK, Frame, OWN, PULL, STATE, among, chunk, run, state, tell, times, write,
+    BARE, CHUNK, Frame, OWN, PULL, STATE, among, among_seeded, chunk, run, state, tell, times,
+    write,
 };
 use proptest::prelude::*;
 
@@ -52,8 +53,8 @@ fn states_are_told_at_their_pace() {
     assert!((375..625).contains(&pace), "{pace} ms");
 }
 
-/// Goal: a peer that does not answer is asked again, some times at once and then less and less often. Method: one that
-/// never answers.
+/// Goal: a peer that does not answer is asked again, some times at once and then less and less often, until it says
+/// something. Method: one that never answers, and tells its state at last.
 #[test]
 fn pulls_that_nobody_answers_become_rare() {
     let mut map = among(&Config::lan(), [2]);
@@ -62,8 +63,62 @@ fn pulls_that_nobody_answers_become_rare() {
     let expected = [0, 300, 600, 900, 1200, 1500, 2100, 3300, 5700, 10_500, 20_100, 29_700, 39_300];
     assert_eq!(times(&pulls), expected);
     assert_eq!((map.stats().pulls_sent, map.stats().pulls_timed_out), (13, 12));
-    tell(&mut map, NOW + millis(45_000), 2, &state(10));
-    assert_eq!(run(&mut map, PULL, NOW, NOW).len(), 0, "one at a time");
+    let late = NOW + millis(45_000);
+    tell(&mut map, late, 2, &state(10));
+    tell(&mut map, late + millis(200), 2, &state(11));
+    let pulls = run(&mut map, PULL, late, late + millis(700));
+    let at = [times(&pulls), vec![45_300, 45_600]];
+    assert_eq!(at[0], at[1], "the answer would be here by now");
+}
+
+/// Goal: the only peer that has told of anything is asked again, however many others there are. Method: it does not answer,
+/// and forty others have told nothing.
+#[test]
+fn the_only_one_to_have_told_of_anything_is_asked_again() {
+    let mut map = among(&Config::lan(), 2..42);
+    tell(&mut map, NOW, 7, &state(9));
+    let pulls = run(&mut map, PULL, NOW, NOW + millis(3000));
+    assert_eq!(times(&pulls), [0, 300, 600, 900, 1200, 1500, 2100]);
+    assert!(pulls.iter().all(|(_, to, _)| *to == 7));
+}
+
+/// Goal: who tells something is asked before those who may be gone. Method: of seven peers six fall silent after they have told
+/// of a change; the last one repeats its own.
+#[test]
+fn who_speaks_is_asked_before_the_silent() {
+    for seed in 0..20 {
+        let mut map = among_seeded(&Config::lan(), 2..9, seed);
+        for peer in 2..9 {
+            tell(&mut map, NOW, peer, &state(peer));
+        }
+        // Each leaves more than three pulls unanswered, and so its last one is waited for long.
+        let late = NOW + millis(300_000);
+        run(&mut map, PULL, NOW, late);
+        tell(&mut map, late, 5, &state(99));
+        let pulls = run(&mut map, PULL, late, late + millis(700));
+        let asked: Vec<u64> = pulls.iter().map(|(_, to, _)| *to).collect();
+        assert!(asked.len() >= 2 && asked.iter().all(|to| *to == 5), "seed {seed}: {asked:?}");
+        // At once if nobody or somebody else was waited for; if it was itself, its answer may be under way.
+        let waits: Vec<_> = pulls.windows(2).map(|two| two[1].0 - two[0].0).collect();
+        assert!(pulls[0].0 - late <= millis(300) && waits.iter().all(|wait| *wait == millis(300)));
+    }
+}
+
+/// Goal: a pull that is answered is not given up, whoever speaks. Method: a peer that fell silent comes back with
+/// a part of an answer while another one speaks.
+#[test]
+fn who_answers_is_silent_no_more() {
+    let mut map = among(&Config::lan(), [2, 3]);
+    tell(&mut map, NOW, 2, &state(9));
+    let late = NOW + millis(45_000);
+    let pulls = run(&mut map, PULL, NOW, late);
+    let nonce = read_varint(&pulls[pulls.len() - 1].2);
+    tell(&mut map, late, 2, &chunk(nonce, 0, 0, &write(4, 1, OWN, b"key", b"value")));
+    tell(&mut map, late, 3, &state(10));
+    assert_eq!(run(&mut map, PULL, late, late + millis(20)).len(), 0);
+    tell(&mut map, late + millis(20), 2, &chunk(nonce, 1, LAST, &[]));
+    let pulls = run(&mut map, PULL, late + millis(20), late + millis(170));
+    assert_eq!(pulls.iter().map(|(_, to, _)| *to).collect::<Vec<_>>(), [3]);
 }
 
 /// Goal: a pull is given up after four usual answer times, within bounds. Method: answers that take their time, and

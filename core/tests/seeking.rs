@@ -44,7 +44,7 @@ fn seeds_are_asked_at_growing_intervals() {
         for place in [5, 6] {
             assert_gaps(
                 &moments(&sent, JOIN, place),
-                [500, 1000, 2000, 4000, 8000, 10_000, 10_000],
+                [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000],
             );
         }
         assert!(sent.iter().all(|sent| [addr(5), addr(6)].contains(&sent.to)));
@@ -63,7 +63,7 @@ fn the_only_other_member_is_looked_for_at_growing_intervals() {
         let start = bare.now;
         let pings = moments(&bare.run(SECOND * 60), PING, 1);
         assert!(pings[0] - start < SECOND + SECOND / 5, "an interval of one of two");
-        assert_gaps(&pings, [500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+        assert_gaps(&pings, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         bare.tell(1, &frame(UPDATES, &alive(1, 1, incarnation)));
     }
 }
@@ -166,5 +166,5 @@ fn so_many_seeds_are_kept() {
     let mut bare = Bare::new(Config::lan());
     bare.swim.join(bare.now, &seeds((0..50).chain(40..100)));
     assert_eq!(places(&bare.sent(), JOIN), (1..65).collect::<Vec<_>>());
-    assert_eq!(places(&bare.run(millis(625)), JOIN), (1..65).collect::<Vec<_>>());
+    assert_eq!(places(&bare.run(millis(125)), JOIN), (1..65).collect::<Vec<_>>());
 }

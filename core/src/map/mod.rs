@@ -446,6 +446,13 @@ impl Map {
         self.replicas.in_use() * 18 + 100 > self.max_datagram
     }
 
+    /// Whether writes of others are unknown below some that are known.
+    #[cfg(feature = "sim")]
+    pub(crate) fn has_gaps(&self) -> bool {
+        let me = self.replicas.me();
+        self.replicas.numbers().any(|life| life != me && self.replicas.has_gap(life))
+    }
+
     /// This node took another boot epoch; its writes stay.
     pub(crate) fn set_boot(&mut self, boot: u64) {
         self.boot = boot;
@@ -475,6 +482,9 @@ impl Map {
         while let Ok(Some((tag, body))) = frames.next() {
             if !owns(tag) {
                 continue;
+            }
+            if let Some(peer) = slot.and_then(|slot| self.peers.get_mut(slot)) {
+                peer.unanswered = 0;
             }
             match (slot, wire::parse(tag, body)) {
                 (Some(slot), Ok(wire::Frame::Chunk(chunk))) if skim.is_of(body) => {

@@ -188,6 +188,10 @@ impl Serve {
     }
 }
 
+/// Pulls without an answer, and without any other word, that loss does not explain: who leaves so many may be gone, or
+/// not know this replica yet.
+const SILENT: u8 = 3;
+
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) id: NodeId,
@@ -201,6 +205,9 @@ pub(super) struct Peer {
     pub(super) pushed: u64,
     /// The context digest that it told last.
     pub(super) state: u64,
+    /// How many pulls it has left unanswered since it told anything. One that has never told anything counts as one that
+    /// left many.
+    pub(super) unanswered: u8,
     /// Whether it has all dots below the floor; see [`garbage`](super::garbage).
     pub(super) member: bool,
     /// The last round of collecting garbage whose cut it confirmed.
@@ -231,6 +238,11 @@ impl Peer {
     /// The hash that names this life of it.
     pub(super) fn addressee(&self) -> u64 {
         wire::addressee(self.id, self.boot, self.epoch)
+    }
+
+    /// Whether nothing shows that it is there and knows this replica.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.unanswered >= SILENT
     }
 
     /// Notes that the peer lives with this replica epoch. A new epoch starts from nothing.
@@ -317,6 +329,7 @@ impl Peers {
             known: Context::default(),
             pushed,
             state: 0,
+            unanswered: SILENT,
             member: false,
             confirmed: 0,
             equal: 0,

@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use super::Map;
 use super::ask::Pulling;
 use super::dot::{Packed, ReplicaId};
-use super::peer::Cursor;
+use super::peer::{Cursor, Peer};
 use super::replica::Fate;
 use super::shares::Shares;
 use super::skim::Skim;
@@ -86,12 +86,23 @@ impl Map {
             self.late = Some(pulling);
             self.stats.pulls_timed_out += 1;
             self.unanswered += 1;
+            let asked = self.late.as_ref().map(Pulling::peer);
+            if let Some(peer) = asked.and_then(|slot| self.peers.get_mut(slot)) {
+                peer.unanswered = peer.unanswered.saturating_add(1);
+            }
             // Whoever it was may be gone; another one has the data too. A lost datagram is made good
             // at once, an unreachable world is asked at the usual pace.
             if self.unanswered > MAX_CATCHING_RETRIES {
                 self.catching = None;
             }
-            self.wanted = self.catching.or_else(|| self.candidate());
+            let other = self.catching.or_else(|| self.candidate());
+            // The only one that is there and has something may be hard to draw.
+            let same = asked.filter(|slot| self.may_have(*slot));
+            let better = same.filter(|same| !self.is_silent(*same));
+            self.wanted = match other {
+                Some(other) if self.is_silent(other) => better.or(Some(other)),
+                other => other.or(same),
+            };
             if self.wanted.is_none() {
                 reached!("map: pull from nobody else");
             } else if self.unanswered <= MAX_QUICK_RETRIES {
@@ -156,15 +167,42 @@ impl Map {
     /// A peer may have what is missing here: ask it now, or when the pull interval is over.
     pub(super) fn want_pull(&mut self, now: Instant, slot: u32) {
         let slot = self.catching.unwrap_or(slot);
+        self.wait_no_longer_for_the_silent(now, slot);
         if self.may_pull(now) {
             reached!("map: pull at once");
             self.start_pull(now, slot);
-        } else if self.wanted.is_none() || self.wanted == self.full {
-            // One whose data was refused comes after the others.
+        } else if self
+            .wanted
+            .is_none_or(|wanted| self.full == Some(wanted) || self.is_silent(wanted))
+        {
+            // One whose data was refused comes after the others, and so does one that may be gone.
             reached!("map: pull later");
             self.wanted = Some(slot);
         } else {
             reached!("map: pull wanted already");
+        }
+    }
+
+    /// One who may be gone is waited for long. Whoever is there does not wait for that, nor longer than usual for who is
+    /// there again.
+    fn wait_no_longer_for_the_silent(&mut self, now: Instant, speaks: u32) {
+        let in_vain = |pulling: &Pulling| !pulling.answered && pulling.of_silent;
+        if self.is_silent(speaks) || !self.pulling.as_ref().is_some_and(in_vain) {
+            return;
+        }
+        self.unanswered = 0;
+        let patience = self.pull_patience();
+        match &mut self.pulling {
+            Some(pulling) if pulling.peer == speaks => {
+                reached!("map: silent one is there again");
+                pulling.of_silent = false;
+                pulling.deadline = pulling.deadline.min(now + patience);
+            }
+            pulling => {
+                reached!("map: silent one waited for no longer");
+                self.late = pulling.take();
+                self.wanted = None;
+            }
         }
     }
 
@@ -202,6 +240,7 @@ impl Map {
             started: now,
             deadline,
             answered: false,
+            of_silent: self.is_silent(slot),
             budget,
             listing,
             share: None,
@@ -226,19 +265,33 @@ impl Map {
 
     /// The same among those who are not left out.
     pub(super) fn candidate_but(&mut self, left_out: impl Fn(u32, &Shares) -> bool) -> Option<u32> {
-        let paging = self.page.is_some();
-        let mine = self.replicas.digest();
+        let mut silent = None;
         for _ in 0..MAX_CANDIDATES {
             let slot = self.peers.random(&mut self.rng)?;
-            let peer = self.peers.get(slot)?;
-            if left_out(slot, &self.shares) {
+            if left_out(slot, &self.shares) || !self.may_have(slot) {
                 continue;
             }
-            if paging || (peer.state != mine && peer.exhausted != Some(peer.state)) {
+            if !self.is_silent(slot) {
                 return Some(slot);
             }
+            // After many died at once most of those who seem to have something are gone.
+            reached!("map: one that is silent passed over");
+            silent = Some(slot);
         }
-        None
+        silent
+    }
+
+    /// Whether the peer in `slot` may have what is missing here, by what it told last.
+    fn may_have(&self, slot: u32) -> bool {
+        let differs = |peer: &Peer| {
+            peer.state != self.replicas.digest() && peer.exhausted != Some(peer.state)
+        };
+        self.peers.get(slot).is_some_and(|peer| self.page.is_some() || differs(peer))
+    }
+
+    /// Whether nothing shows that the peer in `slot` is there and knows this replica.
+    pub(crate) fn is_silent(&self, slot: u32) -> bool {
+        self.peers.get(slot).is_some_and(Peer::is_silent)
     }
 
     /// How long an answer to a pull may take. Some losses in a row are ordinary; after more of them

@@ -17,7 +17,7 @@ use crate::reached;
 const MEETING: Duration = Duration::from_secs(30);
 /// Within this time after all list each other their maps must be equal.
 const MAPS: Duration = Duration::from_secs(20);
-/// How long local health may take to recover.
+/// How long local health may take to recover, and how long it may be until the lives are sealed that an insider made up.
 const RECOVERY: Duration = Duration::from_secs(20);
 /// How long everybody must go on agreeing, at least.
 const STABLE: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ impl<'p> Run<'p> {
         // Probes that began in trouble are over first.
         self.steps_until(self.sim.now() + STABLE)?;
         let end = self.sim.now() + RECOVERY;
-        while self.sim.now() < end && !self.is_healthy() {
+        while self.sim.now() < end && (!self.is_healthy() || self.has_gaps()) {
             self.steps_until(self.sim.now() + Duration::from_millis(200))?;
         }
         // Time for two rounds of probes.
@@ -184,6 +184,11 @@ impl<'p> Run<'p> {
         let healthy =
             |node: &crate::Node| node.swim().local_health() == 0 || node.view().nodes().len() < 2;
         self.sim.up().filter_map(|place| self.sim.node(place)).all(healthy)
+    }
+
+    /// Whether a map may be about to seal something. That is news, and told as such.
+    fn has_gaps(&self) -> bool {
+        self.sim.up().filter_map(|place| self.sim.node(place)).any(|node| node.map().has_gaps())
     }
 
     fn end(&mut self, number: usize) {

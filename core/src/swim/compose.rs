@@ -42,6 +42,13 @@ impl Swim {
         let _ = w.frame(wire::UPDATES, |w| self.write_queued(w, ME));
     }
 
+    /// Tells of this node itself.
+    pub(crate) fn write_self(&self, w: &mut Writer<'_>) {
+        let row = self.table.row(ME);
+        // One who is not told so hears of it from others.
+        let _ = w.frame(wire::UPDATES, |w| wire::write_row(w, row, row.member.id()));
+    }
+
     fn write_msg(&mut self, w: &mut Writer<'_>, msg: Msg) -> Result<(), NoRoom> {
         let addr = if let Msg::Conflict { id, .. } = msg {
             self.member(id).map(Member::addr)

@@ -68,7 +68,7 @@ impl Config {
             gossip_interval: Duration::from_millis(200),
             gossip_nodes: 3,
             retransmit_mult: 4,
-            join_retry: Duration::from_millis(500),
+            join_retry: Duration::from_millis(100),
             join_retry_max: Duration::from_secs(10),
             reconnect_interval: Duration::from_secs(1),
             leave_acks: 3,
@@ -88,7 +88,7 @@ impl Config {
             retry_min: Duration::from_millis(20),
             retry_max: Duration::from_millis(40),
             gossip_interval: Duration::from_millis(40),
-            join_retry: Duration::from_millis(100),
+            join_retry: Duration::from_millis(50),
             join_retry_max: Duration::from_secs(2),
             leave_timeout: Duration::from_secs(2),
             ..Self::lan()

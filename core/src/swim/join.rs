@@ -342,9 +342,13 @@ impl Swim {
         [Some(origin.from), member].into_iter().flatten().find(|&addr| self.joiner.was_asked(addr))
     }
 
-    pub(super) fn on_cookie(&mut self, origin: Origin, cookie: u64) {
-        if let Some(asked) = self.asked(origin).filter(|_| !self.leave.started()) {
-            self.outbox.stranger(asked, Msg::Join { cookie });
+    pub(super) fn on_cookie(&mut self, now: Instant, origin: Origin, cookie: u64) {
+        let Some(asked) = self.asked(origin).filter(|_| !self.leave.started()) else { return };
+        self.outbox.stranger(asked, Msg::Join { cookie });
+        // Somebody is there: what is lost from now on is lost by chance, and asked for soon.
+        if self.joiner.wait.is_some_and(|wait| wait > self.config.join_retry) {
+            self.joiner.wait = Some(self.config.join_retry);
+            self.joiner.next_at = Some(now + self.rng.jitter(self.config.join_retry));
         }
     }
 

@@ -460,7 +460,7 @@ impl Swim {
             Frame::Nack { seq } => self.on_nack(origin, seq),
             Frame::Verify { target } => self.on_verify(now, origin, target),
             Frame::Join { cookie, row } => self.on_join(now, origin, cookie, row),
-            Frame::Cookie { cookie } => self.on_cookie(origin, cookie),
+            Frame::Cookie { cookie } => self.on_cookie(now, origin, cookie),
             Frame::Conflict { id, asked, holder } => self.on_conflict(origin, id, asked, holder),
             Frame::BootTooOld { asked, boot } => {
                 self.on_boot_too_old(now, origin, asked, boot);

@@ -17,8 +17,13 @@ pub const BARE: u8 = 2;
 
 /// A map that has just met these peers, and told them its state.
 pub fn among(config: &Config, peers: impl IntoIterator<Item = u64>) -> Map {
+    among_seeded(config, peers, 7)
+}
+
+/// The same with other luck.
+pub fn among_seeded(config: &Config, peers: impl IntoIterator<Item = u64>, seed: u8) -> Map {
     let replica = ReplicaId::new(NodeId(1), 1);
-    let mut map = Map::new(NOW, replica, "test", config.clone(), 1400, [7; 32]).unwrap();
+    let mut map = Map::new(NOW, replica, "test", config.clone(), 1400, [seed; 32]).unwrap();
     peers.into_iter().for_each(|peer| map.peer_up(NOW, NodeId(peer), 1, addr(peer)));
     drain(&mut map);
     map
