@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::Map;
 use super::dot::{Dot, Packed};
-use super::peer::Introduced;
+use super::introduced::Introduced;
 use super::replica::Replicas;
 use super::skim::Skim;
 use super::store::{Entry, Guess, Guesses, Look, Store, Told};

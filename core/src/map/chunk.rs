@@ -9,7 +9,8 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use super::dot::Packed;
-use super::peer::{Context, Cursor, Introduced};
+use super::introduced::Introduced;
+use super::peer::{Context, Cursor};
 use super::replica::Replicas;
 use super::store::{Entry, Store};
 use super::wire::{self, FLAG_LAST, FLAG_MORE, ITEM_BARE, ITEM_FULL, ITEM_KEY, ITEM_OWN, ITEM_REF};

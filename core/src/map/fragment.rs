@@ -19,7 +19,7 @@ use super::chunk::encoded_len;
 use super::dot::{Packed, Runs};
 use super::fragment_wire::{self, Fragment, Held, Of};
 use super::full_wire::{self, Stage, StageHead, Units};
-use super::peer::Introduced;
+use super::introduced::Introduced;
 use super::replica::Replicas;
 use super::skim::Skim;
 use super::store::Entry;

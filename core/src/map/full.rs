@@ -21,7 +21,7 @@ use super::Map;
 use super::fragment::Fragments;
 use super::fragment_wire::{Held, Of};
 use super::full_wire::{self, ContextUnit, Fetch, Range, StageHead, UNIT_RUNS};
-use super::peer::Introduced;
+use super::introduced::Introduced;
 use super::wire::{self, Pull};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::dot::{MAX_COUNTER, ReplicaId};
 use super::fragment_wire::Held;
-use super::peer::Introduced;
+use super::introduced::Introduced;
 use super::replica::Replicas;
 use super::store::Entry;
 use super::wire::{self, FLAG_LAST, FullEntry, MAX_BYTES, MAX_KEY, ReplicaRef};

@@ -70,6 +70,7 @@ mod fragment_wire;
 mod full;
 mod full_wire;
 mod garbage;
+mod introduced;
 mod log;
 mod order;
 mod owed;

@@ -15,7 +15,7 @@ use super::aside::{self, Aside};
 use super::dot::{Packed, Runs};
 use super::fetch::Asking;
 use super::full_wire::{ContextUnit, Range, Stage, Unit};
-use super::peer::Introduced;
+use super::introduced::Introduced;
 use super::replica::Replicas;
 use super::store::{Look, Told};
 use super::wire;

@@ -3,7 +3,8 @@
 use super::*;
 use crate::map::Dot;
 use crate::map::Skim;
-use crate::map::peer::{Cursor, Introduced, Serve};
+use crate::map::introduced::Introduced;
+use crate::map::peer::{Cursor, Serve};
 use crate::map::wire::ReplicaRef;
 use smallvec::SmallVec;
 
