@@ -540,7 +540,7 @@ impl Node {
                 if w.is_fresh() {
                     return;
                 }
-                // Who does not know this node yet would drop what the map tells.
+                // Who may not know this node yet would drop what the map tells.
                 if self.map.is_silent(slot) {
                     self.swim.write_self(w);
                 }

@@ -339,6 +339,31 @@ fn after_a_cookie_the_next_join_is_soon() {
     );
 }
 
+/// Goal: a seed that sends cookies and lets nobody in has nobody asked more often than one that says nothing, but for the
+/// first time; and a cookie puts no join off. Method: it answers every join right before the next one is due.
+#[test]
+fn cookies_alone_do_not_keep_joins_coming() {
+    let mut bare = Bare::new(Config::lan());
+    bare.swim.join(bare.now, &[addr(5), addr(6)]);
+    let (mut others, start) = (0, bare.now);
+    while bare.now - start < Duration::from_secs(60) {
+        others += places(&bare.sent(), JOIN).iter().filter(|place| **place == 6).count();
+        let due = bare.swim.poll_timeout().unwrap();
+        bare.now = Instant::from_nanos(due.as_nanos() - 1_000);
+        bare.tell(5, &frame(COOKIE, &77_u64.to_le_bytes()));
+        assert_eq!(places(&bare.sent(), JOIN), [5]);
+        assert!(bare.swim.poll_timeout().unwrap() <= due);
+        bare.now = due;
+        bare.swim.handle_timeout(due);
+    }
+    assert!((8..15).contains(&others), "{others}");
+    // Whoever is told to join again begins anew.
+    bare.swim.join(bare.now, &[]);
+    bare.run(Duration::from_secs(20));
+    bare.tell(5, &frame(COOKIE, &77_u64.to_le_bytes()));
+    assert!(bare.swim.poll_timeout().unwrap() - bare.now < Config::lan().join_retry * 5 / 4);
+}
+
 /// Goal: who says that it knows nobody is asked in, at its own address, and not again until a retry is over.
 /// Method: a member that says so again and again, in its boot or the next, from its address or another one.
 #[test]

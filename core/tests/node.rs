@@ -93,6 +93,12 @@ fn gossip_rides_on_writes() {
     let mut net = Net::cluster(2, Config::lan(), 3);
     net.run(20 * SECOND);
     net.tap = Some(Vec::new());
+    net.with(0, |node, now| node.insert(now, b"old", b"value").unwrap());
+    net.run(Duration::from_millis(40));
+    let sent = net.tap.replace(Vec::new()).unwrap();
+    let pushed = sent.iter().filter(|sent| frame_of(&sent.2, CHUNK).is_some());
+    assert!(pushed.clone().count() > 0);
+    assert!(pushed.into_iter().all(|sent| frame_of(&sent.2, UPDATES).is_none()), "there is none");
     net.with(0, |node, now| {
         node.set_meta(now, b"new".to_vec()).unwrap();
         node.insert(now, b"key", b"value").unwrap();

@@ -276,7 +276,19 @@ fn give_by_mio(entries: u32, ready: &Sender<SocketAddr>, stop: &AtomicBool) {
 fn take_by_mio(name: &str, seed: SocketAddr, entries: u32) -> Taken {
     let since = Clock::now();
     let options = brickwork_mio::Options::new(name, localhost()).config(config()).seed(seed);
-    drive(options, |driver| driver.with(|node, _| taken(node, since, entries)))
+    let mut got = None;
+    drive(options, |driver| {
+        driver.with(|node, now| {
+            if got.is_none() {
+                got = taken(node, since, entries);
+                if got.is_some() {
+                    node.leave(now);
+                }
+            }
+        });
+        // Who is out of the cluster waits for nothing. Whoever just vanished would be waited for in the turns after this one.
+        got.filter(|_| driver.with(|node, _| node.poll_timeout().is_none()))
+    })
 }
 
 /// A node of the core and a socket, between which so many percent are lost.

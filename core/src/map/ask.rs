@@ -59,7 +59,7 @@ pub(super) struct Pulling {
     pub(super) started: Instant,
     pub(super) deadline: Instant,
     pub(super) answered: bool,
-    /// Whether nothing showed, when it was asked, that the peer was there.
+    /// Whether nothing shows so far that the peer is there.
     pub(super) of_silent: bool,
     /// How many bytes it asks for.
     pub(super) budget: u64,

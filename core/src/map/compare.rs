@@ -83,9 +83,10 @@ impl Map {
             return;
         };
         reached!("map: pull of what differs");
-        self.measure_pull(now - pulling.started);
+        self.measure_pull(slot, now - pulling.started);
         let deadline = now + self.pull_patience();
         if let Some(pulling) = &mut self.pulling {
+            pulling.of_silent = false;
             pulling.listing = Listing::Buckets(told.buckets);
             (pulling.started, pulling.deadline) = (now, deadline);
         }

@@ -485,7 +485,7 @@ impl Map {
                 continue;
             }
             if let Some(peer) = slot.and_then(|slot| self.peers.get_mut(slot)) {
-                peer.unanswered = 0;
+                peer.speaks();
             }
             match (slot, wire::parse(tag, body)) {
                 (Some(slot), Ok(wire::Frame::Chunk(chunk))) if skim.is_of(body) => {

@@ -186,8 +186,7 @@ impl Serve {
     }
 }
 
-/// Pulls without an answer, and without any other word, that loss does not explain: who leaves so many may be gone, or
-/// not know this replica yet.
+/// Pulls without an answer that loss seldom explains: who leaves so many may be gone, or not know this replica yet.
 const SILENT: u8 = 3;
 
 #[derive(Debug)]
@@ -203,8 +202,8 @@ pub(super) struct Peer {
     pub(super) pushed: u64,
     /// The context digest that it told last.
     pub(super) state: u64,
-    /// How many pulls it has left unanswered since it told anything. One that has never told anything counts as one that
-    /// left many.
+    /// How many pulls it has left unanswered; see [`Peer::speaks`]. One that has never told anything counts as one that left
+    /// many. Pulls for shares and what is asked for of a full sync do not count.
     pub(super) unanswered: u8,
     /// Whether it has all dots below the floor; see [`garbage`](super::garbage).
     pub(super) member: bool,
@@ -241,6 +240,11 @@ impl Peer {
     /// Whether nothing shows that it is there and knows this replica.
     pub(super) const fn is_silent(&self) -> bool {
         self.unanswered >= SILENT
+    }
+
+    /// It told something. That alone lets it be asked once more, for it may not hear what it is asked.
+    pub(super) fn speaks(&mut self) {
+        self.unanswered = self.unanswered.min(SILENT - 1);
     }
 
     /// Notes that the peer lives with this replica epoch. A new epoch starts from nothing.

@@ -191,7 +191,7 @@ impl Map {
         let (mut repairs, mut budget) = (false, 0);
         if let Some(pulling) = self.pulling.take() {
             (repairs, budget) = (pulling.repairs(), pulling.budget);
-            self.measure_pull(now - pulling.started());
+            self.measure_pull(slot, now - pulling.started());
         }
         if let Some(before) = self.staging.take() {
             self.abandon(now, &before);

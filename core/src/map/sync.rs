@@ -32,6 +32,8 @@ use crate::time::Instant;
 const MAX_QUICK_RETRIES: u32 = 4;
 /// How often the patience doubles while nobody answers.
 const MAX_DOUBLINGS: u32 = 5;
+/// The same with a peer that has told something meanwhile: it is others who do not answer.
+const MAX_DOUBLINGS_HEARD: u32 = 2;
 /// The same of pulls from who gave a full sync, after which others are asked too.
 const MAX_CATCHING_RETRIES: u32 = 2;
 /// How much more often the digest is told while garbage waits.
@@ -95,7 +97,8 @@ impl Map {
             if self.unanswered > MAX_CATCHING_RETRIES {
                 self.catching = None;
             }
-            let other = self.catching.or_else(|| self.candidate());
+            let spoke = self.wanted.filter(|slot| self.may_have(*slot) && !self.is_silent(*slot));
+            let other = self.catching.or(spoke).or_else(|| self.candidate());
             // The only one that is there and has something may be hard to draw.
             let same = asked.filter(|slot| self.may_have(*slot));
             let better = same.filter(|same| !self.is_silent(*same));
@@ -190,8 +193,7 @@ impl Map {
         if self.is_silent(speaks) || !self.pulling.as_ref().is_some_and(in_vain) {
             return;
         }
-        self.unanswered = 0;
-        let patience = self.pull_patience();
+        let patience = self.patience_with(speaks);
         match &mut self.pulling {
             Some(pulling) if pulling.peer == speaks => {
                 reached!("map: silent one is there again");
@@ -232,7 +234,7 @@ impl Map {
         let state = self.peers.get(slot).map_or(0, |peer| peer.state);
         // Never zero, which marks a push.
         let nonce = u64::from(self.rng.u32()) + 1;
-        let deadline = now + self.pull_patience();
+        let deadline = now + self.patience_with(slot);
         let listing = self.listing();
         Pulling {
             peer: slot,
@@ -297,13 +299,25 @@ impl Map {
     /// How long an answer to a pull may take. Some losses in a row are ordinary; after more of them
     /// answers must have become slow, so they are waited for longer, and measured again.
     pub(super) fn pull_patience(&self) -> Duration {
-        let (min, max) = (self.config.pull_timeout_min, self.config.pull_timeout);
-        let usual = self.pull_time.map_or(max, |usual| (usual * 4).clamp(min, max));
-        usual * (1 << self.unanswered.saturating_sub(MAX_QUICK_RETRIES).min(MAX_DOUBLINGS))
+        self.patience(MAX_DOUBLINGS)
     }
 
-    /// An answer took this long.
-    pub(super) fn measure_pull(&mut self, sample: Duration) {
+    /// How long the answer of the peer in `slot` is waited for.
+    fn patience_with(&self, slot: u32) -> Duration {
+        self.patience(if self.is_silent(slot) { MAX_DOUBLINGS } else { MAX_DOUBLINGS_HEARD })
+    }
+
+    fn patience(&self, most_doublings: u32) -> Duration {
+        let (min, max) = (self.config.pull_timeout_min, self.config.pull_timeout);
+        let usual = self.pull_time.map_or(max, |usual| (usual * 4).clamp(min, max));
+        usual * (1 << self.unanswered.saturating_sub(MAX_QUICK_RETRIES).min(most_doublings))
+    }
+
+    /// The answer of the peer in `slot` took this long.
+    pub(super) fn measure_pull(&mut self, slot: u32, sample: Duration) {
+        if let Some(peer) = self.peers.get_mut(slot) {
+            peer.unanswered = 0;
+        }
         // Smoothed by one eighth, as round trips are (RFC 6298 section 2), but upwards by halves: a
         // late answer is asked for twice.
         self.pull_time = Some(match self.pull_time {
@@ -483,7 +497,7 @@ impl Map {
             let (first, took) = (!pulling.answered, now - pulling.started);
             pulling.answered = true;
             if first {
-                self.measure_pull(took);
+                self.measure_pull(slot, took);
             }
             if chunk.last
                 && let Some(pulling) = self.pulling.take()
@@ -492,7 +506,7 @@ impl Map {
             }
         } else if let Some(late) = self.late.take_if(|late| answers(&late)) {
             reached!("map: answer that is late");
-            self.measure_pull(now - late.started);
+            self.measure_pull(slot, now - late.started);
             if chunk.last && !chunk.more && self.page == late.after {
                 self.page = late.upto;
             }
@@ -511,7 +525,7 @@ impl Map {
         let (first, took) = (!pulling.answered, now - pulling.started);
         pulling.answered = true;
         if first {
-            self.measure_pull(took);
+            self.measure_pull(slot, took);
         }
         true
     }

@@ -32,7 +32,9 @@ pub struct Config {
     pub gossip_nodes: usize,
     /// An update is sent this many times ceil(log10(n + 1)) times.
     pub retransmit_mult: u32,
-    /// How soon a join that nobody answered is sent again; doubles up to `join_retry_max`.
+    /// How soon a join that nobody answered is sent again; doubles up to `join_retry_max`, and starts over once
+    /// when a seed shows for the first time that it is there. Best above a round trip: a seed
+    /// that is asked twice tells all members twice.
     pub join_retry: Duration,
     /// The slowest repetition of an unanswered join.
     pub join_retry_max: Duration,

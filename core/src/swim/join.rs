@@ -56,6 +56,8 @@ pub(super) struct Joiner {
     next_at: Option<Instant>,
     /// How long the last wait was, while nobody answered.
     wait: Option<Duration>,
+    /// Whether a seed has shown since then that it is there.
+    heard: bool,
     /// Addresses that were sent a join lately, and when.
     asked: Vec<(SocketAddr, Instant)>,
     challenges: Vec<Challenge>,
@@ -93,7 +95,7 @@ impl Swim {
                 known.push(seed);
             }
         }
-        self.joiner.wait = None;
+        (self.joiner.wait, self.joiner.heard) = (None, false);
         // Who has members already may have been told of another cluster; what is knocked at by turns comes
         // to it late, if many are lost.
         if !self.table.live().is_empty() {
@@ -116,6 +118,7 @@ impl Swim {
 
     /// A member was admitted: unanswered joins start over if all are lost again.
     pub(super) fn joined(&mut self, now: Instant) {
+        self.joiner.heard = false;
         if self.joiner.wait.take().is_some() {
             self.joiner.next_at = None;
         }
@@ -345,10 +348,13 @@ impl Swim {
     pub(super) fn on_cookie(&mut self, now: Instant, origin: Origin, cookie: u64) {
         let Some(asked) = self.asked(origin).filter(|_| !self.leave.started()) else { return };
         self.outbox.stranger(asked, Msg::Join { cookie });
-        // Somebody is there: what is lost from now on is lost by chance, and asked for soon.
-        if self.joiner.wait.is_some_and(|wait| wait > self.config.join_retry) {
-            self.joiner.wait = Some(self.config.join_retry);
-            self.joiner.next_at = Some(now + self.rng.jitter(self.config.join_retry));
+        // Somebody is there: what is lost from now on is lost by chance, and asked for soon. But once only: who
+        // answers and never lets this node in, as one that is full, is asked ever less often as well.
+        let joiner = &mut self.joiner;
+        if !core::mem::replace(&mut joiner.heard, true) && joiner.wait.is_some() {
+            joiner.wait = Some(self.config.join_retry);
+            let soon = now + self.rng.jitter(self.config.join_retry);
+            joiner.next_at = joiner.next_at.map(|at| at.min(soon));
         }
     }
 
