@@ -90,6 +90,7 @@ mod stage;
 mod store;
 mod sync;
 mod views;
+mod whom;
 mod wire;
 mod write;
 
