@@ -59,8 +59,8 @@ pub struct Config {
     pub pull_interval: Duration,
     /// A pull without an answer is given up after four usual answer times, but not before this …
     pub pull_timeout_min: Duration,
-    /// … and not later than this, until more than four in a row were given up: then ever later, up to 32 times this, or
-    /// until somebody else says that he has something.
+    /// … and not later than this, until more than four in a row were given up: then ever later, up to four times this
+    /// if the peer has spoken meanwhile, and else up to 32 times, or until somebody speaks.
     pub pull_timeout: Duration,
     /// Most bytes that one pull asks for; up to three are under way at a time. Half as many are asked for after an
     /// answer that broke off, a datagram's more after each that came whole.

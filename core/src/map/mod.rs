@@ -448,13 +448,6 @@ impl Map {
         self.replicas.in_use() * 18 + 100 > self.max_datagram
     }
 
-    /// Whether writes of others are unknown below some that are known.
-    #[cfg(feature = "sim")]
-    pub(crate) fn has_gaps(&self) -> bool {
-        let me = self.replicas.me();
-        self.replicas.numbers().any(|life| life != me && self.replicas.has_gap(life))
-    }
-
     /// This node took another boot epoch; its writes stay.
     pub(crate) fn set_boot(&mut self, boot: u64) {
         self.boot = boot;

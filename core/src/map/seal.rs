@@ -203,10 +203,15 @@ impl Map {
         over
     }
 
+    /// Whether writes of others are unknown below some that are known.
+    pub(crate) fn has_gaps(&self) -> bool {
+        let me = self.replicas.me();
+        self.replicas.numbers().any(|life| life != me && self.replicas.has_gap(life))
+    }
+
     /// Seals those of the lives that are over that have gaps, if all have the same of them.
     fn seal_gaps(&mut self, now: Instant, over: &[u16]) {
-        let me = self.replicas.me();
-        if !self.replicas.numbers().any(|life| life != me && self.replicas.has_gap(life)) {
+        if !self.has_gaps() {
             return;
         }
         self.expect_gaps(now);
