@@ -162,14 +162,20 @@ pub fn insertion(n: u32) -> Entrant {
     })
 }
 
+/// The `at`-th key and its first value, each in a box of its own.
+fn owned<const LEN: usize>(at: u32) -> (Box<[u8]>, Box<[u8]>) {
+    (Box::new(key::<LEN>(at)), Box::new(value(at, 0)))
+}
+
 /// The limit for C1: a hash map of owned keys and values that promises nothing more.
 #[must_use]
 pub fn hash_map_insertion(n: u32) -> Entrant {
     Entrant::new("limit: hashbrown, owned", move |watch| {
-        let mut map: HashMap<Box<[u8]>, Box<[u8]>> = HashMap::new();
+        let mut map = HashMap::new();
         watch.time(u64::from(n), || {
             for at in 0..n {
-                map.insert(Box::new(key::<KEY>(at)), Box::new(value(at, 0)));
+                let (key, value) = owned::<KEY>(at);
+                map.insert(key, value);
             }
         });
     })
@@ -212,6 +218,28 @@ pub fn merging(n: u32) -> Entrant {
         take(&mut packets.pop_front().expect("there is a packet"));
         watch.time(count, || packets.iter_mut().for_each(take));
         pair.wait();
+    })
+}
+
+/// The limit for merging: ten keys of a packet are looked up in a hash map of owned keys, and their values
+/// are written over. It checks nothing, tells nobody, and cannot pass on what it learnt.
+#[must_use]
+pub fn hash_map_merging(n: u32) -> Entrant {
+    let mut map: HashMap<_, _> = (0..n).map(owned::<KEY>).collect();
+    let (mut dice, mut version) = (Xoshiro256PlusPlus::seed_from_u64(7), 0);
+    Entrant::new("limit: hashbrown, overwrite", move |watch| {
+        version += 1;
+        let mut packet = || -> Vec<u8> {
+            let keys = (0..DELTA).map(|_| (dice.next_u64() % u64::from(n)) as u32);
+            keys.flat_map(|at| key::<KEY>(at).into_iter().chain(value(at, version))).collect()
+        };
+        let packets: Vec<Vec<u8>> = (1..BATCH).map(|_| packet()).collect();
+        watch.time(packets.len() as u64, || {
+            for entry in packets.iter().flat_map(|packet| packet.chunks_exact(KEY + VALUE)) {
+                let (key, value) = entry.split_at(KEY);
+                map.get_mut(key).expect("all are there").copy_from_slice(value);
+            }
+        });
     })
 }
 
@@ -310,12 +338,7 @@ pub fn heap(n: u32) -> Outcome {
 /// The limit for C4: a hash map of owned keys and values.
 #[must_use]
 pub fn hash_map_heap(n: u32) -> Outcome {
-    let filled = || -> HashMap<Box<[u8]>, Box<[u8]>> {
-        let entry = |at| -> (Box<[u8]>, Box<[u8]>) {
-            (Box::new(key::<SHORT_KEY>(at)), Box::new(value(at, 0)))
-        };
-        (0..n).map(entry).collect()
-    };
+    let filled = || -> HashMap<_, _> { (0..n).map(owned::<SHORT_KEY>).collect() };
     Outcome::counted("limit: hashbrown, owned", overhead(n, filled))
 }
 

@@ -189,7 +189,10 @@ fn the_map(plan: &mut Plan) {
     for n in [plan.size(10_000, 300), plan.size(100_000, 500), plan.size(1_000_000, 1_000)] {
         let bar: (_, Judge) =
             ("<= 2 us, 0 allocations", |all| ours(all).median <= 2e3 && allocates_nothing(all));
-        let merging = || with(map::merging(n), peers::map::merging(n));
+        let merging = || {
+            let limit = vec![map::hash_map_merging(n)];
+            with(map::merging(n), [limit, peers::map::merging(n)].concat_entrants())
+        };
         plan.timed("C2", format!("merge 10 entries into {n}"), merging, Some(bar));
         let extraction = || vec![map::extraction(n)];
         plan.timed("C2", format!("extract 10 of {n}"), extraction, Some(bar));
