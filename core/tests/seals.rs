@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use brickwork_core::map::{Config, Dot, LogKind, Map, ReplicaId};
 use brickwork_core::{Event, Instant, NodeId};
+use common::frame_of;
 use common::maps::{NOW, addr, deliver, drain};
 
 /// Datagrams, and to whom they are.
@@ -98,6 +99,42 @@ fn what_came_after_a_write_that_nobody_has_is_forgotten() {
         assert!(map.is_void(lost) && !map.reflects(lost) && map.reflects(kept));
         take(map, now, &late);
         assert_eq!(map.get(b"lost"), None, "it comes too late");
+    }
+}
+
+/// Goal: a seal outlives what it counts, and keeps nothing for ever then. Method: one that comes later hears of the
+/// seal alone before all others die, and goes on with another newcomer.
+#[test]
+fn what_a_seal_counts_and_nobody_has_any_more_is_void() {
+    const DATA: [u8; 3] = [0xa3, 0xa5, 0xa8];
+    let mut now = NOW;
+    let (mut maps, lost, kept, _) = after_a_loss(&mut now);
+    meet(&mut maps, now);
+    run(&mut maps, &mut now, Duration::from_secs(20));
+    maps.truncate(1);
+    maps.push(replica(4, 1));
+    meet(&mut maps, now);
+    let end = now + Duration::from_secs(5);
+    while now < end {
+        now += Duration::from_millis(1);
+        for (from, to) in [(1, 0), (0, 1)] {
+            maps[from].handle_timeout(now);
+            let id = maps[from].replica().node.0;
+            for (_, bytes) in drain(&mut maps[from]) {
+                if DATA.iter().all(|tag| frame_of(&bytes, *tag).is_none()) {
+                    deliver(&mut maps[to], now, id, &bytes);
+                }
+            }
+        }
+    }
+    assert!(maps[1].is_void(lost) && !maps[1].is_void(kept) && !maps[1].reflects(kept));
+    let mut left = vec![maps.remove(1), replica(5, 1)];
+    left[0].peer_down(now, NodeId(1));
+    meet(&mut left, now);
+    run(&mut left, &mut now, Duration::from_secs(20));
+    for map in &left {
+        assert!(map.is_void(kept), "{map:?}");
+        assert_eq!(map.metadata(), (0, 0));
     }
 }
 

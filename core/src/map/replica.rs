@@ -169,6 +169,12 @@ impl Replicas {
         !self.known[usize::from(replica)].ahead.is_empty()
     }
 
+    /// Whether the seal of the replica counts more than is known.
+    pub(super) fn is_short_of_seal(&self, replica: u16) -> bool {
+        let known = &self.known[usize::from(replica)];
+        known.seal.as_ref().is_some_and(|seal| known.base < seal.end)
+    }
+
     #[inline]
     pub(super) fn contains(&self, dot: Packed) -> bool {
         let known = &self.known[usize::from(dot.replica())];

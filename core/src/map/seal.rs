@@ -35,6 +35,9 @@
 //! which counts and was forgotten. Nothing tells that from a value that nobody else ever had. So it is written anew,
 //! too: rather may something removed return than something written be lost.
 //!
+//! A seal outlives what it counts: whoever came last may have been told of it by one who died before it told the
+//! writes. Then they are a gap as well, and the life is sealed again, by what there is.
+//!
 //! A life is over when its node is known to have begun another, or when the node has been no peer for
 //! [`keep_for`](super::Config::keep_for). The second may be wrong. A replica whose own life is sealed begins
 //! another one, and writes what became void anew in that; one without peers seals nothing, for it is more likely that
@@ -203,10 +206,15 @@ impl Map {
         over
     }
 
-    /// Whether writes of others are unknown below some that are known.
+    /// Whether writes of others are unknown below some that are known, or though a seal counts them.
     pub(crate) fn has_gaps(&self) -> bool {
         let me = self.replicas.me();
-        self.replicas.numbers().any(|life| life != me && self.replicas.has_gap(life))
+        self.replicas.numbers().any(|life| life != me && self.may_seal(life))
+    }
+
+    /// Whether a life, once it is over, is to be sealed by what is known of it.
+    fn may_seal(&self, life: u16) -> bool {
+        self.replicas.has_gap(life) || self.replicas.is_short_of_seal(life)
     }
 
     /// Seals those of the lives that are over that have gaps, if all have the same of them.
@@ -215,8 +223,7 @@ impl Map {
             return;
         }
         self.expect_gaps(now);
-        let gap = |life: &u16| self.replicas.has_gap(*life);
-        let over: Vec<u16> = over.iter().copied().filter(gap).collect();
+        let over: Vec<u16> = over.iter().copied().filter(|life| self.may_seal(*life)).collect();
         if over.is_empty() || !self.is_unanimous(now) {
             return;
         }
