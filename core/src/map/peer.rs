@@ -408,6 +408,15 @@ impl Peers {
         }
     }
 
+    /// What was of no use to this replica may be of use to it now.
+    pub(super) fn ask_all_again(&mut self) {
+        for at in 0..self.active.len() {
+            if let Some(peer) = self.get_mut(self.active[at]) {
+                peer.exhausted = None;
+            }
+        }
+    }
+
     /// A number goes to another life.
     pub(super) fn forget_replica(&mut self, replica: u16) {
         for at in 0..self.active.len() {

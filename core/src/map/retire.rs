@@ -382,8 +382,9 @@ impl Map {
         self.under_other_seals(now);
     }
 
-    /// From now on somebody is looked for who knows what counts as known here.
+    /// From now on somebody is looked for who knows what counts as known here. That may be who had nothing new until now.
     pub(super) fn fall_behind(&mut self, now: Instant) {
+        self.peers.ask_all_again();
         self.retiring.behind = Some(now + self.config.keep_for.max(PIN));
     }
 }

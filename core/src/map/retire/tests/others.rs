@@ -164,6 +164,24 @@ fn who_is_behind_says_so_and_asks_for_all() {
     assert_eq!((two.context_digest(), two.listing()), (two.replicas.digest(), Listing::Sums));
 }
 
+/// Goal: who had nothing new is asked again by one that is behind, though it still tells the same. Method: a peer was
+/// asked in vain before its word was taken.
+#[test]
+fn who_is_behind_asks_those_who_had_nothing_new() {
+    let (one, mut two) = apart(20);
+    let slot = two.store.slot_or_insert(b"key");
+    let strange = two.replicas.intern(life(3, 4)).unwrap();
+    assert!(two.claim(Packed::new(strange, 5), slot));
+    let from = peer(&two);
+    let asked = two.peers.get_mut(from).unwrap();
+    (asked.state, asked.exhausted) = (7, Some(7));
+    hear_seals(&mut two, &one);
+    assert!(!two.may_have(from), "it had nothing");
+    let pasts: Vec<_> = one.replicas.merged().collect();
+    two.hear_pasts(NOW, &pasts);
+    assert!(two.retiring.is_behind() && two.may_have(from));
+}
+
 /// Goal: who is behind asks nobody for shares, for no log tells of what it lacks.
 #[test]
 fn who_is_behind_asks_for_no_shares() {
