@@ -108,6 +108,8 @@ impl Replicas {
         }
         self.set_seal(replica, seal);
         self.close_gap(replica, share);
+        // Marks beyond the new end are settled now, and no log need lead to them.
+        self.cut |= before.is_some();
         Some(gone)
     }
 
