@@ -58,6 +58,21 @@ fn tell(from: &mut Map, to: &mut Map) {
     }
 }
 
+/// Lets some rounds of collecting pass, in which the peer shows that it has all.
+fn collect(one: &mut Map, mut now: Instant) -> Instant {
+    for _ in 0..20 {
+        now += one.config.collect_interval;
+        let slot = one.peers.slots().next().unwrap();
+        for number in one.replicas.numbers() {
+            let base = one.replicas.base(number);
+            one.peers.get_mut(slot).unwrap().known.runs_mut(number).add(1, base);
+        }
+        one.fire_garbage(now);
+        one.heard_context(now, slot, false);
+    }
+    now
+}
+
 /// One datagram of a hostile peer: dots ahead of gaps are bounded by max_gap_dots for chunks.
 #[test]
 fn void_names_take_no_more_room_than_gap_dots() {
@@ -95,17 +110,7 @@ fn many_void_names_in_a_row_take_no_room() {
     assert!(bytes.len() < 1_400 && one.replicas.logged() <= 80, "{}", one.replicas.logged());
     let life = one.replicas.number(units[0].0).unwrap();
     assert_eq!(one.replicas.base(life), most + 1);
-    let mut now = Instant::ZERO;
-    for _ in 0..20 {
-        now += one.config.collect_interval;
-        let slot = one.peers.slots().next().unwrap();
-        for number in one.replicas.numbers() {
-            let base = one.replicas.base(number);
-            one.peers.get_mut(slot).unwrap().known.runs_mut(number).add(1, base);
-        }
-        one.fire_garbage(now);
-        one.heard_context(now, slot, false);
-    }
+    collect(&mut one, Instant::ZERO);
     assert_eq!(one.metadata(), (0, 0));
 }
 
@@ -122,23 +127,10 @@ fn marks_that_another_seal_settles_are_dropped() {
     let slot = one.store.slot(b"key").unwrap();
     let told = Told { siblings: &[], superseded: &[Packed::new(life, 5)] };
     one.store.join(&one.replicas, slot, told, |_| false);
-    let mut now = Instant::ZERO;
-    let mut settle = |one: &mut Map| {
-        for _ in 0..20 {
-            now += one.config.collect_interval;
-            let slot = one.peers.slots().next().unwrap();
-            for number in one.replicas.numbers() {
-                let base = one.replicas.base(number);
-                one.peers.get_mut(slot).unwrap().known.runs_mut(number).add(1, base);
-            }
-            one.fire_garbage(now);
-            one.heard_context(now, slot, false);
-        }
-    };
-    settle(&mut one);
+    let now = collect(&mut one, Instant::ZERO);
     assert_eq!(one.metadata(), (2, 0), "the mark of its own write goes with the other one");
     hear(&mut one, &body(&[(id, 0, vec![])]));
-    settle(&mut one);
+    collect(&mut one, now);
     assert_eq!(one.metadata(), (0, 0));
 }
 
