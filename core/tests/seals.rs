@@ -106,6 +106,7 @@ fn what_came_after_a_write_that_nobody_has_is_forgotten() {
 /// seal alone before all others die, and goes on with another newcomer.
 #[test]
 fn what_a_seal_counts_and_nobody_has_any_more_is_void() {
+    // CHUNK, STAGE and FRAGMENT.
     const DATA: [u8; 3] = [0xa3, 0xa5, 0xa8];
     let mut now = NOW;
     let (mut maps, lost, kept, _) = after_a_loss(&mut now);

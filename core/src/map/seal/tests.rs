@@ -129,7 +129,9 @@ fn marks_that_another_seal_settles_are_dropped() {
     one.store.join(&one.replicas, slot, told, |_| false);
     let now = collect(&mut one, Instant::ZERO);
     assert_eq!(one.metadata(), (2, 0), "the mark of its own write goes with the other one");
+    assert!(one.has_gaps(), "what the seal counts is waited for");
     hear(&mut one, &body(&[(id, 0, vec![])]));
+    assert!(!one.has_gaps(), "it counts nothing, so nobody looks for it for ever");
     collect(&mut one, now);
     assert_eq!(one.metadata(), (0, 0));
 }
