@@ -142,7 +142,7 @@
 //!
 //! # Promises
 //!
-//! What an embedder may build on; `tests/contract.rs`, `no_alloc.rs` and `determinism.rs` test each.
+//! What an embedder may build on; `tests/cluster/contract.rs`, `no_alloc.rs` and `determinism.rs` test each.
 //!
 //! 1. *Progress.* After `handle_timeout(t)` the next deadline is `None` or later than `t`. Calls that
 //!    come early or twice, and clocks that step back or leap hours, break nothing: a [`Node`] goes on

@@ -26,14 +26,14 @@ pub(crate) use reached;
 ///
 /// Those are left out that no node takes in a cluster as simulations set it up: where limits refuse, which tests
 /// of lone maps ask for; and what no honest peer sends, one dot named
-/// twice, a key that is not known here, a value without a mark of its own, which `tests/forged.rs` and the
+/// twice, a key that is not known here, a value without a mark of its own, which `tests/map/forged.rs` and the
 /// fuzzing send; and a pull that would have to share its datagram, which no caller makes it do.
 ///
 /// Four more are left out because two hundred plans are too few for them: a full sync whose taker falls silent
-/// and is given up (`tests/full_sync.rs`), one whose giver does (`tests/staging.rs`), slots that are numbered anew
+/// and is given up (`tests/map/full_sync.rs`), one whose giver does (`tests/map/staging.rs`), slots that are numbered anew
 /// (a property in `store/tests.rs`), and a dot that comes when the log is cut beyond it (`tests/model_random.rs`,
 /// whose I7 fails without its entry being noted). So is what follows if somebody has a write that a seal is
-/// without, for which a cluster must be apart for longer than a plan lasts (`tests/seals.rs`, and the histories of
+/// without, for which a cluster must be apart for longer than a plan lasts (`tests/map/seals.rs`, and the histories of
 /// `tests/model_random.rs`, which must have met it).
 #[cfg(feature = "sim")]
 pub(crate) const BRANCHES: &[&str] = &[

@@ -8,7 +8,7 @@
 //! One peer is asked at a time for all that is missing. While that is more than one answer holds, up to three are asked
 //! for a share of it each; see [`shares`](super::shares). One source alone, asked for three times as much
 //! ([`Config::pull_budget`](super::Config::pull_budget)), brings 50,000 writes as fast as three where all ways are alike,
-//! and faster where datagrams get lost by luck (`tests/catching_up.rs`). But a replica stays with a slow source that it
+//! and faster where datagrams get lost by luck (`tests/map/catching_up.rs`). But a replica stays with a slow source that it
 //! happened to ask first: 2.8 s in place of 0.64 s, if that is 200 ms away and two others are 20 ms. And what a short queue
 //! on the way does not take is more: 11 % of all bytes in place of 7 %, with room for 20 KB.
 

@@ -46,7 +46,7 @@
 //! what differs (OC10) belongs to the work on the map.
 //!
 //! OC8, that nothing is collected which somebody lacks and that nothing is left in the end, is asked of lone maps
-//! beside the reference model, in `tests/model_random.rs` and `tests/full_sync.rs`.
+//! beside the reference model, in `tests/model_random.rs` and `tests/map/full_sync.rs`.
 //! OC1, the laws of the join, is asked of lone maps, where all orders of the same chunks can be tried:
 //! `tests/exhaustive.rs`. Not asked yet: OR3 until nodes have weights,
 //! OX5 until there are two versions of the protocol, and the rest of OX9 until datagrams are sealed.

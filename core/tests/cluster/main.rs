@@ -1,0 +1,13 @@
+//! Whole nodes and what they share: promises, settings, wire, ownership, the virtual network.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod checked;
+mod config;
+mod contract;
+mod convergence;
+mod hrw;
+mod network;
+mod node;
+mod wire;

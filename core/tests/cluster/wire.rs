@@ -1,0 +1,352 @@
+//! The bytes on the wire, frame by frame: golden datagrams that later versions must go on speaking.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::common;
+use brickwork_core::map::{self, Map, ReplicaId};
+use brickwork_core::swim::{self, Swim};
+use brickwork_core::{Identity, Instant, NodeId, PacketError};
+
+fn addr(port: u16) -> SocketAddr {
+    ([10, 0, 0, 1], port).into()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hex of the frame with this tag; what else travels in the same datagram is not of interest.
+fn frame(datagram: &[u8], tag: u8) -> String {
+    let mut rest = &datagram[24..datagram.len() - 4];
+    loop {
+        let (len, body) = match rest[1] {
+            short @ 0..0x80 => (usize::from(short), 2),
+            low => (usize::from(low & 0x7f) | usize::from(rest[2]) << 7, 3),
+        };
+        if rest[0] == tag {
+            return hex(&rest[..body + len]);
+        }
+        rest = &rest[body + len..];
+    }
+}
+
+fn drain(mut poll: impl FnMut(&mut [u8]) -> Option<usize>) -> Vec<Vec<u8>> {
+    let mut buf = [0; 1400];
+    std::iter::from_fn(|| poll(&mut buf).map(|len| buf[..len].to_vec())).collect()
+}
+
+fn swim_out(swim: &mut Swim) -> Vec<Vec<u8>> {
+    drain(|buf| swim.poll_transmit(buf).map(|sent| sent.payload.len()))
+}
+
+fn map_out(map: &mut Map) -> Vec<Vec<u8>> {
+    drain(|buf| map.poll_transmit(buf).map(|sent| sent.payload.len()))
+}
+
+fn swim(name: &str, port: u16) -> Swim {
+    let identity = Identity::new(name, addr(port)).with_boot_epoch(0x0102_0304);
+    let entropy = [u8::try_from(port).unwrap(); 32];
+    Swim::new(Instant::ZERO, identity, "golden", swim::Config::lan(), 1400, entropy).unwrap()
+}
+
+fn replica(id: u64, peer: u64) -> Map {
+    let replica = ReplicaId::new(NodeId(id), 0x0102_0304);
+    let mut map =
+        Map::new(Instant::ZERO, replica, "golden", map::Config::lan(), 1400, [7; 32]).unwrap();
+    map.peer_up(Instant::ZERO, NodeId(peer), 0x0102_0304, addr(u16::try_from(peer).unwrap()));
+    map
+}
+
+/// Carries datagrams until nobody has any.
+fn talk(a: &mut Map, b: &mut Map, now: Instant) {
+    loop {
+        let (from_a, from_b) = (map_out(a), map_out(b));
+        if from_a.is_empty() && from_b.is_empty() {
+            return;
+        }
+        for mut bytes in from_a {
+            b.handle_packet(now, addr(1), &mut bytes).unwrap();
+        }
+        for mut bytes in from_b {
+            a.handle_packet(now, addr(2), &mut bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_join_and_its_cookie() {
+    let (mut a, mut b) = (swim("a", 1), swim("b", 2));
+    b.join(Instant::ZERO, &[addr(1)]);
+    let mut join = swim_out(&mut b).remove(0);
+    // Magic, version, flags, key id; cluster tag; sender; boot epoch.
+    assert_eq!(
+        hex(&join[..24]),
+        concat!("b7010000", "22b6fff3", "3f84d8441c0b5a57", "0403020100000000")
+    );
+    // JOIN, length; no cookie; alive, id, boot, incarnation 0; version 0; 10.0.0.1:2; "b", no zone,
+    // no metadata; commitment.
+    assert_eq!(
+        hex(&join[24..join.len() - 4]),
+        "082e0000000000000000003f84d8441c0b5a5704030201000000000000040a000001020001620000f40d287c57fa779e"
+    );
+    assert_eq!(hex(&join[join.len() - 4..]), "9048ddf7");
+
+    a.handle_packet(Instant::ZERO, addr(2), &mut join).unwrap();
+    let cookie = swim_out(&mut a).remove(0);
+    assert!(cookie.len() <= join.len(), "an unproven address gets no more than it sent");
+    assert_eq!(frame(&cookie, 0x09), "0908f54391cd0b4ab871");
+}
+
+#[test]
+fn a_ping_and_the_table_digest_that_rides_on_it() {
+    let (mut a, mut b) = (swim("a", 1), swim("b", 2));
+    b.join(Instant::ZERO, &[addr(1)]);
+    loop {
+        let (from_a, from_b) = (swim_out(&mut a), swim_out(&mut b));
+        if from_a.is_empty() && from_b.is_empty() {
+            break;
+        }
+        for mut bytes in from_a {
+            b.handle_packet(Instant::ZERO, addr(1), &mut bytes).unwrap();
+        }
+        for mut bytes in from_b {
+            a.handle_packet(Instant::ZERO, addr(2), &mut bytes).unwrap();
+        }
+    }
+    // Let the news of the join run out, then take the first datagram that begins with a ping.
+    let mut now = Instant::ZERO;
+    let ping = loop {
+        now += Duration::from_millis(10);
+        a.handle_timeout(now);
+        b.handle_timeout(now);
+        let sent = swim_out(&mut a);
+        let ping = sent.iter().find(|bytes| now.as_nanos() > 10_000_000_000 && bytes[24] == 0x01);
+        if let Some(ping) = ping {
+            break ping.clone();
+        }
+        for mut bytes in sent {
+            b.handle_packet(now, addr(1), &mut bytes).unwrap();
+        }
+        for mut bytes in swim_out(&mut b) {
+            a.handle_packet(now, addr(2), &mut bytes).unwrap();
+        }
+    };
+    // PING, length, sequence number, target; TABLE_DIGEST, length, digest.
+    assert_eq!(frame(&ping, 0x01), "010b93dc143f84d8441c0b5a57");
+    assert_eq!(frame(&ping, 0x81), "8108991d459092a768cb");
+}
+
+#[test]
+fn a_state_a_pull_and_a_chunk() {
+    let (mut a, mut b) = (replica(1, 2), replica(2, 1));
+    let mut state = map_out(&mut a).remove(0);
+    assert_eq!(frame(&state, 0xa2), "a21000000000000000000000000000000000");
+    b.handle_packet(Instant::ZERO, addr(1), &mut state).unwrap();
+    let mut state = map_out(&mut b).remove(0);
+    a.handle_packet(Instant::ZERO, addr(2), &mut state).unwrap();
+
+    a.insert(Instant::ZERO, b"key", b"value").unwrap();
+    let mut push = map_out(&mut a).remove(0);
+    // CHUNK, length; addressee; nonce 0: a push; no flags; a run: replica 0 is new, its node and
+    // epoch, from 1, 1 dot; an own item: "key", "value".
+    assert_eq!(
+        frame(&push, 0xa3),
+        "a32880a55e200bd137d100000001000000000000000403020100000000010101036b65790576616c7565"
+    );
+    b.handle_packet(Instant::ZERO, addr(1), &mut push).unwrap();
+    assert_eq!(b.get(b"key"), Some(&b"value"[..]));
+    talk(&mut a, &mut b, Instant::ZERO);
+
+    // A second write of the key, concurrent with one there: a full item.
+    a.insert(Instant::ZERO, b"key", b"x").unwrap();
+    b.insert(Instant::ZERO, b"key", b"y").unwrap();
+    let now = Instant::ZERO + Duration::from_secs(1);
+    a.handle_timeout(now);
+    b.handle_timeout(now);
+    talk(&mut a, &mut b, now);
+    assert_eq!(a.siblings(b"key").count(), 2);
+    let mut c = replica(3, 1);
+    a.peer_up(now, NodeId(3), 0x0102_0304, addr(3));
+    let mut state = map_out(&mut a).remove(0);
+    c.handle_packet(now, addr(1), &mut state).unwrap();
+    let mut pull = map_out(&mut c).pop().unwrap();
+    // PULL, length; nonce; budget of 65,536; replica epoch; no bounds; c itself, of which nothing is known.
+    assert_eq!(
+        frame(&pull, 0xa1),
+        "a123c885bea509808004040302010000000000030000000000000004030201000000000000"
+    );
+    a.handle_packet(now, addr(3), &mut pull).unwrap();
+    let served = map_out(&mut a).pop().unwrap();
+    // CHUNK number 0 with the pull's nonce, last of it; a run of dots 1 and 2 of replica 1: a full item with two
+    // siblings, superseding up to dot 2 of replica 1 and dot 1 of replica 2, and a reference to it; then
+    // a run of dot 1 of replica 2: a reference.
+    assert_eq!(
+        frame(&served, 0xa3),
+        "a34c86dc6d0a475c4b08c885bea50900010001000000000000000403020100000000010203036b657902010201780002000000000000000403020100000000010179020102020100000201010000"
+    );
+}
+
+#[test]
+fn a_pull_for_a_share() {
+    let mut c = replica(3, 1);
+    c.peer_up(Instant::ZERO, NodeId(2), 0x0102_0304, addr(2));
+    let mut config = map::Config::lan();
+    config.pull_budget = 1400;
+    let mut sources = [1, 2].map(|id| {
+        let life = ReplicaId::new(NodeId(id), 0x0102_0304);
+        let mut map =
+            Map::new(Instant::ZERO, life, "golden", config.clone(), 1400, [7; 32]).unwrap();
+        for key in [b"a", b"b", b"c", b"d"] {
+            map.insert(Instant::ZERO, key, &[7; 1000]).unwrap();
+        }
+        map.peer_up(Instant::ZERO, NodeId(3), 0x0102_0304, addr(3));
+        map
+    });
+    map_out(&mut c);
+    for (port, source) in (1..).zip(&mut sources) {
+        let mut state = map_out(source).remove(0);
+        c.handle_packet(Instant::ZERO, addr(port), &mut state).unwrap();
+    }
+    let mut pull = map_out(&mut c).pop().unwrap();
+    sources[0].handle_packet(Instant::ZERO, addr(3), &mut pull).unwrap();
+    for mut served in map_out(&mut sources[0]) {
+        c.handle_packet(Instant::ZERO, addr(1), &mut served).unwrap();
+    }
+    let pulls: Vec<String> = map_out(&mut c).iter().map(|pull| frame(pull, 0xa1)).collect();
+    // PULL, length; nonce; budget of 65,536; replica epoch; a share is wanted: the first and the second of two; of
+    // replica 1 two dots, of replica 3 none.
+    assert_eq!(
+        pulls,
+        [
+            "a136dabcaec00380800404030201000000004020010000000000000004030201000000000200030000000000000004030201000000000000",
+            "a136be8ca9850480800404030201000000004021010000000000000004030201000000000200030000000000000004030201000000000000",
+        ]
+    );
+}
+
+#[test]
+fn the_sums_of_a_context_and_where_another_differs() {
+    let mut config = map::Config::lan();
+    config.max_listed = 0;
+    let (now, life) = (Instant::ZERO, ReplicaId::new(NodeId(1), 0x0102_0304));
+    let mut a = Map::new(now, life, "golden", config, 1400, [7; 32]).unwrap();
+    let mut b = replica(2, 1);
+    // Whoever comes later is left to its pulls.
+    a.insert(now, b"key", b"value").unwrap();
+    b.insert(now, b"other", b"value").unwrap();
+    a.peer_up(now, NodeId(2), 0x0102_0304, addr(2));
+    map_out(&mut a);
+    let told = map_out(&mut b);
+    for mut bytes in told {
+        a.handle_packet(now, addr(2), &mut bytes).unwrap();
+    }
+    let mut asked = map_out(&mut a).remove(0);
+    // BUCKETS, length of 526; nonce; replica epoch; no seals; 64 sums, of which two are not zero.
+    let frame_of_sums = frame(&asked, 0xaa);
+    assert_eq!(frame_of_sums[..34], *"aa8e04c885bea509040302010000000000");
+    let sums = &frame_of_sums[34..];
+    let sums: Vec<_> = (0..64).map(|at| &sums[16 * at..][..16]).collect();
+    let sums: Vec<_> = (0..).zip(sums).filter(|(_, sum)| **sum != *"0000000000000000").collect();
+    assert_eq!(sums, [(34, "6b970fe3a48b93d1"), (49, "6cc0daafb3009057")]);
+    b.handle_packet(now, addr(1), &mut asked).unwrap();
+    let answer = map_out(&mut b).pop().unwrap();
+    // DIFFER, length; addressee; the nonce of the question; one bucket.
+    assert_eq!(frame(&answer, 0xab), "ab1578db3d4f3fe26557c885bea5090000000004000000");
+}
+
+#[test]
+fn bases_after_thirty_two_writes() {
+    let mut a = replica(1, 2);
+    map_out(&mut a);
+    for value in 0..200_u8 {
+        a.insert(Instant::ZERO, b"key", &[value]).unwrap();
+        if value == 30 {
+            assert!(map_out(&mut a).iter().all(|bytes| !hex(bytes).contains("a70b")));
+        }
+    }
+    let told = map_out(&mut a).remove(0);
+    // HAVE, length; the hash of (node 1, epoch 0x01020304) mixed, as the sum over one replica; from the first on;
+    // 200 dots of it.
+    assert_eq!(frame(&told, 0xa7), "a70bf62e62c4a3f55c3800c801");
+}
+
+#[test]
+fn packets_that_nobody_should_take() {
+    let mut node = swim("a", 1);
+    let mut own = {
+        let mut twin = swim("a", 1);
+        twin.join(Instant::ZERO, &[addr(9)]);
+        swim_out(&mut twin).remove(0)
+    };
+    let now = Instant::ZERO;
+    assert_eq!(node.handle_packet(now, addr(9), &mut own), Err(PacketError::OwnPacket));
+    assert_eq!(node.handle_packet(now, addr(9), &mut []), Err(PacketError::Truncated));
+    let crc = |bytes: &mut Vec<u8>| {
+        let crc = crc32fast::hash(bytes).to_le_bytes();
+        bytes.extend(crc);
+    };
+    let mut header = own[..24].to_vec();
+    header[8] ^= 1; // another sender
+    let with = |frames: &[u8], flags: u8| {
+        let mut bytes = header.clone();
+        bytes[2] = flags;
+        bytes.extend(frames);
+        crc(&mut bytes);
+        bytes
+    };
+    let cases: [(&[u8], u8, Result<(), PacketError>); 9] = [
+        (&[], 0, Ok(())),
+        (&[], 1, Err(PacketError::Sealed)),
+        (&[], 2, Err(PacketError::UnsupportedVersion)),
+        (&[0x1f, 0], 0, Err(PacketError::UnknownFrame)),
+        (&[0x9f, 2, 7, 7], 0, Ok(())), // unknown but optional
+        (&[0x02, 2, 0x81, 0x00], 0, Err(PacketError::Malformed)), // needless varint group
+        (&[0x0c, 1, 0], 0, Err(PacketError::Malformed)), // bytes left over
+        (&[0x02, 9, 1], 0, Err(PacketError::Truncated)),
+        (&[0x07, 1, 9], 0, Err(PacketError::Truncated)),
+    ];
+    for (frames, flags, expected) in cases {
+        let mut packet = with(frames, flags);
+        assert_eq!(node.handle_packet(now, addr(9), &mut packet), expected, "{frames:02x?}");
+    }
+}
+
+#[test]
+fn seals_and_a_pull_while_a_value_waits() {
+    let (mut map, now) = (replica(1, 2), Instant::ZERO);
+    map_out(&mut map);
+    let mut tell = |tag: u8, body: &[u8]| {
+        let frames = common::bare::frame(tag, body);
+        let mut bytes = common::bare::packet("golden", NodeId(2), 0x0102_0304, &frames);
+        map.handle_packet(now, addr(2), &mut bytes).unwrap();
+        map_out(&mut map).concat()
+    };
+    let life = [&9_u64.to_le_bytes()[..], &5_u64.to_le_bytes()].concat();
+    let addressee = common::stages::addressee(1, 0x0102_0304, 0x0102_0304).to_le_bytes();
+    // A push of the first and the fourth write of a life of node 9, about keys of their own.
+    let runs =
+        [&[0][..], &life, &[1, 1, 2, 1, b'a', 1, b'v', 1, 4, 1, 2, 1, b'b', 1, b'w']].concat();
+    tell(0xa3, &[&addressee[..], &[0, 0], &runs].concat());
+    // Its seal: it ends with the second write, and the first is void.
+    tell(0xa9, &[&[1][..], &life, &[2, 1, 0, 0]].concat());
+    // PULL, length; nonce; 64 KiB; replica epoch; seals, and values that wait; the sum of the seals; the replica of the
+    // push, of which all is known up to its end but for one write, and that is void.
+    let asked = tell(0xa2, &[9; 16]);
+    assert_eq!(
+        frame(&asked, 0xa1),
+        concat!(
+            "a13dc3f8c9de068080040403020100000000",
+            "9043b23570291ab9ee",
+            "01000000000000000403020100000000",
+            "0000",
+            "09000000000000000500000000000000",
+            "0100"
+        )
+    );
+    // SEALS, length; the last of them; node 9, epoch 5; the end; one run: none before it, of one.
+    let answer = tell(0xa1, &[&[7, 100][..], &[0; 8], &[0]].concat());
+    assert_eq!(frame(&answer, 0xa9), "a915010900000000000000050000000000000002010000");
+}

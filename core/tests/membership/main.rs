@@ -1,0 +1,15 @@
+//! Membership: how members come, are watched, leave and are found again.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod adversaries;
+mod detector;
+mod handshake;
+mod healing;
+mod join;
+mod leaving;
+mod probing;
+mod propagation;
+mod seeking;
+mod swim;
