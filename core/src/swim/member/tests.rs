@@ -128,13 +128,14 @@ proptest! {
         }
     }
 
-    /// Between two probes of a member all the others that stay are probed, and none more than twice: so said of
-    /// SWIM's schedule, though members come and go.
+    /// Between two probes of a member no other is probed more than twice, SWIM's schedule, though members come and
+    /// go. Who comes back is another one here: it is probed soon, however lately it was.
     #[test]
     fn everybody_is_probed_in_turn(steps in proptest::collection::vec(0..24_u8, 0..400)) {
         let (mut table, mut rng) = (table(), Rng::fork(&[7; 32], 2));
-        let mut waits: BTreeMap<u32, usize> = BTreeMap::new();
-        let mut most = 0;
+        // Of each live member, which stay of it this is, and how often each stay was probed since it was itself.
+        let mut waits: BTreeMap<u32, (usize, BTreeMap<usize, u32>)> = BTreeMap::new();
+        let mut stays = 0_usize..;
         for step in steps {
             let id = identity(&format!("{step}"));
             match table.slot(id.id).filter(|_| step < 12) {
@@ -144,16 +145,23 @@ proptest! {
                 }
                 Some(slot) if !table.member(slot).is_live() => {
                     table.set_state(slot, State::Alive, Case::None, Instant::ZERO);
-                    waits.insert(slot, 0);
+                    waits.insert(slot, (stays.next().unwrap(), BTreeMap::new()));
                 }
-                None if step < 12 => drop(waits.insert(table.insert(id, 0, 0, 0), 0)),
+                None if step < 12 => {
+                    let slot = table.insert(id, 0, 0, 0);
+                    waits.insert(slot, (stays.next().unwrap(), BTreeMap::new()));
+                }
                 _ => {
-                    most = most.max(table.live().len());
                     let Some(probed) = table.next_probe(&mut rng) else { continue };
-                    prop_assert!(waits.contains_key(&probed), "it is live");
-                    waits.values_mut().for_each(|wait| *wait += 1);
-                    prop_assert!(waits.values().all(|wait| *wait <= 2 * most + 1), "{:?}", waits);
-                    waits.insert(probed, 0);
+                    let stay = waits.get(&probed).map(|(stay, _)| *stay);
+                    prop_assert!(stay.is_some(), "it is live");
+                    let stay = stay.unwrap();
+                    for (_, since) in waits.values_mut() {
+                        *since.entry(stay).or_default() += 1;
+                    }
+                    waits.insert(probed, (stay, BTreeMap::new()));
+                    let twice = |(_, since): &(usize, BTreeMap<usize, u32>)| since.values().all(|times| *times <= 2);
+                    prop_assert!(waits.values().all(twice), "{:?}", waits);
                 }
             }
         }
