@@ -108,7 +108,7 @@ impl Map {
         skim: &Skim<'_>,
     ) -> Option<Applied> {
         if skim.is_forged(&self.replicas) {
-            self.stats.chunks_forged += 1;
+            self.hear_of_unmade(now);
             return None;
         }
         if !self.admits(chunk, skim) {

@@ -72,6 +72,7 @@ mod full_wire;
 mod garbage;
 mod introduced;
 mod log;
+mod lost;
 mod order;
 mod owed;
 mod peer;
@@ -155,7 +156,9 @@ pub struct Stats {
     pub stragglers: u64,
     /// Chunks refused because they tell of writes of this replica that it never made.
     pub chunks_forged: u64,
-    /// Entries that were not sent because they have more than four mebibytes.
+    /// Times that peers knew of own writes that the log had lost: this life ended, and another began.
+    pub lives_lost: u64,
+    /// Entries that were not sent because they have more than 32 mebibytes, 4,096 concurrent values or 8,192 marks.
     pub oversize: u64,
     /// Frames from unknown peers, or meant for another boot: skipped.
     pub misaddressed: u64,
@@ -238,6 +241,8 @@ pub struct Map {
     over: Option<(u32, u64)>,
     /// What is to be on disk before it leaves, if anything is.
     log: Option<Log>,
+    /// How many own writes the log told of that this life was taken up from; see [`lost`].
+    resumed: Option<u64>,
     /// When the next repair may begin.
     repair_after: Instant,
     /// The highest Lamport time that was heard of.
@@ -301,6 +306,7 @@ impl Map {
             catching: None,
             over: None,
             log: None,
+            resumed: None,
             repair_after: now,
             time: 0,
             events: Queue::new(config.max_events),

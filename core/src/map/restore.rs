@@ -410,6 +410,7 @@ impl Map {
         self.stats = Stats::default();
         match done {
             Ok(()) => {
+                self.resumed = resumes.then(|| self.replicas.made());
                 self.resume_seals(now);
                 self.hold(now);
             }

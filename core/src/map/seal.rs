@@ -415,6 +415,7 @@ impl Map {
             return false;
         }
         self.seals.former.push(former);
+        self.resumed = None;
         if let Some(log) = &mut self.log {
             log.begin_life();
         }

@@ -147,9 +147,9 @@ impl Map {
                 return;
             }
             Put::Forged => {
-                self.stats.chunks_forged += 1;
                 self.pull_after = now + self.config.pull_interval * 32;
                 self.abandon(now, &staging);
+                self.hear_of_unmade(now);
                 return;
             }
         }

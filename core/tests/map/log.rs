@@ -256,23 +256,29 @@ fn a_log_that_has_grown_is_written_anew() {
 fn entries_that_can_be_told_to_nobody_are_kept() {
     let mut kept = Kept::new(replica(1, &[]));
     let mut now = NOW;
-    // Concurrent values of the longest, from as many writers.
-    for writer in 2..80 {
-        let mut other = replica(writer, &[1]);
+    // Writers who do not hear of each other, each with as many concurrent values as it may have.
+    for writer in 2..7 {
+        // With no room for those of the others: it would be told them first, and could tell its own to nobody then.
+        let mut limits = config();
+        limits.max_bytes = 1_100;
+        let life = ReplicaId::new(NodeId(writer), 1);
+        let mut other = Map::new(NOW, life, "test", limits, 1400, [9; 32]).unwrap();
+        other.peer_up(now, NodeId(1), 1, addr(1));
         kept.map.peer_up(now, NodeId(writer), 1, addr(writer));
-        other.insert(NOW, b"key", &[writer as u8; 65_536]).unwrap();
+        let nothing = other.context(b"key");
+        while other.resolve(NOW, b"key", &nothing, Some(&[7])).is_ok() {}
         let mut maps = [kept.map, other];
         now = settle(&mut maps, now);
         [kept.map, _] = maps;
         kept.map.peer_down(now, NodeId(writer));
     }
-    assert_eq!(kept.map.siblings(b"key").count(), 78);
+    assert_eq!(kept.map.siblings(b"key").count(), 5 * 1_024);
     kept.map.insert(NOW, b"other", b"value").unwrap();
     let write = kept.map.poll_log().unwrap();
     assert_eq!(write.kind, LogKind::Begin, "no record tells of it");
     let mut again = empty(2);
     again.resume(NOW, &write.chunks).unwrap();
-    assert_eq!((again.digest(), again.siblings(b"key").count()), (kept.map.digest(), 78));
+    assert_eq!((again.digest(), again.siblings(b"key").count()), (kept.map.digest(), 5 * 1_024));
 }
 
 /// Goal: whatever happens to a log is noticed, and nothing is made of what is wrong. Method: every bit of every byte;
@@ -400,6 +406,55 @@ fn a_node_goes_on_in_another_boot() {
     assert_eq!(maps[1].get(b"next"), Some(&b"6"[..]));
     assert_eq!(maps[0].get(b"shared"), Some(&[4][..]));
     assert_eq!((maps[0].stats().chunks_forged, maps[1].stats().chunks_forged), (0, 0));
+}
+
+/// Goal: a disk that loses what it had synced costs a life, and no write of anybody. Method: a node takes up a life whose
+/// last two writes only its peer has, and writes before or after it hears of that; and a forger, whom the next life does
+/// not believe.
+#[test]
+fn own_writes_that_the_disk_lost_end_the_life() {
+    for early in [false, true] {
+        let mut maps = [replica(1, &[2]), replica(2, &[1])];
+        maps[0].start_log();
+        let (mut file, mut now) = (Vec::new(), NOW);
+        for n in 0..3_u8 {
+            maps[0].insert(now, &[n], b"mine").unwrap();
+            while let Some(write) = maps[0].poll_log() {
+                file.extend((n == 0).then_some(write.chunks).into_iter().flatten());
+                maps[0].log_synced(now, write.ticket);
+            }
+            now = settle(&mut maps, now);
+        }
+        let mut again = empty(99);
+        again.resume(now, &file).unwrap();
+        assert_eq!((again.replica().epoch, again.len()), (1, 1));
+        again.peer_up(now, NodeId(2), 1, addr(2));
+        maps[1].peer_up(now, NodeId(1), 99, addr(1));
+        if early {
+            again.insert(now, b"early", b"5").unwrap();
+            drain(&mut again); // lost
+        }
+        maps[0] = again;
+        for _ in 0..3 {
+            now = settle(&mut maps, now);
+        }
+        maps[0].insert(now, b"late", b"6").unwrap();
+        for _ in 0..3 {
+            now = settle(&mut maps, now);
+        }
+        let stats = maps[0].stats();
+        assert_eq!((stats.lives_lost, stats.chunks_forged), (1, 0));
+        assert!(maps[0].replica().epoch > 1);
+        for map in &maps {
+            assert_eq!(map.get(b"late"), Some(&b"6"[..]));
+            assert_eq!(map.get(b"early"), early.then_some(&b"5"[..]));
+            assert_eq!(map.get(&[2]), Some(&b"mine"[..]));
+        }
+        // What has a name that was used twice comes back once the contents are compared.
+        assert!(maps.iter().all(|map| map.get(&[1]) == Some(&b"mine"[..])));
+        assert_eq!(maps[0].digest(), maps[1].digest());
+        assert_eq!(maps[0].stats().diverged > 0, early);
+    }
 }
 
 proptest! {

@@ -233,6 +233,11 @@ fn map(text: &mut Exposition, seen: &Seen) {
             stats.chunks_forged,
         ),
         (
+            "brickwork_map_lives_lost_total",
+            "Times that the disk was found to have lost writes of this node.",
+            stats.lives_lost,
+        ),
+        (
             "brickwork_map_entries_oversize_total",
             "Entries not sent because they fit no datagram.",
             stats.oversize,
