@@ -298,7 +298,7 @@ fn asking() -> (Map, Vec<u8>) {
 type Piece = (u64, u64, u64, Vec<u8>);
 
 /// Longest whole that there may be.
-const MOST: u64 = 4 << 20;
+const MOST: u64 = 32 << 20;
 
 fn cut(whole: &[u8], dice: &mut Dice) -> Vec<Piece> {
     let (id, len) = (xxhash_rust::xxh3::xxh3_64(whole), whole.len());

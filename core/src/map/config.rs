@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::fragment::MAX_WRITTEN_SIBLINGS;
 use super::policy::Policy;
 use super::wire::MAX_KEY;
 use crate::config::ConfigError;
@@ -24,6 +25,10 @@ pub struct Config {
     pub max_keys: usize,
     /// Most bytes of keys and values; treated as `max_keys` is.
     pub max_bytes: usize,
+    /// Most concurrent values of a key that a local write may leave, at most 1,024: a write beyond it that does not
+    /// [resolve](super::Map::resolve) any is an error. More may come from peers, as writers do not hear of each other at
+    /// once.
+    pub max_siblings: usize,
     /// The quota of this node: most values that are its own, of whichever of its lives. A local insert beyond it is an
     /// error; see [`Map::own_usage`](super::Map::own_usage). A value that another node supersedes is none of its own
     /// any more. If the quotas of all nodes together fit `max_keys` and `max_bytes` with room to spare, for keys that were
@@ -98,6 +103,7 @@ impl Config {
             max_value: MAX_VALUE,
             max_keys: 1 << 22,
             max_bytes: 1 << 30,
+            max_siblings: MAX_WRITTEN_SIBLINGS,
             max_own_values: usize::MAX,
             max_own_bytes: usize::MAX,
             policy: Policy::Rendezvous,
@@ -154,6 +160,9 @@ impl Config {
         }
         if self.max_keys == 0 || self.max_keys > 1 << 31 {
             return refuse("map.max_keys must be from 1 to 2,147,483,648");
+        }
+        if self.max_siblings == 0 || self.max_siblings > MAX_WRITTEN_SIBLINGS {
+            return refuse("map.max_siblings must be from 1 to 1,024");
         }
         if self.max_gap_dots == 0 || self.max_peers == 0 || self.max_events == 0 {
             return refuse("map.max_gap_dots, max_peers and max_events must be above zero");

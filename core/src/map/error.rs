@@ -40,15 +40,15 @@ pub enum InsertError {
         /// The limit.
         max: usize,
     },
-    /// The entry would be too large to be told to anybody: more than four mebibytes with all its concurrent values, or
-    /// written by more than 4,096 lives since everybody was last heard to have all its writes.
+    /// The entry would have more than four mebibytes with all its concurrent values, or have been written by more than
+    /// 4,096 lives since everybody was last heard to have all its writes: not far from what can be told to anybody.
     EntryTooLarge {
         /// Its encoded size in bytes, at most.
         len: usize,
         /// The most bytes it may have.
         max: usize,
     },
-    /// The key would have more than 1,024 concurrent values: nobody resolves them.
+    /// The key would have more than `max_siblings` concurrent values: nobody resolves them.
     TooManySiblings {
         /// The limit.
         max: usize,

@@ -31,12 +31,18 @@ use crate::wire::{NoRoom, Writer};
 
 /// More than an entry has beside its key and values, if there are few of these.
 const MAX_OVERHEAD: usize = 64 * 1024;
-/// Longest entry that can be told: 63 concurrent values of the longest that there are.
-pub(super) const MAX_ENTRY: usize = 4 << 20;
-/// Most concurrent values of a key, and most lives whose marks it has: what is done to an entry takes time with the
-/// square of these.
-pub(super) const MAX_SIBLINGS: usize = 1_024;
-pub(super) const MAX_MARKS: usize = 4_096;
+/// Longest entry that a write may leave: 63 concurrent values of the longest that there are.
+pub(super) const MAX_WRITTEN: usize = 4 << 20;
+/// Most concurrent values of a key that a write may leave, and most lives whose marks it has then.
+pub(super) const MAX_WRITTEN_SIBLINGS: usize = 1_024;
+pub(super) const MAX_WRITTEN_MARKS: usize = 4_096;
+/// Longest entry that can be told. Writers who do not hear of each other each leave as much as they may, and all of it
+/// meets in one entry, which must be told still: those of eight sides of a partition at their limits, or 500 who write
+/// the longest value there is each.
+pub(super) const MAX_ENTRY: usize = 8 * MAX_WRITTEN;
+/// Most concurrent values and marks of such: what is done to an entry takes time with the square of these.
+pub(super) const MAX_SIBLINGS: usize = 4 * MAX_WRITTEN_SIBLINGS;
+pub(super) const MAX_MARKS: usize = 2 * MAX_WRITTEN_MARKS;
 /// Most entries that are put together at a time: other peers begin with others.
 pub(super) const MAX_HELD: usize = 8;
 /// Fewer bytes than that are not worth an answer, nor a place in a datagram with others.

@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::dot::{Dot, MAX_COUNTER, Packed};
 use super::error::InsertError;
-use super::fragment::{MAX_ENTRY, MAX_MARKS, MAX_SIBLINGS};
+use super::fragment::{MAX_WRITTEN, MAX_WRITTEN_MARKS};
 use super::policy::TIME;
 use super::store::{Entry, Look, Sibling};
 use super::{Context, Map, chunk};
@@ -95,12 +95,12 @@ impl Map {
         let known = look.slot.map(|slot| self.store.entry(slot));
         if let Some(entry) = known {
             let len = chunk::encoded_len(entry, value, &reads);
-            if len + TIME > MAX_ENTRY || entry.superseded().len() >= MAX_MARKS {
-                return Err(InsertError::EntryTooLarge { len, max: MAX_ENTRY });
+            if len + TIME > MAX_WRITTEN || entry.superseded().len() >= MAX_WRITTEN_MARKS {
+                return Err(InsertError::EntryTooLarge { len, max: MAX_WRITTEN });
             }
             let kept = entry.siblings().filter(|sibling| !reads(sibling.dot)).count();
-            if value.is_some() && kept >= MAX_SIBLINGS {
-                return Err(InsertError::TooManySiblings { max: MAX_SIBLINGS });
+            if value.is_some() && kept >= config.max_siblings {
+                return Err(InsertError::TooManySiblings { max: config.max_siblings });
             }
         }
         let Some(value) = value else { return Ok(look) };

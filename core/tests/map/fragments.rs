@@ -270,7 +270,7 @@ fn only_what_was_asked_for_is_put_together() {
 /// at the limits.
 #[test]
 fn fragments_beyond_the_limits_are_refused() {
-    const MOST: u64 = 4 << 20;
+    const MOST: u64 = 32 << 20;
     let mut map = replica(1, 1_400, &config());
     map.peer_up(NOW, NodeId(2), 1, addr(2));
     let nonce = pulled(&mut map, NOW);
@@ -425,4 +425,39 @@ fn a_large_value_that_changes_all_the_time_is_heard_of() {
     assert!(heard.len() > 10, "{} versions", heard.len());
     let pulls = net.maps[1].stats().pulls_sent;
     assert!(pulls < 600, "{pulls} pulls");
+}
+
+/// Goal: what those who could not hear of each other wrote of one key meets in one entry, which is told to everybody
+/// still. Method: two sides that write until they are refused meet, and once nobody has a log a third one comes.
+#[test]
+fn what_two_sides_wrote_to_their_limits_is_told() {
+    let mut maps = vec![replica(1, 1_400, &config()), replica(2, 1_400, &config())];
+    for (map, byte) in maps.iter_mut().zip(1..) {
+        let nothing = map.context(b"another");
+        while map.resolve(NOW, b"k", &nothing, Some(&value(65_536, byte))).is_ok() {}
+    }
+    let concurrent = |map: &Map| map.siblings(b"k").count();
+    let all = maps.iter().map(concurrent).sum::<usize>();
+    assert_eq!(all, 2 * 63);
+    let until = |maps: &mut [Map], mut now: Instant, done: &dyn Fn(&[Map]) -> bool| {
+        let end = now + Duration::from_secs(120);
+        while !done(maps) {
+            assert!(now < end);
+            now = common::maps::settle(maps, now);
+        }
+        now
+    };
+    let met =
+        |maps: &[Map]| maps.iter().all(|map| concurrent(map) == all && map.metadata() == (0, 0));
+    maps[0].peer_up(NOW, NodeId(2), 1, addr(2));
+    maps[1].peer_up(NOW, NodeId(1), 1, addr(1));
+    let now = until(&mut maps, NOW, &met);
+    let mut third = replica(3, 1_400, &config());
+    for (at, id) in [(0, 1), (1, 2)] {
+        maps[at].peer_up(now, NodeId(3), 1, addr(3));
+        third.peer_up(now, NodeId(id), 1, addr(id));
+    }
+    maps.push(third);
+    until(&mut maps, now, &met);
+    assert!(maps.iter().all(|map| map.stats().oversize == 0));
 }

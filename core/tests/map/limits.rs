@@ -356,15 +356,20 @@ fn an_entry_that_is_too_large_for_anybody_is_refused_at_the_writer() {
 /// Goal: concurrent values that nobody resolves end somewhere. Method: writes that supersede nothing.
 #[test]
 fn a_key_has_at_most_so_many_concurrent_values() {
-    let mut map = replica(1, &[]);
-    let nothing = map.context(b"another");
-    for _ in 0..1_024 {
-        map.resolve(NOW, b"k", &nothing, Some(b"v")).unwrap();
+    for max in [1, 3, 1_024] {
+        let mut limits = config();
+        limits.max_siblings = max;
+        let me = ReplicaId::new(NodeId(1), 1);
+        let mut map = Map::new(NOW, me, "test", limits, 1400, [7; 32]).unwrap();
+        let nothing = map.context(b"another");
+        for _ in 0..max {
+            map.resolve(NOW, b"k", &nothing, Some(b"v")).unwrap();
+        }
+        let refused = map.resolve(NOW, b"k", &nothing, Some(b"v"));
+        assert_eq!(refused, Err(InsertError::TooManySiblings { max }));
+        map.insert(NOW, b"k", b"w").unwrap();
+        assert_eq!(map.siblings(b"k").count(), 1);
     }
-    let refused = map.resolve(NOW, b"k", &nothing, Some(b"v"));
-    assert_eq!(refused, Err(InsertError::TooManySiblings { max: 1_024 }));
-    map.insert(NOW, b"k", b"w").unwrap();
-    assert_eq!(map.siblings(b"k").count(), 1);
 }
 
 /// Goal: what fits a datagram is pushed in one. Method: values of each length beside another one, up to the first that
