@@ -18,6 +18,7 @@ use crate::pool::Pool;
 use crate::rng::Rng;
 use crate::room;
 use crate::sabotage::sabotaged;
+use crate::time::Instant;
 
 /// A set of dots that a peer has for certain; it may have more.
 #[derive(Debug, Default)]
@@ -202,6 +203,8 @@ pub(super) struct Peer {
     pub(super) pushed: u64,
     /// The context digest that it told last.
     pub(super) state: u64,
+    /// All that it had by then is here.
+    pub(super) covered: Option<Instant>,
     /// How many pulls it has left unanswered; see [`Peer::speaks`]. One that has never told anything counts as one that left
     /// many. Pulls for shares and what is asked for of a full sync do not count.
     pub(super) unanswered: u8,
@@ -253,7 +256,13 @@ impl Peer {
             self.epoch = epoch;
             self.known = Context::default();
             self.exhausted = None;
+            self.covered = None;
         }
+    }
+
+    /// All that it had at that time is here.
+    pub(super) fn cover(&mut self, then: Instant) {
+        self.covered = self.covered.max(Some(then));
     }
 }
 
@@ -331,6 +340,7 @@ impl Peers {
             known: Context::default(),
             pushed,
             state: 0,
+            covered: None,
             unanswered: SILENT,
             member: false,
             confirmed: 0,

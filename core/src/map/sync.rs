@@ -243,6 +243,9 @@ impl Map {
         let mine = self.context_digest();
         let Some(peer) = self.peers.get_mut(slot) else { return };
         peer.state = context;
+        if context == mine || peer.exhausted == Some(context) {
+            peer.cover(now);
+        }
         if context == mine {
             reached!("map: digests equal");
             self.heard_equal(now, slot);
@@ -482,12 +485,14 @@ impl Map {
         // All of the answer to all of the digest came, and nothing in it was new: that state of the
         // peer has nothing for this replica.
         let whole = pulling.after.is_none() && pulling.next.is_some() && !more;
-        if whole
-            && pulling.news == 0
-            && let Some(peer) = self.peers.get_mut(pulling.peer)
-        {
-            reached!("map: answer without news");
-            peer.exhausted = Some(pulling.state);
+        if whole && let Some(peer) = self.peers.get_mut(pulling.peer) {
+            if pulling.upto.is_none() {
+                peer.cover(pulling.started);
+            }
+            if pulling.news == 0 {
+                reached!("map: answer without news");
+                peer.exhausted = Some(pulling.state);
+            }
         }
     }
 

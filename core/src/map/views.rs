@@ -1,10 +1,13 @@
 //! What is read of a map.
 
+use core::time::Duration;
+
 use smallvec::SmallVec;
 
 use super::dot::{Dot, MAX_COUNTER, Packed, ReplicaId};
 use super::replica::Fate;
 use super::{Context, Map, Sibling, Stats};
+use crate::time::Instant;
 
 /// Views.
 impl Map {
@@ -163,6 +166,32 @@ impl Map {
     #[must_use]
     pub fn metadata(&self) -> (usize, usize) {
         (self.store.marks(), self.replicas.logged())
+    }
+
+    /// How old what is read here may be: every write that any peer had so long ago is here, but for the values that
+    /// [`Event::Full`](crate::Event::Full) and [`Stats::oversize`] speak of. Zero without peers; `None` while there is a
+    /// peer of which nothing has been heard yet.
+    ///
+    /// A bound of what was seen, where the probabilistically bounded staleness of Bailis et al. (VLDB 2012) is an
+    /// estimate. In quiet times it is about [`Config::sync_interval`](super::Config::sync_interval) for the peers of a
+    /// lone map, less where pings carry digests; it grows while a peer that was not given up yet does not answer. Costs O(peers).
+    ///
+    /// ```
+    /// # use brickwork_core::map::{self, Map, ReplicaId};
+    /// # use brickwork_core::{Instant, NodeId};
+    /// # use std::time::Duration;
+    /// # let (now, me) = (Instant::ZERO, ReplicaId::new(NodeId(1), 1));
+    /// # let mut map = Map::new(now, me, "docs", map::Config::lan(), 1400, [7; 32])?;
+    /// assert_eq!(map.staleness(now), Some(Duration::ZERO));
+    /// map.peer_up(now, NodeId(2), 1, ([10, 0, 0, 2], 7946).into());
+    /// assert_eq!(map.staleness(now), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn staleness(&self, now: Instant) -> Option<Duration> {
+        let mut peers = self.peers.slots().filter_map(|slot| self.peers.get(slot));
+        let first = peers.try_fold(now, |first, peer| Some(first.min(peer.covered?)));
+        first.map(|first| now - first)
     }
 
     /// This replica.

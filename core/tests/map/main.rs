@@ -22,4 +22,5 @@ mod seals;
 mod sharing;
 mod snapshot;
 mod staging;
+mod staleness;
 mod whom;
