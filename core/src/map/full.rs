@@ -366,7 +366,7 @@ impl Map {
 
     /// Writes units from `first` on, as many as fit. Returns the first that did not.
     fn units(&self, w: &mut Writer<'_>, context: &[ContextUnit], first: u64, end: u64) -> u64 {
-        let mut introduced = Introduced::default();
+        let (mut introduced, mut last) = (Introduced::default(), None);
         let mut unwritten = first;
         for at in first..end {
             let contexts = context.len() as u64;
@@ -381,7 +381,7 @@ impl Map {
                 let entry = self.store.get(slot);
                 let Some(entry) = entry.filter(|entry| !entry.is_empty()) else { return Ok(()) };
                 w.varint(at - unwritten)?;
-                full_wire::write_entry(w, &self.replicas, &mut introduced, entry)?;
+                full_wire::write_entry(w, &self.replicas, &mut introduced, &mut last, entry)?;
                 unwritten = at + 1;
                 Ok(())
             });

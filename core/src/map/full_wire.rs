@@ -4,7 +4,7 @@
 
 use smallvec::SmallVec;
 
-use super::dot::{MAX_COUNTER, ReplicaId};
+use super::dot::{MAX_COUNTER, Packed, ReplicaId};
 use super::fragment_wire::Held;
 use super::introduced::Introduced;
 use super::replica::Replicas;
@@ -20,6 +20,8 @@ pub(super) const UNIT_RUNS: usize = 16;
 const FLAG_AHEAD: u8 = 1;
 const LONE: u8 = 0;
 const ENTRY: u8 = 1;
+/// As the lone value before it, of the same replica: slots are mostly in the order in which keys were written.
+const NEXT: u8 = 2;
 
 /// First and one past the last of some units.
 pub(super) type Range = (u64, u64);
@@ -158,6 +160,8 @@ pub(super) struct Units<'p> {
     contexts: u64,
     end: u64,
     replicas: usize,
+    /// Number of the replica and counter of the last lone value.
+    last: Option<(usize, u64)>,
 }
 
 /// Some of the dots of a replica: all up to the base, and runs.
@@ -183,7 +187,7 @@ impl<'p> Units<'p> {
     pub(super) fn checked(bytes: &'p [u8], unit: u64) -> Result<Self, PacketError> {
         let end = unit.checked_add(1).ok_or(PacketError::LimitExceeded)?;
         let rest = Reader::new(bytes);
-        let units = Self { rest, next: unit, contexts: 0, end, replicas: 0 };
+        let units = Self { rest, next: unit, contexts: 0, end, replicas: 0, last: None };
         let mut check = units;
         while check.next()?.is_some() {}
         Ok(units)
@@ -210,8 +214,20 @@ impl<'p> Units<'p> {
             LONE => {
                 let replica = wire::checked_ref(r, &mut self.replicas)?;
                 let counter = wire::counter(r, 1)?;
+                let number = match replica {
+                    ReplicaRef::New(_) => self.replicas - 1,
+                    ReplicaRef::Known(number) => number,
+                };
+                self.last = Some((number, counter));
                 let (key, value) = (r.bytes(MAX_KEY)?, r.bytes(MAX_BYTES)?);
                 Ok(Some(Unit::Lone { replica, counter, key, value }))
+            }
+            NEXT => {
+                let (number, last) = self.last.ok_or(PacketError::Malformed)?;
+                let counter = step(last, r.varint()?).ok_or(PacketError::LimitExceeded)?;
+                self.last = Some((number, counter));
+                let (key, value) = (r.bytes(MAX_KEY)?, r.bytes(MAX_BYTES)?);
+                Ok(Some(Unit::Lone { replica: ReplicaRef::Known(number), counter, key, value }))
             }
             ENTRY => {
                 let key = r.bytes(MAX_KEY)?;
@@ -221,6 +237,18 @@ impl<'p> Units<'p> {
             _ => Err(PacketError::Malformed),
         }
     }
+}
+
+/// The counter that is so far from `last`: the lowest bit says whether it is back.
+fn step(last: u64, by: u64) -> Option<u64> {
+    let (far, back) = (by >> 1, by & 1 == 1);
+    let counter = if back { last.checked_sub(far)? } else { last.checked_add(far)? };
+    Some(counter).filter(|counter| (1..=MAX_COUNTER).contains(counter))
+}
+
+/// How far `counter` is from `last`, as [`step`] takes it.
+const fn step_to(last: u64, counter: u64) -> u64 {
+    if counter < last { (last - counter) << 1 | 1 } else { (counter - last) << 1 }
 }
 
 fn context(r: &mut Reader<'_>) -> Result<ContextUnit, PacketError> {
@@ -252,7 +280,7 @@ pub(super) fn parse_stage(mut r: Reader<'_>) -> Result<Stage<'_>, PacketError> {
     }
     let last = flags != 0;
     let head = StageHead { addressee, session, nonce, contexts, total, first, covered, last };
-    let units = Units { rest: r, next: first, contexts, end, replicas: 0 };
+    let units = Units { rest: r, next: first, contexts, end, replicas: 0, last: None };
     let mut check = units;
     while check.next()?.is_some() {}
     Ok(Stage { head, units })
@@ -275,19 +303,28 @@ impl ContextUnit {
     }
 }
 
-/// Writes the unit of an entry.
+/// Writes the unit of an entry, after a lone value by the name of `last`, if there was one; a lone value takes its place.
 pub(super) fn write_entry(
     w: &mut Writer<'_>,
     replicas: &Replicas,
     introduced: &mut Introduced,
+    last: &mut Option<Packed>,
     entry: Entry<'_>,
 ) -> Result<(), NoRoom> {
     if let (Some(only), 0) = (entry.only(), entry.superseded().len()) {
-        w.u8(LONE)?;
-        introduced.write(w, replicas, only.dot.replica())?;
-        w.varint(only.dot.counter())?;
+        let (replica, counter) = (only.dot.replica(), only.dot.counter());
+        if let Some(last) = last.filter(|last| last.replica() == replica) {
+            w.u8(NEXT)?;
+            w.varint(step_to(last.counter(), counter))?;
+        } else {
+            w.u8(LONE)?;
+            introduced.write(w, replicas, replica)?;
+            w.varint(counter)?;
+        }
         w.bytes(entry.key)?;
-        return w.bytes(only.value);
+        w.bytes(only.value)?;
+        *last = Some(only.dot);
+        return Ok(());
     }
     w.u8(ENTRY)?;
     w.bytes(entry.key)?;
@@ -303,4 +340,55 @@ pub(super) fn write_large_entry(
     w.u8(ENTRY)?;
     w.bytes(entry.key)?;
     Introduced::default().write_dots_in_order(w, replicas, entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{vec, vec::Vec};
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The step between any two counters leads from one to the other.
+        #[test]
+        fn a_step_leads_where_it_was_to(last in 1..=MAX_COUNTER, counter in 1..=MAX_COUNTER) {
+            prop_assert_eq!(step(last, step_to(last, counter)), Some(counter));
+        }
+
+        /// No step leads beyond the counters that there are.
+        #[test]
+        fn no_step_leads_out(last in 1..=MAX_COUNTER, by in any::<u64>()) {
+            let counter = step(last, by);
+            prop_assert!(counter.is_none_or(|counter| (1..=MAX_COUNTER).contains(&counter)));
+            prop_assert_eq!(counter.map(|counter| step_to(last, counter)), counter.map(|_| if by == 1 { 0 } else { by }));
+        }
+    }
+
+    #[test]
+    fn a_step_needs_a_value_before_it() {
+        let next = [0, NEXT, 2, 1, b'k', 0];
+        assert!(matches!(Units::checked(&next, 0), Err(PacketError::Malformed)));
+        let replica = [0; 17];
+        let lone = |counter| [&[0, LONE][..], &replica, &[counter, 1, b'j', 0]].concat();
+        let counters = |bytes: &[u8]| -> Result<Vec<u64>, PacketError> {
+            let units = Units {
+                rest: Reader::new(bytes),
+                next: 0,
+                contexts: 0,
+                end: 9,
+                replicas: 0,
+                last: None,
+            };
+            let (mut units, mut counters) = (units, Vec::new());
+            while let Some(unit) = units.next()? {
+                let Unit::Lone { counter, .. } = unit else { continue };
+                counters.push(counter);
+            }
+            Ok(counters)
+        };
+        assert_eq!(counters(&[lone(5), next.to_vec()].concat()), Ok(vec![5, 6]));
+        let back = [0, NEXT, 9, 1, b'k', 0].to_vec();
+        assert_eq!(counters(&[lone(5), back.clone()].concat()), Ok(vec![5, 1]));
+        assert_eq!(counters(&[lone(4), back].concat()), Err(PacketError::LimitExceeded));
+    }
 }

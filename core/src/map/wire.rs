@@ -50,7 +50,9 @@
 //! unit  below `contexts`: replica, base varint, floor varint, after varint, runs u8 (<= 16), per run: gap
 //!                varint, length varint
 //!       from there on, a slot of the sender: 0, replica ref, counter varint, key, value: a lone value
-//!                without marks; 1, key, and the rest of a full item. Slots that are skipped are empty.
+//!                without marks; 1, key, and the rest of a full item; 2, step varint, key, value: a lone value of the same
+//!                replica as the one before it in the frame, by so much later (the lowest bit is 0), or earlier (1).
+//!                Slots that are skipped are empty.
 //!
 //! item  0 ref    object number varint: a dot about a key that is in this chunk already
 //!       1 own    key, value: the dot is the only sibling and supersedes all before it
