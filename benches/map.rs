@@ -14,7 +14,7 @@ fn writing(c: &mut Criterion) {
 fn deltas(c: &mut Criterion) {
     for n in [1_000, 100_000] {
         run(c, &format!("extract 10 of {n}"), vec![map::extraction(n)]);
-        let mut entrants = vec![map::merging(n)];
+        let mut entrants = vec![map::merging(n, map::Met::Own)];
         entrants.extend(peers::map::merging(n));
         run(c, &format!("merge 10 into {n}"), entrants);
     }

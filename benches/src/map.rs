@@ -83,6 +83,8 @@ pub struct Pair {
     keys: u32,
     version: u32,
     dice: Xoshiro256PlusPlus,
+    /// The writer first.
+    addrs: [SocketAddr; 2],
 }
 
 /// Where the two live.
@@ -96,7 +98,8 @@ impl Pair {
     pub fn of(keys: u32) -> Self {
         let (writer, reader) = (filled::<KEY>(1, keys), replica(2));
         let dice = Xoshiro256PlusPlus::seed_from_u64(7);
-        let mut pair = Self { writer, reader, now: Instant::ZERO, keys, version: 0, dice };
+        let (now, version, addrs) = (Instant::ZERO, 0, [addr(1), addr(2)]);
+        let mut pair = Self { writer, reader, now, keys, version, dice, addrs };
         pair.writer.peer_up(pair.now, NodeId(2), 1, addr(2));
         pair.reader.peer_up(pair.now, NodeId(1), 1, addr(1));
         pair.settle();
@@ -110,12 +113,14 @@ impl Pair {
             let mut quiet = true;
             while let Some(len) = self.writer.poll_transmit(&mut buf).map(|sent| sent.payload.len())
             {
-                self.reader.handle_packet(self.now, addr(1), &mut buf[..len]).expect("correct");
+                let from = self.addrs[0];
+                self.reader.handle_packet(self.now, from, &mut buf[..len]).expect("correct");
                 quiet = false;
             }
             while let Some(len) = self.reader.poll_transmit(&mut buf).map(|sent| sent.payload.len())
             {
-                self.writer.handle_packet(self.now, addr(2), &mut buf[..len]).expect("correct");
+                let from = self.addrs[1];
+                self.writer.handle_packet(self.now, from, &mut buf[..len]).expect("correct");
                 quiet = false;
             }
             while self.reader.poll_event().is_some() || self.writer.poll_event().is_some() {}
@@ -132,13 +137,28 @@ impl Pair {
         panic!("the replicas do not come into step");
     }
 
+    /// Keys at random.
+    fn draw(&mut self, count: usize) -> Vec<u32> {
+        (0..count).map(|_| (self.dice.next_u64() % u64::from(self.keys)) as u32).collect()
+    }
+
     /// The writer overwrites `count` keys at random, all at the present instant.
     fn overwrite(&mut self, count: usize) {
+        let keys = self.draw(count);
+        self.write(&keys);
+    }
+
+    fn write(&mut self, keys: &[u32]) {
         self.version += 1;
-        for _ in 0..count {
-            let at = (self.dice.next_u64() % u64::from(self.keys)) as u32;
+        for &at in keys {
             insert::<KEY>(&mut self.writer, self.now, at, self.version);
         }
+    }
+
+    /// From now on the other one writes.
+    fn swap(&mut self) {
+        std::mem::swap(&mut self.writer, &mut self.reader);
+        self.addrs.reverse();
     }
 
     /// Long enough for the push of the next write to leave at once.
@@ -199,25 +219,69 @@ pub fn overwriting(n: u32) -> Entrant {
     })
 }
 
+/// What the entries of a delta meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Met {
+    /// A value of the same writer: the case of a health check.
+    Own,
+    /// A value of the one that merges, which the writer has seen.
+    Other,
+    /// A value of the one that merges, which the writer has not seen.
+    Concurrent,
+    /// Nothing: the keys are new.
+    Nothing,
+}
+
 /// C2, first half: merge a packet with a delta of ten entries.
 #[must_use]
-pub fn merging(n: u32) -> Entrant {
+pub fn merging(n: u32, met: Met) -> Entrant {
     let mut pair = Pair::of(n);
-    Entrant::new("brickwork", move |watch| {
+    let name = match met {
+        Met::Own => "brickwork",
+        Met::Other => "brickwork, over its own",
+        Met::Concurrent => "brickwork, beside its own",
+        Met::Nothing => "brickwork, new keys",
+    };
+    let mut last = pair.draw(BATCH * DELTA);
+    if met == Met::Other {
+        // It is the reader's turn next.
+        pair.write(&last);
+        pair.wait();
+    }
+    Entrant::new(name, move |watch| {
+        let keys = match met {
+            Met::Own | Met::Concurrent => pair.draw(BATCH * DELTA),
+            Met::Other => {
+                pair.swap();
+                std::mem::take(&mut last)
+            }
+            Met::Nothing => (pair.keys..).take(BATCH * DELTA).collect(),
+        };
         let mut packets = VecDeque::new();
-        for _ in 0..BATCH {
+        for some in keys.chunks(DELTA) {
             pair.now += Duration::from_millis(100);
             pair.writer.handle_timeout(pair.now);
-            pair.overwrite(DELTA);
+            pair.write(some);
             push(&mut pair.writer, &mut packets);
+            if met == Met::Concurrent {
+                for &at in some {
+                    insert::<KEY>(&mut pair.reader, pair.now, at, pair.version);
+                }
+            }
         }
         let count = packets.len() as u64 - 1;
+        let (now, from, reader) = (pair.now, pair.addrs[0], &mut pair.reader);
         let mut take = |packet: &mut Vec<u8>| {
-            pair.reader.handle_packet(pair.now, addr(1), packet).expect("correct");
+            reader.handle_packet(now, from, packet).expect("correct");
         };
         take(&mut packets.pop_front().expect("there is a packet"));
         watch.time(count, || packets.iter_mut().for_each(take));
         pair.wait();
+        if met == Met::Nothing {
+            pair.keys += keys.len() as u32;
+        }
+        last = keys;
     })
 }
 
@@ -319,6 +383,39 @@ fn batch_once(pair: &mut Pair, changed: usize, watch: &mut Stopwatch, side: Side
     }
     pair.wait();
     bytes
+}
+
+/// The limit for C3: entries of a hash map of owned keys are copied into one buffer, or written over from it.
+#[must_use]
+pub fn hash_map_batch(n: u32, changed: usize, side: Side) -> Entrant {
+    let mut map: HashMap<_, _> = (0..n).map(owned::<KEY>).collect();
+    let (mut dice, mut version) = (Xoshiro256PlusPlus::seed_from_u64(7), 0);
+    let mut arena = Vec::with_capacity(changed * (KEY + VALUE));
+    Entrant::new("limit: hashbrown, copies", move |watch| {
+        version += 1;
+        let keys: Vec<u32> =
+            (0..changed).map(|_| (dice.next_u64() % u64::from(n)) as u32).collect();
+        arena.clear();
+        if side == Side::Encode {
+            watch.time(1, || {
+                for &at in &keys {
+                    let key = key::<KEY>(at);
+                    arena.extend_from_slice(&key);
+                    arena.extend_from_slice(&map[&key[..]]);
+                }
+            });
+            return;
+        }
+        arena.extend(
+            keys.iter().flat_map(|&at| [&key::<KEY>(at)[..], &value(at, version)].concat()),
+        );
+        watch.time(1, || {
+            for entry in arena.chunks_exact(KEY + VALUE) {
+                let (key, value) = entry.split_at(KEY);
+                map.get_mut(key).expect("all are there").copy_from_slice(value);
+            }
+        });
+    })
 }
 
 /// C3: bytes of the datagrams that carry `changed` of `n` keys, headers included.

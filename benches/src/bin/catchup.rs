@@ -4,12 +4,13 @@
 //! The giver has forgotten its logs, as any has that runs for a while. So what is measured is a full sync with all
 //! that belongs to it: the join, the pull, the units, and their adoption. Giver and taker share the machine.
 //!
-//! With loss the giver is a bare loop around the core that drops some of what it is sent and of what it sends.
+//! With loss the giver is a bare loop around the core that drops some of what it is sent and of what it sends. Bytes are
+//! those of datagrams on their way to the taker, whether they arrive or not.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Clock};
@@ -43,9 +44,12 @@ const NAMES: [&str; 3] = ["core alone", "tokio", "mio"];
 struct Taken {
     time: Duration,
     datagrams: u64,
+    /// On their way to it.
     bytes: u64,
 }
 
+/// Bytes of a key and its value.
+const ENTRY: u64 = 16 + 32;
 /// Bytes that a replica asks for at a time, and those of a datagram.
 const WINDOW: usize = 64 * 1024;
 const DATAGRAM: usize = 1_400;
@@ -79,21 +83,28 @@ fn main() {
     by_tokio.stop();
     by_mio.stop();
     println!("{} entries, medians of {} turns:\n", args.entries, args.rounds);
-    println!("{}", render(&NAMES, &turns, median(bare)));
+    println!("{}", render(args.entries, &NAMES, &turns, median(bare)));
 }
 
 /// The same through the drivers, from a giver behind a bad network.
 fn with_loss(args: &Args) {
     let loss = args.loss;
+    let sent = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&sent);
     let giver = Giver::start(args.entries, move |entries, ready, stop| {
-        give_with_loss(entries, loss, ready, stop);
+        give_with_loss(entries, loss, ready, stop, &counted);
     });
     let mut turns: [Vec<Taken>; 2] = Default::default();
     let mut bare = Vec::new();
     for round in 0..=args.rounds {
+        let counting = |take: &dyn Fn() -> Taken| {
+            let before = sent.load(Ordering::Relaxed);
+            let taken = take();
+            Taken { bytes: sent.load(Ordering::Relaxed) - before, ..taken }
+        };
         let taken = [
-            take_by_tokio(&format!("tokio-{round}"), giver.addr, args.entries),
-            take_by_mio(&format!("mio-{round}"), giver.addr, args.entries),
+            counting(&|| take_by_tokio(&format!("tokio-{round}"), giver.addr, args.entries)),
+            counting(&|| take_by_mio(&format!("mio-{round}"), giver.addr, args.entries)),
         ];
         let through_sockets = bare_sockets(taken[0].bytes);
         if round > 0 {
@@ -104,35 +115,45 @@ fn with_loss(args: &Args) {
     giver.stop();
     let Args { entries, rounds, loss } = args;
     println!("{entries} entries, {loss} % lost each way, medians of {rounds} turns:\n");
-    println!("{}", render(&NAMES[1..], &turns, median(bare)));
+    println!("{}", render(*entries, &NAMES[1..], &turns, median(bare)));
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
+fn median<T: Ord + Copy>(mut of: Vec<T>) -> T {
+    of.sort_unstable();
+    of[of.len() / 2]
 }
 
-fn render(names: &[&str], turns: &[Vec<Taken>], bare: Duration) -> String {
+fn render(entries: u32, names: &[&str], turns: &[Vec<Taken>], bare: Duration) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    table.set_header(["through", "time", "longest", "datagrams", "MB", "to bare sockets"]);
+    table.set_header([
+        "through",
+        "time",
+        "longest",
+        "datagrams",
+        "MB",
+        "to keys and values",
+        "to bare sockets",
+    ]);
     let millis = |time: Duration| format!("{:.0} ms", time.as_secs_f64() * 1e3);
     for (name, turns) in names.iter().zip(turns) {
         let times: Vec<Duration> = turns.iter().map(|taken| taken.time).collect();
         let longest = times.iter().max().copied().unwrap_or_default();
         let time = median(times);
-        let some = turns[turns.len() / 2];
+        let datagrams = median(turns.iter().map(|taken| taken.datagrams).collect());
+        let bytes = median(turns.iter().map(|taken| taken.bytes).collect()) as f64;
         table.add_row([
             (*name).to_owned(),
             millis(time),
             millis(longest),
-            some.datagrams.to_string(),
-            format!("{:.1}", some.bytes as f64 / 1e6),
+            datagrams.to_string(),
+            format!("{:.1}", bytes / 1e6),
+            format!("{:.3}", bytes / (u64::from(entries) * ENTRY) as f64),
             format!("{:.2}", time.as_secs_f64() / bare.as_secs_f64()),
         ]);
     }
-    table.add_row(["bare sockets", &millis(bare), "", "", "", "1.00"]);
-    for column in 1..6 {
+    table.add_row(["bare sockets", &millis(bare), "", "", "", "", "1.00"]);
+    for column in 1..7 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -292,7 +313,13 @@ fn take_by_mio(name: &str, seed: SocketAddr, entries: u32) -> Taken {
 }
 
 /// A node of the core and a socket, between which so many percent are lost.
-fn give_with_loss(entries: u32, loss: u8, ready: &Sender<SocketAddr>, stop: &AtomicBool) {
+fn give_with_loss(
+    entries: u32,
+    loss: u8,
+    ready: &Sender<SocketAddr>,
+    stop: &AtomicBool,
+    bytes: &AtomicU64,
+) {
     let socket = UdpSocket::bind(localhost()).expect("a free port");
     let here = socket.local_addr().expect("bound");
     let begun = Clock::now();
@@ -306,6 +333,7 @@ fn give_with_loss(entries: u32, loss: u8, ready: &Sender<SocketAddr>, stop: &Ato
     while !stop.load(Ordering::Relaxed) {
         node.handle_timeout(now());
         while let Some(sent) = node.poll_transmit(&mut buf) {
+            bytes.fetch_add(sent.payload.len() as u64, Ordering::Relaxed);
             if !is_lost() {
                 // A full buffer loses more.
                 let _ = socket.send_to(sent.payload, sent.to);

@@ -3,10 +3,12 @@
 //! Four bare maps in virtual time. Two write fresh keys and remove them soon after, while the fourth is down; then the
 //! third starts again, over and over, each life with a write and a removal of its own. At the end nothing of all that is
 //! of any use, so the heap should be what it was before. What is compared is taken after a hundredth of the churn, for
-//! buffers that grow once and are kept; the heap of the maps with nothing but what stays is printed beside it.
+//! buffers that grow once and are kept; the heap of the maps with nothing but what stays is printed beside it. If it has
+//! grown by more than a twentieth the program fails.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use brickwork_bench::alloc;
@@ -236,7 +238,7 @@ fn look(world: &World, without: i64) -> State {
     State { heap: alloc::live_bytes() - without, keys, metadata }
 }
 
-fn main() {
+fn main() -> ExitCode {
     let args = Args::parse();
     let style = ProgressStyle::with_template("{msg:>10} {bar:40} {pos}/{len} {eta}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -272,6 +274,13 @@ fn main() {
     let retired: Vec<u64> = world.maps.iter().map(|map| map.stats().retired).collect();
     println!("\nlives retired, by map: {retired:?}; a round of gossip is {GOSSIP:?}");
     println!("the slowest write of a new life took {:?} and at most half a second", world.longest);
+    let grown = |state: &State| state.heap as f64 > states[1].heap as f64 * 1.05;
+    let left = |state: &State| state.metadata > 0 || state.keys != states[1].keys;
+    if states[2..].iter().any(|state| grown(state) || left(state)) {
+        println!("something of what came and went is left");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
 }
 
 fn render(args: &Args, states: &[State; 4], waited: [Option<Duration>; 4]) -> String {

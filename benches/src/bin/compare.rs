@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use brickwork_bench::map::Met;
 use brickwork_bench::measure::{Effort, Entrant, Outcome, compare};
 use brickwork_bench::table::{Row, Unit, render};
 use brickwork_bench::{hrw, map, peers, swim};
@@ -191,7 +192,11 @@ fn the_map(plan: &mut Plan) {
             ("<= 2 us, 0 allocations", |all| ours(all).median <= 2e3 && allocates_nothing(all));
         let merging = || {
             let limit = vec![map::hash_map_merging(n)];
-            with(map::merging(n), [limit, peers::map::merging(n)].concat_entrants())
+            let others =
+                [Met::Other, Met::Concurrent, Met::Nothing].map(|met| map::merging(n, met));
+            let others = others.into_iter().collect();
+            let all = [others, limit, peers::map::merging(n)];
+            with(map::merging(n, Met::Own), all.concat_entrants())
         };
         plan.timed("C2", format!("merge 10 entries into {n}"), merging, Some(bar));
         let extraction = || vec![map::extraction(n)];
@@ -202,13 +207,21 @@ fn the_map(plan: &mut Plan) {
     plan.timed(
         "C3",
         format!("{work}: extract and encode"),
-        || with(map::batch(n, changed, map::Side::Encode), peers::map::encoding(n, changed)),
+        || {
+            let limit = vec![map::hash_map_batch(n, changed, map::Side::Encode)];
+            let others = [limit, peers::map::encoding(n, changed)].concat_entrants();
+            with(map::batch(n, changed, map::Side::Encode), others)
+        },
         Some(("<= 100 us", |all| ours(all).median <= 100e3)),
     );
     plan.timed(
         "C3",
         format!("{work}: decode and merge"),
-        || with(map::batch(n, changed, map::Side::Merge), peers::map::decoding(n, changed)),
+        || {
+            let limit = vec![map::hash_map_batch(n, changed, map::Side::Merge)];
+            let others = [limit, peers::map::decoding(n, changed)].concat_entrants();
+            with(map::batch(n, changed, map::Side::Merge), others)
+        },
         Some(("<= 150 us", |all| ours(all).median <= 150e3)),
     );
     plan.counted(
