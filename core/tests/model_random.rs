@@ -2,7 +2,7 @@
 //! Method: random histories of real replicas beside the model, compared after every step; then calm.
 //!
 //! `BRICKWORK_MAP_SEEDS` and `BRICKWORK_MAP_FROM` choose how many seeds are run, and from which on; with
-//! `BRICKWORK_MAP_EVERY` those that are so far apart, 10 from 8 on for those of lives that are retired, 50 from 21 on
+//! `BRICKWORK_MAP_EVERY` those that are so far apart, 10 from 8 on for those of lives that are retired, 200 from 21 on
 //! for those of many replicas.
 //! A failing seed is shrunk and printed with the command that runs it again.
 //!
