@@ -23,6 +23,22 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// Goal: a life is retired when whoever lacks some of it is none of the members any more. Method: each step to there.
+#[test]
+fn a_life_is_spent_when_its_log_is_over() {
+    let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+    let life = replicas.intern(ReplicaId::new(NodeId(2), 1)).unwrap();
+    assert!(!replicas.is_spent(life), "nothing of it is known");
+    (1..=3).for_each(|counter| drop(replicas.claim(Packed::new(life, counter), 0)));
+    replicas.raise_floor(life, 2);
+    while replicas.unlog(life).is_some() {}
+    assert!(!replicas.is_spent(life), "a member may lack the last");
+    replicas.raise_floor(life, 3);
+    assert!(!replicas.is_spent(life), "it is told still");
+    while replicas.unlog(life).is_some() {}
+    assert!(replicas.is_spent(life));
+}
+
 /// The sums of all buckets, and the share of the seals.
 fn total(replicas: &Replicas) -> u64 {
     replicas.sums().iter().fold(replicas.seals(), |total, sum| total.wrapping_add(*sum))
