@@ -25,9 +25,9 @@ pub struct Config {
     pub max_keys: usize,
     /// Most bytes of keys and values; treated as `max_keys` is.
     pub max_bytes: usize,
-    /// Most concurrent values of a key that a local write may leave, at most 1,024: a write beyond it that does not
-    /// [resolve](super::Map::resolve) any is an error. More may come from peers, as writers do not hear of each other at
-    /// once.
+    /// Most concurrent values of a key that a local write may leave, at most 1,024: a write that would leave more is an
+    /// error, be it one that [resolves](super::Map::resolve) some. More may come from peers, as writers do not hear of
+    /// each other at once.
     pub max_siblings: usize,
     /// The quota of this node: most values that are its own, of whichever of its lives. A local insert beyond it is an
     /// error; see [`Map::own_usage`](super::Map::own_usage). A value that another node supersedes is none of its own

@@ -168,13 +168,17 @@ impl Map {
         (self.store.marks(), self.replicas.logged())
     }
 
-    /// How old what is read here may be: every write that any peer had so long ago is here, but for the values that
-    /// [`Event::Full`](crate::Event::Full) and [`Stats::oversize`] speak of. Zero without peers; `None` while there is a
-    /// peer of which nothing has been heard yet.
+    /// How old what is read here may be: every write that any peer had so long ago, and for as long before as datagrams
+    /// were on their way, is here, but for entries that are too large for anybody or wait to be
+    /// [written anew](crate::Event::WrittenAnew). Zero without peers; `None` while there is a peer of which it is not
+    /// known yet that all it had is here.
     ///
-    /// A bound of what was seen, where the probabilistically bounded staleness of Bailis et al. (VLDB 2012) is an
-    /// estimate. In quiet times it is about [`Config::sync_interval`](super::Config::sync_interval) for the peers of a
-    /// lone map, less where pings carry digests; it grows while a peer that was not given up yet does not answer. Costs O(peers).
+    /// A bound by what was heard, where the probabilistically bounded staleness of Bailis et al. (VLDB 2012) is an
+    /// estimate; a datagram that comes very late, or twice, makes it too small by as much. In quiet times it is about
+    /// [`Config::sync_interval`](super::Config::sync_interval) for the peers of a lone map, less where pings carry
+    /// digests. It grows while a peer that was not given up yet does not answer, and under steady writes while the context
+    /// is longer than a datagram, as pages of it are never compared as a whole. `now` is the time of the map's inputs.
+    /// Costs O(peers).
     ///
     /// ```
     /// # use brickwork_core::map::{self, Map, ReplicaId};

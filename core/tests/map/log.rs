@@ -409,8 +409,7 @@ fn a_node_goes_on_in_another_boot() {
 }
 
 /// Goal: a disk that loses what it had synced costs a life, and no write of anybody. Method: a node takes up a life whose
-/// last two writes only its peer has, and writes before or after it hears of that; and a forger, whom the next life does
-/// not believe.
+/// last two writes only its peer has, and writes before or after it hears of that.
 #[test]
 fn own_writes_that_the_disk_lost_end_the_life() {
     for early in [false, true] {
