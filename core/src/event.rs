@@ -111,9 +111,7 @@ pub enum Event {
     /// The life of a write was declared over without it, while this node's map had it; so it was written again, or
     /// its effect was, as a write of this node. The old name names no write any more, here or elsewhere; see
     /// [`Map::is_void`](crate::map::Map::is_void). Or the life is over, and its last values are written again so that it
-    /// can be forgotten; see [`Config::max_past_lives`](crate::map::Config::max_past_lives). Or the disk had lost writes
-    /// of this node, so that the old name may be that of another write elsewhere; see
-    /// [`Stats::lives_lost`](crate::map::Stats::lives_lost).
+    /// can be forgotten; see [`Config::max_past_lives`](crate::map::Config::max_past_lives).
     WrittenAnew {
         /// The key.
         key: Key,
@@ -125,8 +123,8 @@ pub enum Event {
     /// The map is at its configured size and refuses data from peers; see `map::Config`. Told once,
     /// and again only after the peer that was refused had nothing left that is missing here.
     Full,
-    /// A peer reflects the same writes of the map as this node, and shows other values: a bug, memory that is not
-    /// what it was, or a disk that lost what it had synced, so that a name was given to two writes. What each of the two lacks is taken from the other; see [`map::Stats`](crate::map::Stats).
+    /// A peer reflects the same writes of the map as this node, and shows other values: a bug, or memory that is not
+    /// what it was. What each of the two lacks is taken from the other; see [`map::Stats`](crate::map::Stats).
     /// Told once per [`keep_for`](crate::map::Config::keep_for) while it lasts.
     Diverged {
         /// The peer.

@@ -147,9 +147,10 @@ impl Map {
                 return;
             }
             Put::Forged => {
-                self.pull_after = now + self.config.pull_interval * 32;
                 self.abandon(now, &staging);
-                self.hear_of_unmade(now);
+                if !self.hear_of_unmade(now) {
+                    self.pull_after = now + self.config.pull_interval * 32;
+                }
                 return;
             }
         }

@@ -4,8 +4,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::common::bare::{frame, packet};
 use crate::common::frame_of;
 use crate::common::maps::{NOW, addr, config, deliver, drain, replica, settle};
 use brickwork_core::map::{Config, LogKind, LogWrite, Map, ReplicaId, RestoreError};
@@ -409,10 +411,13 @@ fn a_node_goes_on_in_another_boot() {
 }
 
 /// Goal: a disk that loses what it had synced costs a life, and no write of anybody. Method: a node takes up a life whose
-/// last two writes only its peer has, and writes before or after it hears of that.
+/// last two writes only its peer has, and writes or removes before it hears of that, or not; then a forger tells the same of
+/// the next life.
 #[test]
 fn own_writes_that_the_disk_lost_end_the_life() {
-    for early in [false, true] {
+    for early in
+        [None, Some((&b"early"[..], true)), Some((&[2][..], true)), Some((&[0][..], false))]
+    {
         let mut maps = [replica(1, &[2]), replica(2, &[1])];
         maps[0].start_log();
         let (mut file, mut now) = (Vec::new(), NOW);
@@ -427,32 +432,65 @@ fn own_writes_that_the_disk_lost_end_the_life() {
         let mut again = empty(99);
         again.resume(now, &file).unwrap();
         assert_eq!((again.replica().epoch, again.len()), (1, 1));
+        again.start_log();
+        let sync = |map: &mut Map, now| {
+            while let Some(write) = map.poll_log() {
+                map.log_synced(now, write.ticket);
+            }
+        };
+        sync(&mut again, now);
         again.peer_up(now, NodeId(2), 1, addr(2));
         maps[1].peer_up(now, NodeId(1), 99, addr(1));
-        if early {
-            again.insert(now, b"early", b"5").unwrap();
-            drain(&mut again); // lost
+        match early {
+            None => {}
+            Some((key, true)) => drop(again.insert(now, key, b"5").unwrap()),
+            Some((key, false)) => assert_eq!(again.remove(now, key), Ok(true)),
         }
+        sync(&mut again, now);
         maps[0] = again;
-        for _ in 0..3 {
-            now = settle(&mut maps, now);
-        }
+        let run = |maps: &mut [Map; 2], mut now| {
+            for _ in 0..6 {
+                sync(&mut maps[0], now);
+                now = settle(maps, now);
+            }
+            now
+        };
+        now = run(&mut maps, now);
+        let life = maps[0].replica();
+        assert!(life.epoch > 1);
         maps[0].insert(now, b"late", b"6").unwrap();
-        for _ in 0..3 {
-            now = settle(&mut maps, now);
-        }
+        now = run(&mut maps, now);
         let stats = maps[0].stats();
-        assert_eq!((stats.lives_lost, stats.chunks_forged), (1, 0));
-        assert!(maps[0].replica().epoch > 1);
-        for map in &maps {
-            assert_eq!(map.get(b"late"), Some(&b"6"[..]));
-            assert_eq!(map.get(b"early"), early.then_some(&b"5"[..]));
-            assert_eq!(map.get(&[2]), Some(&b"mine"[..]));
-        }
-        // What has a name that was used twice comes back once the contents are compared.
-        assert!(maps.iter().all(|map| map.get(&[1]) == Some(&b"mine"[..])));
+        assert_eq!((stats.lives_lost, stats.chunks_forged, stats.diverged), (1, 0, 0));
         assert_eq!(maps[0].digest(), maps[1].digest());
-        assert_eq!(maps[0].stats().diverged > 0, early);
+        for map in &maps {
+            let values = |key: &[u8]| -> BTreeSet<Vec<u8>> {
+                map.siblings(key).map(|own| own.value.to_vec()).collect()
+            };
+            let set = |values: &[&[u8]]| values.iter().map(|value| value.to_vec()).collect();
+            assert_eq!(values(b"late"), set(&[b"6"]));
+            assert_eq!(values(&[1]), set(&[b"mine"]));
+            for key in [&[0][..], &[2], b"early"] {
+                let before: &[&[u8]] = if key == b"early" { &[] } else { &[b"mine"] };
+                let wanted = match early {
+                    // It had not seen what it wrote beside.
+                    Some((early, true)) if early == key => set(&[before, &[b"5"]].concat()),
+                    Some((early, false)) if early == key => set(&[]),
+                    _ => set(before),
+                };
+                assert_eq!(values(key), wanted, "{key:?} of {early:?}");
+            }
+        }
+        maps[1].insert(now, b"honest", b"7").unwrap();
+        let sent = drain(&mut maps[1]);
+        let addressee = &sent.iter().find_map(|(_, bytes)| frame_of(bytes, CHUNK)).unwrap()[..8];
+        let named = [life.node.0.to_le_bytes(), life.epoch.to_le_bytes()].concat();
+        // A replica, its dot 99, one dot: a value that supersedes nothing.
+        let forged = [addressee, &[0, 0, 0], &named, &[99, 1, 2, 1, b'k', 1, b'v']].concat();
+        let forged = packet("test", NodeId(2), 1, &frame(CHUNK, &forged));
+        deliver(&mut maps[0], now, 2, &forged);
+        let stats = maps[0].stats();
+        assert_eq!((maps[0].replica(), stats.lives_lost, stats.chunks_forged), (life, 1, 1));
     }
 }
 
