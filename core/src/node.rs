@@ -1,5 +1,7 @@
 //! The composition: one node of the cluster.
 
+use core::time::Duration;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -352,6 +354,12 @@ impl Node {
     #[must_use]
     pub fn context(&self, key: &[u8]) -> Context {
         self.map.context(key)
+    }
+
+    /// How old what is read here may be at `now`, by the driver's clock; see [`Map::staleness`].
+    #[must_use]
+    pub fn staleness(&self, now: Instant) -> Option<Duration> {
+        self.map.staleness(self.clock.at(now))
     }
 
     /// The keys that begin with `prefix` and have a value, in the order of the keys; see [`Map::prefix`].

@@ -102,6 +102,11 @@ impl Steady {
         self.latest
     }
 
+    /// The same, for a look that is no input.
+    pub(crate) fn at(&self, now: Instant) -> Instant {
+        self.latest.max(now + self.ahead)
+    }
+
     /// What the driver's clock shows when this one shows `at`.
     pub(crate) fn when(&self, at: Instant) -> Instant {
         Instant(at.0.saturating_sub(nanos(self.ahead)))
@@ -120,6 +125,7 @@ mod tests {
         assert_eq!(steady.pass(at(2)), at(12), "ten seconds back");
         assert_eq!(steady.pass(at(3)), at(13));
         assert_eq!(steady.when(at(15)), at(5));
+        assert_eq!((steady.at(at(5)), steady.at(at(2))), (at(15), at(13)));
         assert_eq!(steady.pass(at(0)), at(13));
         assert_eq!(steady.pass(at(90)), at(103), "and it does not come back");
     }

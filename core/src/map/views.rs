@@ -177,7 +177,8 @@ impl Map {
     /// estimate; a datagram that comes very late, or twice, makes it too small by as much. In quiet times it is about
     /// [`Config::sync_interval`](super::Config::sync_interval) for the peers of a lone map, less where pings carry
     /// digests. It grows while a peer that was not given up yet does not answer, and under steady writes while the context
-    /// is longer than a datagram, as pages of it are never compared as a whole. `now` is the time of the map's inputs.
+    /// is longer than a datagram, as pages of it are never compared as a whole. `now` is the time of the map's
+    /// inputs; of a [`Node`](crate::Node) ask [`Node::staleness`](crate::Node::staleness).
     /// Costs O(peers).
     ///
     /// ```

@@ -308,3 +308,23 @@ fn wishes_and_views_are_those_of_the_parts() {
 fn dot_after(node: &Node, counter: u64) -> brickwork_core::map::Dot {
     brickwork_core::map::Dot::new(node.map().replica(), counter)
 }
+
+/// Goal: a step back of the driver's clock makes nothing look younger. Method: a node that does not hear of another for a
+/// while, and is told an earlier time then.
+#[test]
+fn what_is_read_grows_old_by_the_clock_of_the_node() {
+    let mut net = Net::cluster(3, Config::lan(), 5);
+    net.run(10 * SECOND);
+    net.side = vec![0, 0, 0, 0, 1];
+    net.run(2 * SECOND);
+    let now = net.now;
+    let age = |net: &Net, now| net.node(0).staleness(now).unwrap();
+    let before = age(&net, now);
+    assert!((2 * SECOND..6 * SECOND).contains(&before), "{before:?}");
+    assert_eq!(age(&net, now + 60 * SECOND), before + 60 * SECOND);
+    let early = Instant::from_nanos(1);
+    net.with(0, |node, _| node.handle_timeout(early));
+    let after = age(&net, early);
+    assert!(after <= before && before - after < SECOND, "{after:?} after {before:?}");
+    assert_eq!(age(&net, early + 60 * SECOND), after + 60 * SECOND);
+}
