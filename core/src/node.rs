@@ -1,10 +1,9 @@
 //! The composition: one node of the cluster.
 
-use core::time::Duration;
-
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, Queue};

@@ -37,8 +37,8 @@ pub(super) const MAX_WRITTEN: usize = 4 << 20;
 pub(super) const MAX_WRITTEN_SIBLINGS: usize = 1_024;
 pub(super) const MAX_WRITTEN_MARKS: usize = 4_096;
 /// Longest entry that can be told. Writers who do not hear of each other each leave as much as they may, and all of it
-/// meets in one entry, which must be told still: those of eight sides of a partition at their limits, or 500 who write
-/// the longest value there is each.
+/// meets in one entry, which must be told still: the bytes of eight sides of a partition at their limits, or of 500 who
+/// write the longest value there is each, the values of four such sides, and the marks of two.
 pub(super) const MAX_ENTRY: usize = 8 * MAX_WRITTEN;
 /// Most concurrent values and marks of such: what is done to an entry takes time with the square of these.
 pub(super) const MAX_SIBLINGS: usize = 4 * MAX_WRITTEN_SIBLINGS;
