@@ -4,11 +4,12 @@ use smallvec::SmallVec;
 
 use super::Map;
 use super::dot::{Dot, Packed};
+use super::entry_wire::FullEntry;
 use super::introduced::Introduced;
 use super::replica::Replicas;
 use super::skim::Skim;
 use super::store::{Entry, Guess, Guesses, Look, Store, Told};
-use super::wire::{Body, Chunk, FullEntry, ReplicaRef, Step};
+use super::wire::{Body, Chunk, ReplicaRef, Step};
 use crate::event::{Event, Key};
 use crate::reached::reached;
 use crate::time::Instant;

@@ -5,11 +5,12 @@
 use smallvec::SmallVec;
 
 use super::dot::{MAX_COUNTER, Packed, ReplicaId};
+use super::entry_wire::FullEntry;
 use super::fragment_wire::Held;
 use super::introduced::Introduced;
 use super::replica::Replicas;
 use super::store::Entry;
-use super::wire::{self, FLAG_LAST, FullEntry, MAX_BYTES, MAX_KEY, ReplicaRef};
+use super::wire::{self, FLAG_LAST, MAX_BYTES, MAX_KEY, ReplicaRef};
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
 
 /// Most ranges of units that one FETCH asks for.

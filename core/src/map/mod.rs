@@ -63,6 +63,7 @@ mod compare;
 mod compare_wire;
 mod config;
 mod dot;
+mod entry_wire;
 mod error;
 mod fetch;
 mod fragment;
