@@ -150,6 +150,7 @@ impl Queue {
         Self { events: VecDeque::new(), max, missed: 0 }
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, event: Event) {
         if self.events.len() >= self.max {
             self.events.pop_front();
@@ -163,7 +164,12 @@ impl Queue {
             let events = core::mem::take(&mut self.missed);
             return Some(Event::Missed { events });
         }
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if self.events.is_empty() {
+            // Begins anew at the front of the room: who is always told soon has it in the cache.
+            self.events.clear();
+        }
+        event
     }
 }
 
