@@ -99,6 +99,8 @@ pub(crate) const BRANCHES: &[&str] = &[
     "map: item refers to another",
     "map: item names a key",
     "map: item of a lone value over its own",
+    "map: lone value of a new key",
+    "map: several of a streak",
     "map: item of an entry",
     "map: bases told",
     "map: bases of other replicas",

@@ -266,6 +266,7 @@ impl<'p> Reader<'p> {
         }
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, PacketError> {
         let mut value = 0;
         for shift in (0..70).step_by(7) {
@@ -298,6 +299,7 @@ impl<'p> Reader<'p> {
     }
 
     /// A length of at most `max` and that many bytes.
+    #[inline]
     pub(crate) fn bytes(&mut self, max: usize) -> Result<&'p [u8], PacketError> {
         let len = self.count(max)?;
         self.raw(len)

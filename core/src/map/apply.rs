@@ -3,13 +3,14 @@
 use smallvec::SmallVec;
 
 use super::Map;
-use super::dot::{Dot, Packed};
+use super::dot::Packed;
 use super::entry_wire::FullEntry;
 use super::introduced::Introduced;
 use super::replica::Replicas;
 use super::skim::Skim;
 use super::store::{Entry, Guess, Guesses, Look, Store, Told};
-use super::wire::{Body, Chunk, ReplicaRef, Step};
+use super::streak::Streak;
+use super::wire::{Body, Chunk, Item, ReplicaRef, Step};
 use crate::event::{Event, Key};
 use crate::reached::reached;
 use crate::time::Instant;
@@ -31,7 +32,7 @@ pub(super) struct Object<'p> {
 }
 
 /// The keys that a chunk names, by their numbers.
-struct Objects {
+pub(super) struct Objects {
     guesses: Guesses,
     /// Of those that were come to.
     slots: SmallVec<[Option<u32>; 64]>,
@@ -39,12 +40,12 @@ struct Objects {
 
 impl Objects {
     /// What the key that comes next may have for a slot.
-    fn guess(&self) -> Option<Guess> {
+    pub(super) fn guess(&self) -> Option<Guess> {
         self.guesses.get(self.slots.len()).copied()
     }
 
     /// The slot of the key that comes next.
-    fn look(&self, store: &Store, key: &[u8]) -> Look {
+    pub(super) fn look(&self, store: &Store, key: &[u8]) -> Look {
         self.guess().map_or_else(|| store.look(key), |guess| store.check(guess, key))
     }
 }
@@ -135,50 +136,29 @@ impl Map {
         let mut introduced = Introduced::default();
         let mut objects = Objects { guesses, slots: SmallVec::new() };
         let mut items = chunk.items;
-        let (mut replica, mut news, mut run) = (0, 0, None);
-        while let Ok(Some(step)) = items.next() {
+        let (mut replica, mut news, mut run, mut streak) = (0, 0, None, Streak::default());
+        loop {
+            let step = items.next().ok().flatten();
+            if let Some(Step::Item(item)) = step
+                && let Some(about) = self.take_simply(&mut streak, &objects, replica, &item)
+            {
+                objects.slots.push(Some(about));
+                continue;
+            }
+            if let Some((replica, from, to)) = self.end_streak(&mut streak) {
+                news += to - from + 1;
+                self.extend_run(slot, &mut run, (replica, from, to));
+            }
             let item = match step {
-                Step::Run(reference) => {
+                None => break,
+                Some(Step::Run(reference)) => {
                     replica = introduced.resolve(&mut self.replicas, reference)?;
                     continue;
                 }
-                Step::Item(item) => item,
+                Some(Step::Item(item)) => item,
             };
             let dot = Packed::new(replica, item.counter);
-            let about = match item.body {
-                Body::Ref { object } => {
-                    reached!("map: item refers to another");
-                    objects.slots.get(object).copied().flatten()
-                }
-                Body::Key { key } => {
-                    let about = objects.look(&self.store, key).slot;
-                    reached!("map: item names a key");
-                    objects.slots.push(about);
-                    about
-                }
-                Body::Own { key, value } => {
-                    reached!("map: item of a lone value over its own");
-                    if let Some(slot) = self.follow(key, dot, value, &objects) {
-                        objects.slots.push(Some(slot));
-                        news += 1;
-                        Some(slot)
-                    } else {
-                        let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
-                        self.merge(key, told, &mut objects, &mut news)
-                    }
-                }
-                Body::Bare { key, value } => {
-                    let told = Told { siblings: &[(dot, value)], superseded: &[] };
-                    self.merge(key, told, &mut objects, &mut news)
-                }
-                Body::Full { key, entry } => {
-                    reached!("map: item of an entry");
-                    let object = self.intern(entry, &mut introduced)?;
-                    let (siblings, superseded) = (&object.siblings, &object.superseded);
-                    let told = Told { siblings, superseded };
-                    self.merge(key, told, &mut objects, &mut news)
-                }
-            };
+            let about = self.take_item(dot, &item, &mut introduced, &mut objects, &mut news)?;
             // A key that the sender only names but that is not here: not claimed, so asked for again.
             whole &= about.is_some() || self.replicas.contains(dot);
             if let Some(about) = about {
@@ -186,21 +166,86 @@ impl Map {
                 if !matches!(item.body, Body::Own { .. } | Body::Bare { .. }) {
                     news += u64::from(self.claim(dot, about));
                 }
-                match &mut run {
-                    Some((of, _, last)) if *of == replica && *last + 1 == item.counter => {
-                        *last = item.counter;
-                    }
-                    _ => {
-                        self.note_known(slot, run);
-                        run = Some((replica, item.counter, item.counter));
-                    }
-                }
+                self.extend_run(slot, &mut run, (replica, item.counter, item.counter));
             }
         }
         self.note_known(slot, run);
         self.stats.dots_received += news;
         whole &= refused == self.stats.dots_refused;
         Some(Applied { news, whole })
+    }
+
+    /// Takes in a lone value that is next in a streak, if it is as simple as that. Returns its slot.
+    #[inline]
+    fn take_simply(
+        &mut self,
+        streak: &mut Streak,
+        objects: &Objects,
+        replica: u16,
+        item: &Item<'_>,
+    ) -> Option<u32> {
+        let (key, value, mark) = match item.body {
+            Body::Own { key, value } => (key, value, true),
+            Body::Bare { key, value } => (key, value, false),
+            Body::Ref { .. } | Body::Key { .. } | Body::Full { .. } => return None,
+        };
+        self.follow(streak, objects, key, (Packed::new(replica, item.counter), value), mark)
+    }
+
+    /// Joins what one item tells. Returns the slot of what it is about, unless that is not here or was removed; or
+    /// `None` if it takes too many replicas.
+    #[allow(clippy::option_option)] // the outer one ends the whole
+    fn take_item(
+        &mut self,
+        dot: Packed,
+        item: &Item<'_>,
+        introduced: &mut Introduced,
+        objects: &mut Objects,
+        news: &mut u64,
+    ) -> Option<Option<u32>> {
+        Some(match item.body {
+            Body::Ref { object } => {
+                reached!("map: item refers to another");
+                objects.slots.get(object).copied().flatten()
+            }
+            Body::Key { key } => {
+                let about = objects.look(&self.store, key).slot;
+                reached!("map: item names a key");
+                objects.slots.push(about);
+                about
+            }
+            Body::Own { key, value } => {
+                reached!("map: item of a lone value over its own");
+                let told = Told { siblings: &[(dot, value)], superseded: &[dot] };
+                self.merge(key, told, objects, news)
+            }
+            Body::Bare { key, value } => {
+                let told = Told { siblings: &[(dot, value)], superseded: &[] };
+                self.merge(key, told, objects, news)
+            }
+            Body::Full { key, entry } => {
+                reached!("map: item of an entry");
+                let object = self.intern(entry, introduced)?;
+                let (siblings, superseded) = (&object.siblings, &object.superseded);
+                self.merge(key, Told { siblings, superseded }, objects, news)
+            }
+        })
+    }
+
+    /// Notes a run of dots that a peer told: at once with the one before, if it goes on with that.
+    fn extend_run(
+        &mut self,
+        slot: Option<u32>,
+        before: &mut Option<(u16, u64, u64)>,
+        run: (u16, u64, u64),
+    ) {
+        match before {
+            Some((of, _, last)) if *of == run.0 && *last + 1 == run.1 => *last = run.2,
+            _ => {
+                self.note_known(slot, before.take());
+                *before = Some(run);
+            }
+        }
     }
 
     /// The peer that told of this run of a replica's dots has them.
@@ -226,20 +271,6 @@ impl Map {
             object.superseded.push(Packed::new(replica, counter));
         }
         Some(object)
-    }
-
-    /// Takes in a lone value over its own, if it is as simple as that.
-    fn follow(&mut self, key: &[u8], dot: Packed, value: &[u8], objects: &Objects) -> Option<u32> {
-        let (slot, before) =
-            self.store.follow(&mut self.replicas, objects.guess()?, key, dot, value)?;
-        self.note_for_log(dot, slot);
-        self.hear_times(slot);
-        self.stop_waiting(slot);
-        let replica = self.replicas.id(dot.replica());
-        let name = |dot: Packed| Some(Dot { replica, counter: dot.counter() });
-        let (key, old, new) = (Key::new(key), name(before), name(dot));
-        self.events.push(Event::Changed { key, old, new });
-        Some(slot)
     }
 
     /// Joins one object and claims every dot that it names. Returns its slot, unless it is about a key that

@@ -89,6 +89,11 @@ impl Packed {
         Self(bits)
     }
 
+    /// The dot after this one, which must not be the last.
+    pub(super) const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
     /// The counter before this one; dots count from one.
     pub(super) const fn counter_before(self) -> u64 {
         self.counter().saturating_sub(1)

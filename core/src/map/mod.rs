@@ -90,6 +90,7 @@ mod skim;
 mod snapshot;
 mod stage;
 mod store;
+mod streak;
 mod sync;
 mod views;
 mod whom;

@@ -205,21 +205,34 @@ impl Replicas {
         dot.counter() <= known.base + 1 || known.ahead.len() < self.max_ahead
     }
 
-    /// Adds a dot if it is what most are: the next in order, with none ahead of it, and logged. Returns whether it is.
+    /// Whether a dot is what most are: the next in order, with none ahead of it, and logged.
     #[inline]
-    pub(super) fn claim_next(&mut self, dot: Packed, slot: u32) -> bool {
-        let known = &mut self.known[usize::from(dot.replica())];
+    pub(super) fn is_next(&self, dot: Packed) -> bool {
+        let known = &self.known[usize::from(dot.replica())];
         let counter = dot.counter();
         let in_order = counter == known.base + 1 && known.ahead.is_empty();
-        if !in_order || counter <= known.logged || known.seal.is_some() {
-            return false;
+        in_order && counter > known.logged && known.seal.is_none()
+    }
+
+    /// Adds a dot if it [is next](Self::is_next). Returns whether it is.
+    #[inline]
+    pub(super) fn claim_next(&mut self, dot: Packed, slot: u32) -> bool {
+        let next = self.is_next(dot);
+        if next {
+            self.claim_run(dot.replica(), &[slot]);
         }
+        next
+    }
+
+    /// Adds as many dots as there are slots, of which the first [is next](Self::is_next).
+    #[inline]
+    pub(super) fn claim_run(&mut self, replica: u16, slots: &[u32]) {
         reached!("map: dot next in order");
-        self.digest = self.digest.wrapping_sub(known.digest());
-        known.base = counter;
-        known.log.push_back(slot);
-        self.digest = self.digest.wrapping_add(known.digest());
-        true
+        let known = &mut self.known[usize::from(replica)];
+        let before = known.digest();
+        known.base += slots.len() as u64;
+        known.log.extend(slots);
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(known.digest());
     }
 
     /// Adds a dot about the key in `slot`. Returns whether it is new.

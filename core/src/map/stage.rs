@@ -420,7 +420,7 @@ impl Map {
 
     /// Takes in a lone value of a key that is new, if it is short: a join comes to the same, at thrice the cost.
     fn adopt_lone(&mut self, look: Look, key: &[u8], dot: Packed, value: &[u8]) -> Option<u32> {
-        let slot = self.store.insert_lone(&self.replicas, look, key, dot, value)?;
+        let slot = self.store.insert_lone(&self.replicas, look, key, dot, value, false)?;
         self.note_change(slot, key, None, Some(dot));
         Some(slot)
     }

@@ -90,7 +90,7 @@ pub(super) struct Look {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Guess {
     hash: u32,
-    slot: u32,
+    pub(super) slot: u32,
 }
 
 /// As many as most datagrams name keys, without an allocation.

@@ -61,23 +61,23 @@ impl Store {
         self.compact();
     }
 
-    /// Lets a lone value with its own mark follow the lone one that its writer gave the key before, and claims its dot,
-    /// if that is the writer's next: most of what a map hears. A join comes to the same, at thrice the cost. Returns
-    /// the slot, and whose value was read before; or nothing, and changes nothing, if it may not be as simple.
+    /// Lets a lone value with its own mark follow the lone one that its writer gave the key before. A join comes to the
+    /// same. Returns whose value was read before; or nothing, and changes nothing, if it may not be as simple.
+    #[inline]
     pub(in crate::map) fn follow(
         &mut self,
-        replicas: &mut Replicas,
+        replicas: &Replicas,
         guess: Guess,
         key: &[u8],
         dot: Packed,
         value: &[u8],
-    ) -> Option<(u32, Packed)> {
+    ) -> Option<Packed> {
         let place = *self.places.get(guess.slot as usize)?;
         let old = self.records.get(place)?;
         let follows = old.dot.replica() == dot.replica() && old.dot < dot;
         let lone = old.flags.value && !old.flags.more && value.len() <= MAX_VALUE;
         let simple = follows && lone && old.key == key && !keeps(true, false);
-        if !simple || !replicas.claim_next(dot, guess.slot) {
+        if !simple {
             return None;
         }
         let (before, len) = (old.dot, old.value.len());
@@ -96,11 +96,12 @@ impl Store {
             self.places[guess.slot as usize] = self.records.put(place, dot, flags, value, 0);
             self.compact();
         }
-        Some((guess.slot, before))
+        Some(before)
     }
 
-    /// Makes an entry that is a lone value without marks, for a key that was looked for just now, and not found. A join
-    /// with an empty entry comes to the same. Returns its slot; or nothing, and changes nothing, if the value is long.
+    /// Makes an entry that is a lone value, with its own mark or without, for a key that was looked for just now, and not
+    /// found. A join with an empty entry comes to the same. Returns its slot; or nothing, and changes nothing, if
+    /// the value is long.
     pub(in crate::map) fn insert_lone(
         &mut self,
         replicas: &Replicas,
@@ -108,11 +109,12 @@ impl Store {
         key: &[u8],
         dot: Packed,
         value: &[u8],
+        mark: bool,
     ) -> Option<u32> {
         if value.len() > MAX_VALUE {
             return None;
         }
-        let flags = Flags { value: true, mark: false, more: false };
+        let flags = Flags { value: true, mark, more: false };
         let place = self.records.add(dot, flags, key, value);
         let sum = hash::mix2(hrw::key_hash(key), replicas.hash(dot));
         self.digest = self.digest.wrapping_add(sum);
