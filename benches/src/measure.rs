@@ -84,6 +84,8 @@ pub struct Outcome {
     pub name: String,
     /// Median over the rounds; nanoseconds, or bytes where the row counts bytes.
     pub median: f64,
+    /// That of the best round: what it takes when nobody else wants the processor.
+    pub least: f64,
     /// The longest timed part of a round, in nanoseconds: of the round in which it was shortest, because
     /// what the system does to the others is no business of the code. Zero where nothing was timed.
     pub longest: f64,
@@ -95,7 +97,7 @@ impl Outcome {
     /// A figure that was counted, not timed.
     #[must_use]
     pub fn counted(name: impl Into<String>, value: f64) -> Self {
-        Self { name: name.into(), median: value, longest: 0.0, allocations: None }
+        Self { name: name.into(), median: value, least: value, longest: 0.0, allocations: None }
     }
 }
 
@@ -131,7 +133,8 @@ fn outcome(name: String, laps: &[Stopwatch]) -> Outcome {
     per_op.sort_by(f64::total_cmp);
     let longest = laps.iter().map(|lap| nanos(lap.longest)).fold(f64::INFINITY, f64::min);
     let allocations = laps.last().map(|lap| lap.allocations as f64 / lap.ops as f64);
-    Outcome { name, median: per_op[per_op.len() / 2], longest, allocations }
+    let (least, median) = (per_op[0], per_op[per_op.len() / 2]);
+    Outcome { name, median, least, longest, allocations }
 }
 
 fn nanos(time: Duration) -> f64 {

@@ -85,12 +85,27 @@ impl Row {
 pub fn render(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    let head = ["row", "work", "by", "median", "longest", "allocations", "ratio", "target", ""];
-    table.set_header(head);
+    table.set_header([
+        "row",
+        "work",
+        "by",
+        "median",
+        "least",
+        "longest",
+        "allocations",
+        "ratio",
+        "target",
+        "",
+    ]);
     for row in rows {
         let ours = row.outcomes[0].median;
         for (at, outcome) in row.outcomes.iter().enumerate() {
             let first = |text: &str| if at == 0 { text.to_owned() } else { String::new() };
+            // Where something was timed.
+            let timed = |value| match outcome.longest > 0.0 {
+                true => figure(row.unit, value),
+                false => String::new(),
+            };
             let verdict = match row.met() {
                 Some(true) => "met",
                 Some(false) => "missed",
@@ -101,11 +116,8 @@ pub fn render(rows: &[Row]) -> String {
                 first(&row.work),
                 outcome.name.clone(),
                 figure(row.unit, outcome.median),
-                if outcome.longest > 0.0 {
-                    figure(row.unit, outcome.longest)
-                } else {
-                    String::new()
-                },
+                timed(outcome.least),
+                timed(outcome.longest),
                 outcome.allocations.map(|count| format!("{count:.2}")).unwrap_or_default(),
                 format!("{:.2}", outcome.median / ours),
                 first(row.target),
@@ -113,7 +125,7 @@ pub fn render(rows: &[Row]) -> String {
             ]);
         }
     }
-    for column in [3, 4, 5, 6] {
+    for column in [3, 4, 5, 6, 7] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
