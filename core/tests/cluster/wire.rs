@@ -350,3 +350,47 @@ fn seals_and_a_pull_while_a_value_waits() {
     let answer = tell(0xa1, &[&[7, 100][..], &[0; 8], &[0]].concat());
     assert_eq!(frame(&answer, 0xa9), "a915010900000000000000050000000000000002010000");
 }
+
+#[test]
+fn units_of_a_full_sync() {
+    let (mut a, mut b, mut now) = (replica(1, 2), replica(2, 1), Instant::ZERO);
+    for key in [&b"one"[..], b"two", b"three"] {
+        a.insert(now, key, b"up").unwrap();
+    }
+    while a.metadata() != (0, 0) {
+        now += Duration::from_millis(50);
+        a.handle_timeout(now);
+        b.handle_timeout(now);
+        talk(&mut a, &mut b, now);
+    }
+    a.insert(now, b"two", b"down").unwrap();
+    a.insert(now, b"four", b"up").unwrap();
+    map_out(&mut a);
+    // PULL: a nonce; 12 KiB; the replica epoch; a full sync is wanted.
+    let epoch = 0x0102_0304_u64.to_le_bytes();
+    let pull = [&[7, 0x80, 0x60][..], &epoch, &[8]].concat();
+    let frames = common::bare::frame(0xa1, &pull);
+    let mut asked = common::bare::packet("golden", NodeId(2), 0x0102_0304, &frames);
+    a.handle_packet(now, addr(2), &mut asked).unwrap();
+    let given = map_out(&mut a).concat();
+    // STAGE, length; addressee; session; the nonce; one context; five units in all, from the first on; covered: all of
+    // them; the last of this answer; then units, of which none skips an empty slot.
+    assert_eq!(
+        frame(&given, 0xa5),
+        concat!(
+            "a57680a55e200bd137d11e20e370dfee4037",
+            "07010500",
+            "0500000001",
+            // The context: node 1, its epoch, base, floor, what the log begins after; no runs.
+            "000100000000000000040302010000000005030500",
+            // The first write alone, without marks: its replica, for the first time, counter, key and value.
+            "000000010000000000000004030201000000000103",
+            "6f6e65027570",
+            // A whole entry: key, one sibling, one mark.
+            "00010374776f01010404646f776e010104",
+            // A lone value of the same replica, later by two than the first.
+            "000204057468726565027570",
+            "000104666f7572010105027570010105"
+        )
+    );
+}
