@@ -24,8 +24,8 @@ struct Args {
     /// Keys that are written and removed again.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(100_000..=1_000_000_000))]
     keys: u64,
-    /// Starts without state.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    /// Starts without state. A hundredth of them should be about as many as lives are kept one by one.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(10_000..=10_000_000))]
     restarts: u64,
     /// Keys that stay, with values of 32 bytes.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

@@ -36,6 +36,8 @@ use crate::time::Instant;
 const SWEEP: usize = 2_048;
 /// … with so much time between.
 const PAUSE: Duration = Duration::from_millis(1);
+/// Time between two pages that are cleared while nothing else is to be done.
+const REST: Duration = Duration::from_millis(10);
 
 /// A member that went down.
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +129,7 @@ impl Map {
         }
         self.garbage.at = None;
         if !self.garbage.open && self.garbage.seen == self.replicas.digest() {
-            self.rest();
+            self.rest(now);
         } else if !self.garbage.open {
             self.begin_round(now);
             // Those that are equal already need not say so again.
@@ -408,7 +410,7 @@ impl Map {
     }
 
     /// Gives back the room of what comes and goes with news, if none came since all was swept.
-    fn rest(&mut self) {
+    fn rest(&mut self, now: Instant) {
         if self.is_clean() {
             reached!("map: at rest");
             self.replicas.shrink();
@@ -416,6 +418,10 @@ impl Map {
             self.peers.forget_contexts();
             self.marks = Marks::default();
             self.assemblies = Vec::new();
+            // Nobody knows a slot now.
+            if !self.is_pinned() && self.store.rest() {
+                self.garbage.at = Some(now + REST);
+            }
         }
     }
 

@@ -35,8 +35,8 @@ pub(super) use entry::{Entry, Sibling};
 use index::Index;
 use records::{Flags, Place, Records};
 
-/// Free slots that are worth keeping.
-const SPARE: usize = 32;
+/// Free slots that are worth keeping. Simulated maps are small, and number theirs anew all the same.
+const SPARE: usize = if cfg!(feature = "sim") { 2 } else { 32 };
 /// The slot of no key.
 const NONE: u32 = u32::MAX;
 
@@ -473,9 +473,29 @@ impl Store {
 
     /// Gives room back and numbers the slots anew, if most of them are free. Nobody may know their numbers.
     pub(super) fn shrink(&mut self) {
-        if self.free.len() < SPARE || self.free.len() < self.keys() {
-            return;
+        if self.free.len() >= SPARE.max(self.keys()) {
+            self.renumber();
         }
+    }
+
+    /// Gives back what room is left of more keys, or of others, while nothing else is to be done. It takes as long as
+    /// there is much to give back, but clears one page at a time. Returns whether there may be another. Nobody may
+    /// know the numbers of slots.
+    pub(super) fn rest(&mut self) -> bool {
+        if self.free.len() >= SPARE.max(self.keys() / 4) {
+            self.renumber();
+        }
+        if self.free.capacity() > self.free.len() + SPARE {
+            self.free.shrink_to_fit();
+        }
+        if self.more.capacity() > self.more.len() * 4 + SPARE {
+            self.more.shrink_to_fit();
+        }
+        self.index.fit();
+        self.compact_at_rest()
+    }
+
+    fn renumber(&mut self) {
         let mut next = 0;
         let number = |place: &Place| {
             next += u32::from(*place != Place::NONE);

@@ -226,7 +226,21 @@ impl Store {
 
     /// Moves the records out of a page that is not worth its room, if there is one.
     pub(super) fn compact(&mut self) {
-        let Some(page) = self.records.wasteful() else { return };
+        if let Some(page) = self.records.wasteful() {
+            self.clear_page(page);
+        }
+    }
+
+    /// The same for a page that is not worth its room where time costs nothing. Returns whether there was one.
+    pub(super) fn compact_at_rest(&mut self) -> bool {
+        let page = self.records.untidy();
+        if let Some(page) = page {
+            self.clear_page(page);
+        }
+        page.is_some()
+    }
+
+    fn clear_page(&mut self, page: usize) {
         let bytes = self.records.take(page);
         for (old, record) in records::walk(page, &bytes) {
             let hash = keyed(self.secret, record.key);

@@ -122,12 +122,29 @@ impl Index {
         true
     }
 
-    /// The slots got other numbers, and there are much fewer than there were.
+    /// The slots got other numbers, and there are fewer than there were.
     pub(super) fn renumber(&mut self, new: impl Fn(u32) -> u32) {
         for place in self.cells.iter_mut().filter(|place| **place != EMPTY) {
             *place = cell(hash_of(*place), new(slot_of(*place)));
         }
-        self.resize(if self.len == 0 { 0 } else { self.len * 5 / 4 + 8 });
+        self.resize(self.fitting());
+    }
+
+    /// Gives room back, if there is much more than what there is needs.
+    pub(super) fn fit(&mut self) {
+        if self.homes > self.fitting() * 6 / 5 {
+            self.resize(self.fitting());
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn bytes(&self) -> usize {
+        self.cells.capacity() * 8
+    }
+
+    /// How many homes leave some room for more.
+    const fn fitting(&self) -> usize {
+        if self.len == 0 { 0 } else { self.len * 5 / 4 + 8 }
     }
 
     /// A cell behind the last one, all of which are taken.
@@ -222,13 +239,29 @@ mod tests {
         }
     }
 
+    /// What is left of many more is given back.
+    #[test]
+    fn it_fits_what_there_is() {
+        let mut index = Index::default();
+        let hash = |slot: u32| slot.wrapping_mul(0x9e37_79b1);
+        (0..20_000).for_each(|slot| index.insert(hash(slot), slot));
+        (5_000..20_000).for_each(|slot| assert!(index.remove(hash(slot), slot)));
+        index.fit();
+        check(&index);
+        assert!(index.homes < 5_000 * 3 / 2, "{} homes", index.homes);
+        assert!((0..5_000).all(|slot| index.find(hash(slot), |other| other == slot).is_some()));
+        let homes = index.homes;
+        index.fit();
+        assert_eq!(index.homes, homes, "it is done");
+    }
+
     /// Ten bytes and a half for each key at most, once there are some.
     #[test]
     fn it_takes_few_bytes() {
         let mut index = Index::default();
         for slot in 0..20_000_u32 {
             index.insert(slot.wrapping_mul(0x9e37_79b1), slot);
-            let bytes = index.cells.capacity() * 8;
+            let bytes = index.bytes();
             assert!(slot < 2_000 || bytes as f64 / f64::from(slot + 1) < 10.5, "{bytes} of {slot}");
         }
     }

@@ -12,7 +12,8 @@
 //! to the end of the open page; the room that it leaves is not used again until its page is cleared: when such
 //! room is more than a quarter of the rest, the records of the page with most of it move too, and the page
 //! is given back. (The cleaning of a log-structured memory: Rumble, Kejriwal and Ousterhout 2014.) One step
-//! moves 64 KiB at most, and memory is never more than a quarter and two pages beyond what the records take.
+//! moves 64 KiB at most, and memory is never more than a quarter and two pages beyond what the records take. While the
+//! map is at rest, pages are cleared of which more than a sixteenth is such room.
 
 use alloc::vec::Vec;
 
@@ -269,12 +270,23 @@ impl Records {
         if self.len - self.live <= self.live / 4 + PAGE {
             return None;
         }
-        let waste = |number: &usize| self.pages[*number].bytes.len() - self.pages[*number].live;
-        (0..self.pages.len()).filter(|number| self.open != Some(*number)).max_by_key(waste)
+        let others = (0..self.pages.len()).filter(|number| self.open != Some(*number));
+        others.max_by_key(|number| self.waste(*number))
+    }
+
+    /// The page with most room that cannot be used, if that is more than a sixteenth of it.
+    pub(super) fn untidy(&self) -> Option<usize> {
+        let page = (0..self.pages.len()).max_by_key(|number| self.waste(*number))?;
+        (self.waste(page) * 16 > self.pages[page].bytes.len()).then_some(page)
+    }
+
+    fn waste(&self, number: usize) -> usize {
+        self.pages[number].bytes.len() - self.pages[number].live
     }
 
     /// Takes a page out, to be cleared and given back.
     pub(super) fn take(&mut self, number: usize) -> Vec<u8> {
+        self.open.take_if(|open| *open == number);
         let page = core::mem::take(&mut self.pages[number]);
         self.len -= page.bytes.len();
         self.live -= page.live;
@@ -364,6 +376,16 @@ mod tests {
         assert!(held <= live + live / 4 + 3 * PAGE + 1_000, "{held} bytes for {live}");
     }
 
+    fn clear(records: &mut Records, model: &mut Model, number: usize) {
+        let bytes = records.take(number);
+        for (old, record) in walk(number, &bytes) {
+            let new = records.add(record.dot, record.flags, record.key, record.value);
+            let known = model.values_mut().find(|known| known.0 == old);
+            known.expect("a record of the model").0 = new;
+        }
+        records.cleared(number);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -400,16 +422,19 @@ mod tests {
                     }
                 }
                 if let Some(number) = records.wasteful() {
-                    let bytes = records.take(number);
-                    for (old, record) in walk(number, &bytes) {
-                        let new = records.add(record.dot, record.flags, record.key, record.value);
-                        let known = model.values_mut().find(|known| known.0 == old);
-                        known.expect("a record of the model").0 = new;
-                    }
-                    records.cleared(number);
+                    clear(&mut records, &mut model, number);
                 }
             }
             check(&records, &model);
+            // Each clears at least a sixteenth of a page.
+            for _ in 0..16 * records.pages.len() {
+                let Some(number) = records.untidy() else { break };
+                clear(&mut records, &mut model, number);
+            }
+            check(&records, &model);
+            for page in &records.pages {
+                prop_assert!(page.live * 16 >= page.bytes.len() * 15, "{} of {}", page.live, page.bytes.len());
+            }
             for (place, ..) in model.values() {
                 records.free(*place);
             }
