@@ -73,6 +73,8 @@ pub(super) struct Garbage {
     seen: u64,
     /// The next replica to sweep, and when.
     sweeping: Option<(u16, Instant)>,
+    /// When more room is given back, if there may be more.
+    resting: Option<Instant>,
     /// Slots of entries with marks that no log leads to: those that a full sync brought, and those that
     /// could not be tidied up while somebody was served.
     untidy: BTreeSet<u32>,
@@ -102,7 +104,7 @@ impl Garbage {
     pub(super) fn timeout(&self) -> Option<Instant> {
         let sweep = self.sweeping.map(|(_, at)| at);
         let stragglers = self.is_short().then_some(self.patience);
-        [self.at, sweep, stragglers].into_iter().flatten().min()
+        [self.at, sweep, stragglers, self.resting].into_iter().flatten().min()
     }
 }
 
@@ -120,6 +122,9 @@ impl Map {
     pub(super) fn fire_garbage(&mut self, now: Instant) {
         if self.garbage.sweeping.is_some_and(|(_, at)| at <= now) {
             self.sweep(now);
+        }
+        if self.garbage.resting.is_some_and(|at| at <= now) {
+            self.give_back(now);
         }
         if self.garbage.is_short() && self.garbage.patience <= now {
             self.leave_stragglers(now);
@@ -418,11 +423,22 @@ impl Map {
             self.peers.forget_contexts();
             self.marks = Marks::default();
             self.assemblies = Vec::new();
-            // Nobody knows a slot now.
-            if !self.is_pinned() && self.store.rest() {
-                self.garbage.at = Some(now + REST);
-            }
         }
+        self.give_back(now);
+    }
+
+    /// Gives back room of the store's while nothing is to be forgotten, a little at a time. After news it begins anew
+    /// with the next rest.
+    fn give_back(&mut self, now: Instant) {
+        let news = self.garbage.open || self.garbage.seen != self.replicas.digest();
+        self.garbage.resting = if news {
+            None
+        } else if self.is_pinned() || !self.is_clean() {
+            Some(now + PIN)
+        } else {
+            // Nobody knows a slot now.
+            self.store.rest().then(|| now + REST)
+        };
     }
 
     /// Tidies up an entry that was joined, if nobody needs its marks.
@@ -500,3 +516,6 @@ impl Map {
         self.expect_garbage(now);
     }
 }
+
+#[cfg(test)]
+mod tests;

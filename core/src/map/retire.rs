@@ -106,6 +106,16 @@ impl Retiring {
         (self.census, self.adopting) = (None, Vec::new());
     }
 
+    #[cfg(test)]
+    pub(super) fn begin_walk(&mut self, now: Instant) {
+        self.census = Some(Census { next: 0, at: now, named: Vec::new() });
+    }
+
+    #[cfg(test)]
+    pub(super) fn end_walk(&mut self) {
+        self.census = None;
+    }
+
     /// An entry that was looked at already may have been given these marks. Values of lives that are over it cannot be
     /// given: they are known.
     pub(super) fn note_named(&mut self, marks: &[Packed]) {

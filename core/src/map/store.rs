@@ -35,8 +35,8 @@ pub(super) use entry::{Entry, Sibling};
 use index::Index;
 use records::{Flags, Place, Records};
 
-/// Free slots that are worth keeping. Simulated maps are small, and number theirs anew all the same.
-const SPARE: usize = if cfg!(feature = "sim") { 2 } else { 32 };
+/// Free slots that are worth keeping.
+const SPARE: usize = 4;
 /// The slot of no key.
 const NONE: u32 = u32::MAX;
 

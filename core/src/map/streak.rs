@@ -59,6 +59,7 @@ impl Map {
     ) {
         streak.next = Some(dot.next());
         streak.slots.push(slot);
+        self.retiring.note_named(&[dot]);
         self.hear_times(slot);
         self.stop_waiting(slot);
         let replica = self.replicas.id(dot.replica());

@@ -8,6 +8,7 @@ use super::*;
 use crate::map::dot::Runs;
 use crate::map::replica::Replicas;
 use crate::map::seal_wire;
+use crate::map::skim::Skim;
 use crate::map::store::Told;
 use crate::map::wire::{self, FLAG_LAST, Frame};
 use crate::map::{Config, Policy};
@@ -125,6 +126,25 @@ fn hear(map: &mut Map, bytes: &[u8]) {
     let Ok(Frame::Seals(told)) = wire::parse(wire::SEALS, bytes) else { panic!() };
     let slot = map.peers.slots().next().unwrap();
     map.on_seals(NOW, slot, told);
+}
+
+/// Goal: a new key may get a slot that the walk has passed, and names its writer's life all the same.
+#[test]
+fn a_key_that_comes_during_the_walk_names_its_life() {
+    let mut one = map(1);
+    let number = settle(&mut one, life(3, 1), 5);
+    one.retiring.census = Some(Census { next: 9, at: NOW, named: vec![false; 10] });
+    let me = one.replicas.own();
+    let addressee = one.under_seals(wire::addressee(me.node, 1, me.epoch)).to_le_bytes();
+    let id = [3_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+    // A push of its sixth write, the only value of a key.
+    let body =
+        [&addressee[..], &[0, 0, 0], &id, &[6, 1, wire::ITEM_OWN, 1, b'k', 1, b'v']].concat();
+    let Ok(Frame::Chunk(chunk)) = wire::parse(wire::CHUNK, &body) else { panic!() };
+    let peer = one.peers.slots().next().unwrap();
+    one.on_chunk(NOW, peer, &chunk, &Skim::of(chunk.items));
+    assert_eq!(one.get(b"k"), Some(&b"v"[..]));
+    assert!(one.retiring.census.as_ref().unwrap().named[usize::from(number)]);
 }
 
 /// Goal: a life that an entry names is not retired, wherever the walk is when that begins.

@@ -274,10 +274,10 @@ impl Records {
         others.max_by_key(|number| self.waste(*number))
     }
 
-    /// The page with most room that cannot be used, if that is more than a sixteenth of it.
+    /// The page with most room that cannot be used, of those of which that is more than a sixteenth.
     pub(super) fn untidy(&self) -> Option<usize> {
-        let page = (0..self.pages.len()).max_by_key(|number| self.waste(*number))?;
-        (self.waste(page) * 16 > self.pages[page].bytes.len()).then_some(page)
+        let worth = |number: &usize| self.waste(*number) * 16 > self.pages[*number].bytes.len();
+        (0..self.pages.len()).filter(worth).max_by_key(|number| self.waste(*number))
     }
 
     fn waste(&self, number: usize) -> usize {
