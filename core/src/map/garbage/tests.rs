@@ -5,7 +5,7 @@ use crate::map::{Config, ReplicaId};
 
 const NOW: Instant = Instant::ZERO;
 
-/// A map of which every other key was removed, and nobody lacks anything.
+/// A map of which every fifth key was removed, and nobody lacks anything.
 fn emptied() -> Map {
     let life = ReplicaId::new(NodeId(1), 1);
     let mut map = Map::new(NOW, life, "test", Config::lan(), 1_400, [7; 32]).unwrap();
