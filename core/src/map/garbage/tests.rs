@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::map::{Config, ReplicaId};
+use crate::map::{Config, ReplicaId, wire};
 
 const NOW: Instant = Instant::ZERO;
 
@@ -68,4 +68,19 @@ fn news_are_first() {
     map.insert(NOW, b"new", b"value").unwrap();
     map.fire_garbage(NOW + REST);
     assert_eq!(map.garbage.resting, None);
+}
+
+/// Goal: slots stay as they are while a full sync is given.
+#[test]
+fn room_is_kept_under_a_session() {
+    let mut map = emptied();
+    map.peer_up(NOW, NodeId(2), 1, ([10, 0, 0, 1], 2).into());
+    let slot = map.peers.slots().next().unwrap();
+    // Its nonce, a budget, the replica epoch; a full sync is wanted.
+    let body = [&[7, 100][..], &1_u64.to_le_bytes(), &[8]].concat();
+    map.apply_frame(NOW, slot, wire::parse(wire::PULL, &body).unwrap());
+    assert!(map.is_pinned());
+    let slots = map.store.slots();
+    map.rest(NOW);
+    assert_eq!((map.garbage.resting, map.store.slots()), (Some(NOW + PIN), slots));
 }
