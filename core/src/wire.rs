@@ -47,7 +47,7 @@ const FLAG_SEALED: u8 = 1;
 const HEADER: usize = 24;
 const TRAILER: usize = 4;
 /// Frame lengths are one or two varint bytes.
-const MAX_FRAME: usize = (1 << 14) - 1;
+pub(crate) const MAX_FRAME: usize = (1 << 14) - 1;
 const OPTIONAL: u8 = 0x80;
 
 /// Why a packet was refused. The state is as if it had never arrived.

@@ -63,10 +63,7 @@ pub(super) fn nameless(kind: u64, cluster: &str, victim: NodeId, luck: &mut Luck
                 w.node(victim)?;
                 w.varint(100)
             }),
-            4 => w.frame(BUCKETS, |w| {
-                w.u8(1)?;
-                (0..64).try_for_each(|_| w.u32(luck.next() as u32))
-            }),
+            4 => w.frame(BUCKETS, |w| (0..64).try_for_each(|_| w.u32(luck.next() as u32))),
             _ => w.frame(COOKIE, |w| w.u64(luck.next())),
         };
         debug_assert!(written.is_ok(), "one frame fits");

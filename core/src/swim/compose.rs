@@ -33,6 +33,7 @@ impl Swim {
         owed.gossip = false;
         // No row fitting is fine: what was not written stays owed or queued.
         let _ = w.frame(wire::UPDATES, |w| self.write_updates(w, slot, &mut owed));
+        self.write_exchange(w, slot, &mut owed);
         self.outbox.put_back(slot, owed);
         probing
     }
@@ -64,8 +65,7 @@ impl Swim {
         Ok(())
     }
 
-    /// Rows for `slot`, the most urgent first: what it is accused of, what it is owed by name, gossip,
-    /// and what the table exchange owes it.
+    /// Rows for `slot`, the most urgent first: what it is accused of, what it is owed by name, and gossip.
     fn write_updates(
         &mut self,
         w: &mut Writer<'_>,
@@ -84,12 +84,14 @@ impl Swim {
             _ => false,
         });
         let _ = self.write_queued(w, slot);
-        self.write_buckets(w, slot, owed);
         if w.len() == start { Err(NoRoom) } else { Ok(()) }
     }
 
     /// Queued gossip, except about `to` itself.
     fn write_queued(&mut self, w: &mut Writer<'_>, to: u32) -> Result<(), NoRoom> {
+        if self.gossip.is_spent() {
+            return Err(NoRoom);
+        }
         let start = w.len();
         let me = self.table.me().id();
         let limit = suspicion::retransmits(&self.config, self.len());
@@ -99,22 +101,7 @@ impl Swim {
             let row = table.try_row(about).filter(|_| wanted);
             row.is_some_and(|row| wire::write_row(w, row, me).is_ok())
         });
+        self.gossip.spend(w.len() - start);
         if w.len() == start { Err(NoRoom) } else { Ok(()) }
-    }
-
-    /// Members of the owed digest buckets, as many as fit.
-    fn write_buckets(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
-        let me = self.table.me().id();
-        while owed.buckets != 0 {
-            let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
-            while let Some(&about) = bucket.get(owed.resume as usize) {
-                if about != to && wire::write_row(w, self.table.row(about), me).is_err() {
-                    return;
-                }
-                owed.resume += 1;
-            }
-            owed.buckets &= owed.buckets - 1;
-            owed.resume = 0;
-        }
     }
 }

@@ -49,9 +49,25 @@ impl Swim {
                     self.correct(origin, slot);
                 } else {
                     self.accuse(now, slot, accusers.iter(), origin.sender.id, false);
+                    self.heard_of_accusation(slot, incarnation, dead, accusers.len());
                 }
             }
             Row::Left { id, boot, preimage } => self.apply_left(now, origin, id, boot, preimage),
+        }
+    }
+
+    /// A peer tells that a member is accused: if that is just what is told here, it is known there.
+    fn heard_of_accusation(&mut self, slot: u32, incarnation: u32, dead: bool, accusers: usize) {
+        let row = self.table.row(slot);
+        let same = match (row.member.state, &row.case) {
+            (State::Suspect, Case::Suspicion(suspicion)) => {
+                !dead && suspicion.accusers.len() == accusers
+            }
+            (State::Dead, _) => dead,
+            _ => false,
+        };
+        if same && row.member.incarnation == incarnation {
+            self.gossip.heard(slot);
         }
     }
 
@@ -143,7 +159,8 @@ impl Swim {
             self.correct(origin, slot);
             return;
         }
-        let newer_identity = row.version > known.version;
+        let known_version = known.version;
+        let newer_identity = row.version > known_version;
         let as_new = row.incarnation == known.member.incarnation;
         let newer = row.incarnation > known.member.incarnation
             && !(sabotaged!("refutation-ignored") && state != State::Alive)
@@ -172,6 +189,8 @@ impl Swim {
             }
         } else if state != State::Alive {
             self.correct(origin, slot);
+        } else if as_new && row.version == known_version {
+            self.gossip.heard(slot);
         }
         if newer || newer_identity {
             self.tell(now, slot);
@@ -204,6 +223,7 @@ impl Swim {
             if sabotaged!("leave-echo") {
                 self.tell(now, slot);
             }
+            self.gossip.heard(slot);
             return;
         }
         self.void_probes(slot);

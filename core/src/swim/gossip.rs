@@ -8,6 +8,9 @@ use crate::room;
 use crate::sabotage::sabotaged;
 
 const NONE: u32 = u32::MAX;
+/// So many packets that tell the same show that it is known (feedback and counter of Demers et al. 1987,
+/// section 1.4): it is told no further. Who has not heard it corrects itself by the table exchange.
+const KNOWN: u8 = 3;
 /// Send counts above this share one bucket; with the largest sensible settings none gets there.
 const MAX_SENDS: usize = 255;
 
@@ -17,6 +20,8 @@ struct Link {
     next: u32,
     /// The bucket it is in, `None` while it is not queued.
     sends: Option<u8>,
+    /// How often it was heard from others since it was queued.
+    heard: u8,
 }
 
 /// One linked list of members per number of sends. A member has at most one entry, whatever is to be
@@ -27,11 +32,13 @@ pub(super) struct Gossip {
     /// First and last entry of each list.
     lists: Vec<(u32, u32)>,
     len: usize,
+    /// Bytes that may still be told before the next tick.
+    budget: usize,
 }
 
 impl Gossip {
     pub(super) const fn new() -> Self {
-        Self { links: Vec::new(), lists: Vec::new(), len: 0 }
+        Self { links: Vec::new(), lists: Vec::new(), len: 0, budget: 0 }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -41,13 +48,40 @@ impl Gossip {
     /// Queues news about `slot`, replacing what was queued about it.
     pub(super) fn put(&mut self, slot: u32) {
         self.remove(slot);
-        room::reach(&mut self.links, slot, Link { prev: NONE, next: NONE, sends: None });
+        room::reach(&mut self.links, slot, Link { prev: NONE, next: NONE, sends: None, heard: 0 });
+        self.links[slot as usize].heard = 0;
         self.append(slot, 0);
+    }
+
+    /// Grants so many bytes until the next tick; what is left of the last is void.
+    pub(super) const fn grant(&mut self, bytes: usize) {
+        self.budget = bytes;
+    }
+
+    pub(super) const fn is_spent(&self) -> bool {
+        self.budget == 0
+    }
+
+    pub(super) const fn spend(&mut self, bytes: usize) {
+        self.budget = self.budget.saturating_sub(bytes);
+    }
+
+    /// A packet tells just what is queued about `slot`: once [`KNOWN`] did, it is no news any more.
+    pub(super) fn heard(&mut self, slot: u32) {
+        let Some(link) = self.links.get_mut(slot as usize).filter(|link| link.sends.is_some())
+        else {
+            return;
+        };
+        link.heard += 1;
+        if link.heard >= KNOWN {
+            self.remove(slot);
+        }
     }
 
     /// Drops what is queued about `slot`.
     pub(super) fn remove(&mut self, slot: u32) {
-        let Some(&Link { prev, next, sends: Some(sends) }) = self.links.get(slot as usize) else {
+        let Some(&Link { prev, next, sends: Some(sends), .. }) = self.links.get(slot as usize)
+        else {
             return;
         };
         let list = &mut self.lists[sends as usize];
@@ -101,7 +135,8 @@ impl Gossip {
             self.lists.resize(index + 1, (NONE, NONE));
         }
         let last = self.lists[index].1;
-        self.links[slot as usize] = Link { prev: last, next: NONE, sends: Some(sends) };
+        let link = &mut self.links[slot as usize];
+        (link.prev, link.next, link.sends) = (last, NONE, Some(sends));
         match last {
             NONE => self.lists[index].0 = slot,
             last => self.links[last as usize].next = slot,

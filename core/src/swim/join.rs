@@ -241,7 +241,7 @@ impl Swim {
             let cookie = self.cookie(from, sender, period);
             self.outbox.stranger(from, Msg::Cookie { cookie });
             if sabotaged!("digests-for-strangers") {
-                self.outbox.stranger(from, Msg::Buckets { reply: true });
+                self.outbox.stranger(from, Msg::Buckets);
             }
             return;
         }

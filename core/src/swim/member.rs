@@ -7,8 +7,9 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
+use super::exchange;
 use super::suspicion::Suspicion;
-use crate::hash::{self, Index, Secret};
+use crate::hash::{Index, Secret};
 use crate::id::{Identity, NodeId};
 use crate::rng::Rng;
 use crate::room;
@@ -120,6 +121,11 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn boot(&self) -> u64 {
         self.member.identity.boot_epoch
+    }
+
+    /// Of what it says of itself.
+    pub(super) const fn digest(&self) -> u64 {
+        self.digest
     }
 }
 
@@ -389,7 +395,7 @@ impl Table {
     }
 
     fn bucket_of(&self, slot: u32) -> usize {
-        (hash::mix(self.member(slot).id().0) >> 58) as usize
+        exchange::bucket(self.member(slot).id())
     }
 
     #[allow(clippy::cast_possible_truncation)] // no more members than u32

@@ -40,6 +40,7 @@
 mod compose;
 mod config;
 mod evidence;
+mod exchange;
 mod gossip;
 mod join;
 mod leave;
@@ -73,7 +74,7 @@ use crate::{MIN_DATAGRAM, Transmit};
 use gossip::Gossip;
 use join::Joiner;
 use leave::Leave;
-use member::{BUCKETS, ME, Table};
+use member::{ME, Table};
 use outbox::{Msg, Outbox};
 use probe::Prober;
 use wire::Frame;
@@ -124,6 +125,10 @@ pub struct Swim {
     leave: Leave,
     /// When dedicated gossip is due; armed while there is something to tell.
     gossip_at: Option<Instant>,
+    /// Goes into the fingerprints of the table exchange.
+    salt: u32,
+    /// Whom the table exchange asks for members, and until when for nobody else.
+    asking: Option<(u32, Instant)>,
     /// Until then no differing table digest starts an exchange.
     exchange_after: Instant,
     /// Until then this node does not refute again, so accusations cannot run its numbers up.
@@ -176,6 +181,8 @@ impl Swim {
             joiner: Joiner::default(),
             leave: Leave::default(),
             gossip_at: None,
+            salt: rng.u32(),
+            asking: None,
             exchange_after: now,
             refute_after: now,
             refute_due: false,
@@ -468,40 +475,19 @@ impl Swim {
             Frame::Stranger => self.on_stranger(now, origin),
             Frame::LeftAck => self.on_left_ack(origin),
             Frame::TableDigest { digest } => self.on_table_digest(now, origin, digest),
-            Frame::Buckets { reply, digests } => self.on_buckets(origin, reply, &digests),
+            Frame::Buckets { digests } => self.on_buckets(origin, &digests),
+            Frame::Listed(listed) => self.on_listed(now, origin, listed),
+            Frame::Offered(offered) => self.on_offered(now, origin, offered),
+            Frame::Wanted(wanted) => self.on_wanted(origin, wanted),
             Frame::Unknown => {}
         }
-    }
-
-    /// A peer's table differs: propose an exchange, at most one per probe interval.
-    fn on_table_digest(&mut self, now: Instant, origin: Origin, digest: u64) {
-        let Some(slot) = origin.slot else { return };
-        if digest == self.table.digest() || now < self.exchange_after {
-            return;
-        }
-        self.exchange_after = now + self.config.probe_interval;
-        self.outbox.msg(slot, Msg::Buckets { reply: true });
-    }
-
-    fn on_buckets(&mut self, origin: Origin, reply: bool, digests: &[u32; BUCKETS]) {
-        let Some(slot) = origin.slot else { return };
-        let differs = |bucket: &usize| digests[*bucket] != self.table.bucket_digest(*bucket);
-        let mask = (0..BUCKETS).filter(differs).fold(0_u64, |mask, bucket| mask | 1 << bucket);
-        if mask == 0 {
-            return;
-        }
-        if reply {
-            self.outbox.msg(slot, Msg::Buckets { reply: false });
-        }
-        let owed = self.outbox.to(slot);
-        owed.buckets |= mask;
-        owed.resume = 0;
     }
 
     /// Queues news about `slot` for gossip.
     fn tell(&mut self, now: Instant, slot: u32) {
         self.gossip.put(slot);
         if self.gossip_at.is_none() {
+            self.gossip.grant(self.config.gossip_nodes * self.max_datagram);
             self.gossip_at = Some(now + self.rng.jitter(self.config.gossip_interval));
         }
     }
@@ -520,6 +506,7 @@ impl Swim {
             at if sabotaged!("uptime-wraps") => Instant::from_nanos(at.as_nanos() % (1 << 52)),
             at => at,
         });
+        self.gossip.grant(self.config.gossip_nodes * self.max_datagram);
         let outbox = &mut self.outbox;
         self.table.sample(
             &mut self.rng,

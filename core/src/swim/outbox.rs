@@ -40,8 +40,8 @@ pub(super) enum Msg {
     Stranger,
     /// I know that you are leaving.
     LeftAck,
-    /// Here are the digests of my table's buckets; send what differs, and yours if asked.
-    Buckets { reply: bool },
+    /// Here are the digests of my table's buckets; list those that differ.
+    Buckets,
 }
 
 impl Msg {
@@ -52,7 +52,6 @@ impl Msg {
             (Self::Join { .. }, Self::Join { .. }) | (Self::Cookie { .. }, Self::Cookie { .. }) => {
                 true
             }
-            (Self::Buckets { .. }, Self::Buckets { .. }) => true,
             _ => self == other,
         }
     }
@@ -63,6 +62,9 @@ impl Msg {
 const MAX_MSGS: usize = 16;
 /// Most rows owed to one peer by name; the table exchange tells what is dropped.
 const MAX_ROWS: usize = 16;
+/// Most members that one peer is owed by a table exchange, and most that it is asked for; the next exchange finds
+/// what is dropped.
+const MAX_TOLD: usize = 1_024;
 /// Most unknown addresses that are owed something at a time.
 const MAX_STRANGERS: usize = 128;
 
@@ -72,10 +74,20 @@ pub(super) struct Owed {
     pub(super) msgs: SmallVec<[Msg; 2]>,
     /// Members whose state it should hear of before others.
     pub(super) rows: SmallVec<[u32; 4]>,
-    /// Digest buckets whose members it should hear of.
+    /// Buckets whose members it should hear of, all of them: it has just been let in.
     pub(super) buckets: u64,
-    /// How far the lowest of those buckets has been told.
+    /// How far the lowest of those has been told.
     pub(super) resume: u32,
+    /// Buckets that are to be listed for it.
+    pub(super) lists: u64,
+    /// From which position on the lowest of those is.
+    pub(super) listed: u32,
+    /// Members that it lacks, as the table exchange found.
+    pub(super) told: Vec<u32>,
+    /// Fingerprints of members that are lacked here and that it listed …
+    pub(super) wants: Prints,
+    /// … and of those that it lacks.
+    pub(super) offers: Prints,
     /// A datagram even if there is nothing but gossip to tell.
     pub(super) gossip: bool,
     ready: bool,
@@ -83,7 +95,45 @@ pub(super) struct Owed {
 
 impl Owed {
     pub(super) fn is_empty(&self) -> bool {
-        self.msgs.is_empty() && self.rows.is_empty() && self.buckets == 0 && !self.gossip
+        let owed = self.buckets | self.lists;
+        let lists = [
+            self.wants.is_empty(),
+            self.offers.is_empty(),
+            self.told.is_empty(),
+            self.rows.is_empty(),
+        ];
+        self.msgs.is_empty() && lists == [true; 4] && owed == 0 && !self.gossip
+    }
+
+    /// Adds a member that the table exchange owes it.
+    pub(super) fn tell(&mut self, about: u32) {
+        if self.told.len() < MAX_TOLD {
+            self.told.push(about);
+        }
+    }
+}
+
+/// Fingerprints of members under one salt, with the bucket of each.
+#[derive(Debug, Default)]
+pub(super) struct Prints {
+    pub(super) salt: u32,
+    pub(super) list: Vec<(u8, u32)>,
+}
+
+impl Prints {
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Adds one. Those under another salt are void: it is another one's, or of another boot.
+    pub(super) fn add(&mut self, salt: u32, bucket: u8, fingerprint: u32) {
+        if self.salt != salt {
+            self.list.clear();
+            self.salt = salt;
+        }
+        if self.list.len() < MAX_TOLD {
+            self.list.push((bucket, fingerprint));
+        }
     }
 }
 
@@ -244,7 +294,7 @@ mod tests {
             (Msg::Join { cookie: 0 }, Msg::Join { cookie: 7 }, true),
             (Msg::Cookie { cookie: 1 }, Msg::Cookie { cookie: 7 }, true),
             (Msg::Join { cookie: 1 }, Msg::Cookie { cookie: 1 }, false),
-            (Msg::Buckets { reply: true }, Msg::Buckets { reply: false }, true),
+            (Msg::Buckets, Msg::Buckets, true),
             (Msg::Ack { seq: 1 }, Msg::Ack { seq: 1 }, true),
             (Msg::Ack { seq: 1 }, Msg::Ack { seq: 2 }, false),
             (Msg::Ping { seq: 1, target: a }, Msg::Ping { seq: 1, target: b }, false),

@@ -15,7 +15,10 @@
 //! 0b   BOOT_TOO_OLD    boot epoch that asked u64, known boot epoch u64
 //! 0c   STRANGER        (empty)
 //! 0d   LEFT_ACK        (empty)
-//! 0e   BUCKETS         reply wanted u8 (0 or 1), 64 digests u32
+//! 0e   BUCKETS         64 digests u32
+//! 0f   LISTED          salt u32, bucket u8 (below 64), from u32, to u32, fingerprints u32 each, to the end
+//! 10   OFFERED         salt u32, bucket u8 (below 64), fingerprints u32 each, to the end
+//! 11   WANTED          as OFFERED
 //! 81   TABLE_DIGEST    u64
 //!
 //! row       kind u8, id u64, boot epoch u64, incarnation varint, then by kind
@@ -33,10 +36,10 @@ use alloc::sync::Arc;
 use core::net::SocketAddr;
 
 use super::member::{BUCKETS, Case, Row as TableRow, State};
-use super::outbox::Msg;
+use super::outbox::{Msg, Prints};
 use super::suspicion::MAX_ACCUSERS;
 use crate::id::{Identity, MAX_META, MAX_NAME, MAX_ZONE, NodeId};
-use crate::wire::{NoRoom, PacketError, Reader, Writer};
+use crate::wire::{MAX_FRAME, NoRoom, PacketError, Reader, Writer};
 
 const PING: u8 = 0x01;
 const ACK: u8 = 0x02;
@@ -52,6 +55,9 @@ const BOOT_TOO_OLD: u8 = 0x0b;
 const STRANGER: u8 = 0x0c;
 const LEFT_ACK: u8 = 0x0d;
 const BUCKETS_TAG: u8 = 0x0e;
+const LISTED: u8 = 0x0f;
+pub(super) const OFFERED: u8 = 0x10;
+pub(super) const WANTED: u8 = 0x11;
 pub(super) const TABLE_DIGEST: u8 = 0x81;
 
 /// Whether a frame of this tag is a ping.
@@ -110,9 +116,11 @@ pub(super) enum Frame<'p> {
     Stranger,
     LeftAck,
     Buckets {
-        reply: bool,
         digests: [u32; BUCKETS],
     },
+    Listed(Listed<'p>),
+    Offered(Fingerprints<'p>),
+    Wanted(Fingerprints<'p>),
     TableDigest {
         digest: u64,
     },
@@ -153,12 +161,24 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         STRANGER => Frame::Stranger,
         LEFT_ACK => Frame::LeftAck,
         BUCKETS_TAG => {
-            let reply = flag(&mut r)?;
             let mut digests = [0; BUCKETS];
             for digest in &mut digests {
                 *digest = r.u32()?;
             }
-            Frame::Buckets { reply, digests }
+            Frame::Buckets { digests }
+        }
+        LISTED => {
+            let (salt, bucket) = (r.u32()?, bucket(&mut r)?);
+            let (from, to) = (r.u32()?, r.u32()?);
+            if from > to {
+                return Err(PacketError::Malformed);
+            }
+            return Ok(Frame::Listed(Listed { salt, bucket, from, to, list: list(&mut r)? }));
+        }
+        OFFERED | WANTED => {
+            let (salt, bucket) = (r.u32()?, bucket(&mut r)?);
+            let some = Fingerprints { salt, bucket, list: list(&mut r)? };
+            return Ok(if tag == OFFERED { Frame::Offered(some) } else { Frame::Wanted(some) });
         }
         TABLE_DIGEST => Frame::TableDigest { digest: r.u64()? },
         tag => return crate::wire::unknown(tag).map(|()| Frame::Unknown),
@@ -167,11 +187,48 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
     Ok(frame)
 }
 
-fn flag(r: &mut Reader<'_>) -> Result<bool, PacketError> {
-    match r.u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        _ => Err(PacketError::Malformed),
+fn bucket(r: &mut Reader<'_>) -> Result<u8, PacketError> {
+    let bucket = r.u8()?;
+    if usize::from(bucket) < BUCKETS { Ok(bucket) } else { Err(PacketError::LimitExceeded) }
+}
+
+/// Fingerprints to the end of the frame.
+fn list<'p>(r: &mut Reader<'p>) -> Result<&'p [u8], PacketError> {
+    let len = r.remaining();
+    if len.is_multiple_of(4) { r.raw(len) } else { Err(PacketError::Truncated) }
+}
+
+/// What the sender has in a range of one bucket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed<'p> {
+    pub(super) salt: u32,
+    pub(super) bucket: u8,
+    pub(super) from: u32,
+    pub(super) to: u32,
+    list: &'p [u8],
+}
+
+/// Some of one bucket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fingerprints<'p> {
+    pub(super) salt: u32,
+    pub(super) bucket: u8,
+    list: &'p [u8],
+}
+
+fn fingerprints(list: &[u8]) -> impl Iterator<Item = u32> {
+    list.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes))
+}
+
+impl Listed<'_> {
+    pub(super) fn fingerprints(&self) -> impl Iterator<Item = u32> {
+        fingerprints(self.list)
+    }
+}
+
+impl Fingerprints<'_> {
+    pub(super) fn fingerprints(&self) -> impl Iterator<Item = u32> {
+        fingerprints(self.list)
     }
 }
 
@@ -214,6 +271,10 @@ impl AliveRow<'_> {
 pub(super) struct Ids<'p>(&'p [u8]);
 
 impl Ids<'_> {
+    pub(super) const fn len(&self) -> usize {
+        self.0.len() / 8
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = NodeId> {
         self.0.as_chunks::<8>().0.iter().map(|bytes| NodeId(u64::from_le_bytes(*bytes)))
     }
@@ -343,9 +404,51 @@ pub(super) fn write_msg(w: &mut Writer<'_>, msg: Msg, context: &Context<'_>) -> 
         }),
         Msg::Stranger => w.frame(STRANGER, |_| Ok(())),
         Msg::LeftAck => w.frame(LEFT_ACK, |_| Ok(())),
-        Msg::Buckets { reply } => w.frame(BUCKETS_TAG, |w| {
-            w.u8(u8::from(reply))?;
+        Msg::Buckets => w.frame(BUCKETS_TAG, |w| {
             (0..BUCKETS).try_for_each(|bucket| w.u32((context.digests)(bucket)))
         }),
+    }
+}
+
+/// Tag and length of a frame, salt, bucket and range.
+const LIST_HEAD: usize = 3 + 4 + 1 + 8;
+
+/// How many fingerprints a list has room for.
+pub(super) fn listed_room(w: &Writer<'_>) -> usize {
+    w.room().min(MAX_FRAME).saturating_sub(LIST_HEAD) / 4
+}
+
+/// Writes a list; of `list` the second of each.
+pub(super) fn write_listed(
+    w: &mut Writer<'_>,
+    salt: u32,
+    bucket: u8,
+    (from, to): (u32, u32),
+    list: &[(u32, u32)],
+) -> Result<(), NoRoom> {
+    w.frame(LISTED, |w| {
+        w.u32(salt)?;
+        w.u8(bucket)?;
+        w.u32(from)?;
+        w.u32(to)?;
+        list.iter().try_for_each(|&(_, fingerprint)| w.u32(fingerprint))
+    })
+}
+
+/// Writes frames of `tag` with as many fingerprints as fit, and takes those off the list.
+pub(super) fn write_some(w: &mut Writer<'_>, tag: u8, prints: &mut Prints) {
+    while let Some(&(bucket, _)) = prints.list.first() {
+        let run = prints.list.iter().take_while(|(other, _)| *other == bucket).count();
+        let fits = listed_room(w).min(run);
+        let Some(some) = prints.list.get(..fits).filter(|some| !some.is_empty()) else { return };
+        let written = w.frame(tag, |w| {
+            w.u32(prints.salt)?;
+            w.u8(bucket)?;
+            some.iter().try_for_each(|&(_, fingerprint)| w.u32(fingerprint))
+        });
+        if written.is_err() {
+            return;
+        }
+        prints.list.drain(..fits);
     }
 }

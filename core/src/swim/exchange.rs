@@ -1,0 +1,212 @@
+//! The table exchange: what gossip did not reach is found by comparing tables, and only that is sent.
+//!
+//! A digest of the live members rides on every ping and ack. Whoever sees another one answers with the
+//! digests of 64 buckets of the id space; the peer lists what it has in those that differ, four bytes for each
+//! member, in the order of the ids. A list covers a range of ids, so it may end wherever the datagram does. Whoever
+//! gets it asks for what it lacks, and offers what the other lacks in the same way: members in full are only told
+//! to who asked for them, and a node asks one peer at a time, so that nobody is told the same by many, however
+//! many find at once how far it is behind. Each step is an answer to the one before: what is lost is found again
+//! by the next comparison.
+//!
+//! Comparing ranges of hashed ids follows range-based set reconciliation (Meyer 2023), in a single step of fixed
+//! width: 64 buckets of a table of 10,000 hold 156 members each, which is a list of less than a datagram.
+
+use smallvec::SmallVec;
+
+use super::member::BUCKETS;
+use super::outbox::{Msg, Owed};
+use super::wire::{self, Fingerprints, Listed};
+use super::{Origin, Swim};
+use crate::hash;
+use crate::id::NodeId;
+use crate::time::Instant;
+use crate::wire::Writer;
+
+/// Which bucket the member of that id is in.
+pub(super) fn bucket(id: NodeId) -> usize {
+    (hash::mix(id.0) >> 58) as usize
+}
+
+/// Where in its bucket it stands.
+#[allow(clippy::cast_possible_truncation)] // 32 bits of the mix are what is wanted
+fn position(id: NodeId) -> u32 {
+    (hash::mix(id.0) >> 26) as u32
+}
+
+/// A member in four bytes. With a salt, so that two whose fingerprints are equal for one node differ for
+/// the others.
+#[allow(clippy::cast_possible_truncation)] // folding is what is wanted
+fn fingerprint(digest: u64, salt: u32) -> u32 {
+    let mixed = hash::mix(digest ^ u64::from(salt));
+    (mixed ^ (mixed >> 32)) as u32
+}
+
+impl Swim {
+    /// A peer's table differs: propose an exchange, at most one per probe interval.
+    pub(super) fn on_table_digest(&mut self, now: Instant, origin: Origin, digest: u64) {
+        let Some(slot) = origin.slot else { return };
+        if digest == self.table.digest() || now < self.exchange_after {
+            return;
+        }
+        self.exchange_after = now + self.config.probe_interval;
+        self.outbox.msg(slot, Msg::Buckets);
+    }
+
+    /// Owes the sender lists of the buckets that differ.
+    pub(super) fn on_buckets(&mut self, origin: Origin, digests: &[u32; BUCKETS]) {
+        let Some(slot) = origin.slot else { return };
+        let differs = |bucket: &usize| digests[*bucket] != self.table.bucket_digest(*bucket);
+        let mask = (0..BUCKETS).filter(differs).fold(0_u64, |mask, bucket| mask | 1 << bucket);
+        if mask == 0 {
+            return;
+        }
+        let owed = self.outbox.to(slot);
+        (owed.lists, owed.listed) = (mask, 0);
+    }
+
+    /// Offers the sender those members of the range that it lacks, and asks for those that are lacked here.
+    pub(super) fn on_listed(&mut self, now: Instant, origin: Origin, listed: Listed<'_>) {
+        let Some(slot) = origin.slot else { return };
+        let mine = self.fingerprints(listed.bucket, listed.salt, |id| {
+            (listed.from..=listed.to).contains(&position(id))
+        });
+        let mut told: SmallVec<[bool; 256]> = smallvec::smallvec![false; mine.len()];
+        let may_ask = self.may_ask(now, slot);
+        let owed = self.outbox.to(slot);
+        let asked = owed.wants.list.len();
+        for theirs in listed.fingerprints() {
+            match mine.binary_search_by_key(&theirs, |&(fingerprint, _)| fingerprint) {
+                Ok(at) => told[at] = true,
+                Err(_) if may_ask => owed.wants.add(listed.salt, listed.bucket, theirs),
+                Err(_) => {}
+            }
+        }
+        for (fingerprint, _) in
+            mine.iter().zip(&told).filter(|(_, told)| !**told).map(|(mine, _)| mine)
+        {
+            owed.offers.add(listed.salt, listed.bucket, *fingerprint);
+        }
+        if owed.wants.list.len() > asked {
+            self.asking = Some((slot, now + self.config.probe_timeout));
+        }
+    }
+
+    /// Asks for those members on offer that are lacked here.
+    pub(super) fn on_offered(&mut self, now: Instant, origin: Origin, offered: Fingerprints<'_>) {
+        let Some(slot) = origin.slot else { return };
+        if !self.may_ask(now, slot) {
+            return;
+        }
+        let mine = self.fingerprints(offered.bucket, offered.salt, |_| true);
+        let owed = self.outbox.to(slot);
+        let asked = owed.wants.list.len();
+        for theirs in offered.fingerprints() {
+            if mine.binary_search_by_key(&theirs, |&(fingerprint, _)| fingerprint).is_err() {
+                owed.wants.add(offered.salt, offered.bucket, theirs);
+            }
+        }
+        if owed.wants.list.len() > asked {
+            self.asking = Some((slot, now + self.config.probe_timeout));
+        }
+    }
+
+    /// Whether this node may ask that peer for members now, rather than wait for what it asked another for.
+    fn may_ask(&self, now: Instant, slot: u32) -> bool {
+        self.asking.is_none_or(|(other, until)| other == slot || until <= now)
+    }
+
+    /// Owes the sender the members that it asks for by their fingerprints.
+    pub(super) fn on_wanted(&mut self, origin: Origin, wanted: Fingerprints<'_>) {
+        let Some(slot) = origin.slot else { return };
+        let mine = self.fingerprints(wanted.bucket, wanted.salt, |_| true);
+        let owed = self.outbox.to(slot);
+        for theirs in wanted.fingerprints() {
+            let at = mine.binary_search_by_key(&theirs, |&(fingerprint, _)| fingerprint);
+            if let Ok(at) = at {
+                owed.tell(mine[at].1);
+            }
+        }
+    }
+
+    /// The live members of a bucket that are `wanted`, this node included, by their fingerprints.
+    fn fingerprints(
+        &self,
+        bucket: u8,
+        salt: u32,
+        wanted: impl Fn(NodeId) -> bool,
+    ) -> SmallVec<[(u32, u32); 256]> {
+        let bucket = self.table.bucket(usize::from(bucket));
+        let rows = bucket.iter().map(|&slot| (slot, self.table.row(slot)));
+        let mut found: SmallVec<[(u32, u32); 256]> = rows
+            .filter(|(_, row)| wanted(row.member.id()))
+            .map(|(slot, row)| (fingerprint(row.digest(), salt), slot))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Writes what the exchange owes `to`: lists of buckets, what is asked for, and members in full.
+    pub(super) fn write_exchange(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
+        while owed.lists != 0 && self.write_list(w, owed) {}
+        wire::write_some(w, wire::WANTED, &mut owed.wants);
+        wire::write_some(w, wire::OFFERED, &mut owed.offers);
+        let _ = w.frame(wire::UPDATES, |w| {
+            let (start, me) = (w.len(), self.table.me().id());
+            owed.told.retain(|about| match self.table.try_row(*about) {
+                Some(row) if *about != to => wire::write_row(w, row, me).is_err(),
+                _ => false,
+            });
+            self.write_buckets(w, to, owed);
+            if w.len() == start { Err(crate::wire::NoRoom) } else { Ok(()) }
+        });
+    }
+
+    /// Lists the lowest of the owed buckets, from where it was left on. Returns whether there may be room for more.
+    fn write_list(&self, w: &mut Writer<'_>, owed: &mut Owed) -> bool {
+        #[allow(clippy::cast_possible_truncation)] // below 64
+        let bucket = owed.lists.trailing_zeros() as u8;
+        let rows = self.table.bucket(usize::from(bucket)).iter().map(|&slot| self.table.row(slot));
+        let mut mine: SmallVec<[(u32, u32); 256]> = rows
+            .map(|row| (position(row.member.id()), fingerprint(row.digest(), self.salt)))
+            .filter(|(position, _)| *position >= owed.listed)
+            .collect();
+        mine.sort_unstable();
+        let fits = wire::listed_room(w);
+        if fits == 0 && !mine.is_empty() {
+            return false;
+        }
+        // Those at one place are listed together, or else the rest of them as far as there is room.
+        let to = match mine.get(fits) {
+            None => u32::MAX,
+            Some((next, _)) => next.saturating_sub(1).max(owed.listed),
+        };
+        let end = mine.iter().position(|(position, _)| *position > to).unwrap_or(mine.len());
+        let list = &mine[..end.min(fits)];
+        if wire::write_listed(w, self.salt, bucket, (owed.listed, to), list).is_err() {
+            return false;
+        }
+        if to == u32::MAX {
+            owed.lists &= owed.lists - 1;
+            owed.listed = 0;
+        } else {
+            owed.listed = to + 1;
+        }
+        true
+    }
+
+    /// Members of the owed digest buckets, as many as fit.
+    fn write_buckets(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
+        let me = self.table.me().id();
+        while owed.buckets != 0 {
+            let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
+            while let Some(&about) = bucket.get(owed.resume as usize) {
+                if about != to && wire::write_row(w, self.table.row(about), me).is_err() {
+                    return;
+                }
+                owed.resume += 1;
+            }
+            owed.buckets &= owed.buckets - 1;
+            owed.resume = 0;
+        }
+    }
+}
