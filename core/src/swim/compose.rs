@@ -12,7 +12,7 @@ impl Swim {
     pub(crate) fn write_frames(&mut self, peer: &Peer, w: &mut Writer<'_>) -> bool {
         let Some(slot) = peer.slot else {
             for &msg in &peer.msgs {
-                if self.write_msg(w, msg).is_err() {
+                if self.write_msg(w, msg, None).is_err() {
                     self.outbox.stranger(peer.addr, msg);
                 }
             }
@@ -21,7 +21,7 @@ impl Swim {
         let mut owed = self.outbox.take(slot);
         let mut probing = false;
         owed.msgs.retain(|msg| {
-            let written = self.write_msg(w, *msg).is_ok();
+            let written = self.write_msg(w, *msg, Some(slot)).is_ok();
             probing |= written && matches!(msg, Msg::Ping { .. } | Msg::Ack { .. });
             !written
         });
@@ -50,14 +50,15 @@ impl Swim {
         let _ = w.frame(wire::UPDATES, |w| wire::write_row(w, row, row.member.id()));
     }
 
-    fn write_msg(&mut self, w: &mut Writer<'_>, msg: Msg) -> Result<(), NoRoom> {
+    fn write_msg(&mut self, w: &mut Writer<'_>, msg: Msg, to: Option<u32>) -> Result<(), NoRoom> {
         let addr = if let Msg::Conflict { id, .. } = msg {
             self.member(id).map(Member::addr)
         } else {
             None
         };
         let digests = |bucket| self.table.bucket_digest(bucket);
-        let context = Context { me: self.table.row(ME), digests: &digests, addr };
+        let to = to.and_then(|slot| self.table.try_row(slot));
+        let context = Context { me: self.table.row(ME), digests: &digests, to, addr };
         wire::write_msg(w, msg, &context)?;
         if let Msg::Ping { seq, .. } = msg {
             self.prober.sent(seq);

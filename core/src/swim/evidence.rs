@@ -7,7 +7,7 @@
 
 use super::member::{Case, ME, State};
 use super::outbox::Msg;
-use super::suspicion::Suspicion;
+use super::suspicion::{self, Suspicion};
 use super::wire::{AliveRow, Row};
 use super::{Origin, Swim};
 use crate::event::Event;
@@ -22,6 +22,20 @@ use alloc::sync::Arc;
 pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
 /// Incarnations above are nobody's: a member refutes at most once per shortest retry.
 const LAST_INCARNATION: u32 = u32::MAX / 2;
+
+/// Most members that are warned per gossip interval.
+const MAX_WARNINGS: u32 = 64;
+
+/// How it is known that a member does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A probe of this node's own failed.
+    Probe,
+    /// A peer says so,
+    Word,
+    /// or that it has waited long enough for the member to refute it.
+    Verdict,
+}
 
 impl Swim {
     pub(super) fn apply_row(&mut self, now: Instant, origin: Origin, row: Row<'_>) {
@@ -47,12 +61,34 @@ impl Swim {
                     self.refute(now, origin, incarnation);
                 } else if incarnation < member.incarnation || (!dead && settled) {
                     self.correct(origin, slot);
+                } else if self.is_outdated(now, origin) {
+                    self.warn(now, slot, origin.sender.id);
                 } else {
-                    self.accuse(now, slot, accusers.iter(), origin.sender.id, false);
+                    let by = if dead { By::Verdict } else { By::Word };
+                    self.accuse(now, slot, accusers.iter(), origin.sender.id, by);
                     self.heard_of_accusation(slot, incarnation, dead, accusers.len());
                 }
             }
             Row::Left { id, boot, preimage } => self.apply_left(now, origin, id, boot, preimage),
+        }
+    }
+
+    /// Whether the sender was held dead until lately, or is, so that it holds others dead who are well: whoever was
+    /// apart from them all comes back with a table of what was not so.
+    fn is_outdated(&self, now: Instant, origin: Origin) -> bool {
+        let row = origin.slot.map(|slot| self.table.row(slot));
+        row.is_some_and(|row| !row.member.is_live() || now < row.heeded_from)
+    }
+
+    /// Tells a member that is well here that somebody holds it suspect or dead, for it alone can refute that.
+    fn warn(&mut self, now: Instant, slot: u32, by: NodeId) {
+        if self.warned.0 <= now {
+            self.warned = (now + self.config.gossip_interval, 0);
+        }
+        if self.table.member(slot).state == State::Alive && self.warned.1 < MAX_WARNINGS {
+            self.warned.1 += 1;
+            let incarnation = self.table.member(slot).incarnation;
+            self.outbox.msg(slot, Msg::Accused { by, incarnation });
         }
     }
 
@@ -176,6 +212,10 @@ impl Swim {
             self.table.row_mut(slot).member.incarnation = row.incarnation;
             self.suspicions.clear(slot);
             self.table.set_state(slot, State::Alive, Case::None, now);
+            if state == State::Dead {
+                let heeded_from = now + suspicion::longest(&self.config, self.len());
+                self.table.row_mut(slot).heeded_from = heeded_from;
+            }
             let member = self.table.member(slot);
             match state {
                 State::Suspect => self.events.push(Event::Recovered { id: row.id }),
@@ -192,7 +232,9 @@ impl Swim {
         } else if as_new && row.version == known_version {
             self.gossip.heard(slot);
         }
-        if newer || newer_identity {
+        if newer {
+            self.tell_first(now, slot);
+        } else if newer_identity {
             self.tell(now, slot);
         }
     }
@@ -213,7 +255,7 @@ impl Swim {
         let (state, commitment) = (self.table.member(slot).state, self.table.row(slot).commitment);
         if hash::commitment(preimage) != commitment {
             // Not the leaver's word: no more than somebody's claim that it is gone.
-            self.accuse(now, slot, [origin.sender.id].into_iter(), origin.sender.id, false);
+            self.accuse(now, slot, [origin.sender.id].into_iter(), origin.sender.id, By::Word);
             return;
         }
         if by_itself {
@@ -234,7 +276,7 @@ impl Swim {
             self.events.push(Event::Left { id });
         }
         self.arm_join(now);
-        self.tell(now, slot);
+        self.tell_first(now, slot);
     }
 
     /// This node is accused: raise the incarnation and say so, first of all to the sender.
@@ -281,7 +323,7 @@ impl Swim {
         row.member.incarnation = row.member.incarnation.saturating_add(by);
         self.stats.refutations += 1;
         self.worsen_health();
-        self.tell(now, ME);
+        self.tell_first(now, ME);
         let accuser = self.refute_to.take();
         if let Some(slot) = accuser.filter(|&slot| self.table.try_row(slot).is_some()) {
             self.outbox.row(slot, ME);
@@ -295,7 +337,7 @@ impl Swim {
         slot: u32,
         accusers: impl Iterator<Item = NodeId>,
         relay: NodeId,
-        own: bool,
+        by: By,
     ) {
         let member = self.table.member(slot);
         let left = member.state == State::Left && sabotaged!("the-left-suspected");
@@ -310,10 +352,13 @@ impl Swim {
             self.table.set_state(slot, State::Suspect, suspicion, now);
         }
         let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
-        suspicion.own |= own;
+        suspicion.own |= by == By::Probe;
+        if by == By::Verdict {
+            suspicion.add_verdict(relay);
+        }
         let mut news = fresh;
         for accuser in accusers {
-            news |= suspicion.add(accuser, relay);
+            news |= suspicion.add(&self.config, accuser, relay);
         }
         let by = suspicion.accusers.first().copied().unwrap_or(relay);
         // New evidence can put the deadline into the past, which must not look like a stall.
@@ -337,6 +382,15 @@ impl Swim {
             return;
         }
         while let Some((_, slot)) = self.suspicions.pop(now) {
+            if let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case
+                && suspicion.is_hearsay()
+                && !suspicion.checked
+            {
+                suspicion.checked = self.prober.probe_soon(slot);
+                let time = self.stretched(self.config.probe_interval * 2);
+                self.suspicions.set(slot, now + time);
+                continue;
+            }
             let id = self.table.member(slot).id();
             let row = self.table.row_mut(slot);
             if sabotaged!("accuser-raises-incarnation") {

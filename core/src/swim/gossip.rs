@@ -45,12 +45,34 @@ impl Gossip {
         self.len == 0
     }
 
-    /// Queues news about `slot`, replacing what was queued about it.
+    /// Queues news about `slot`, replacing what was queued about it, behind all that was not sent yet.
     pub(super) fn put(&mut self, slot: u32) {
+        self.forget(slot);
+        self.append(slot, 0);
+    }
+
+    /// The same, before all others.
+    pub(super) fn put_first(&mut self, slot: u32) {
+        self.forget(slot);
+        self.append(slot, 0);
+        // The last of its list comes to its front.
+        let list = &mut self.lists[0];
+        if list.0 == slot {
+            return;
+        }
+        let (first, last) = (list.0, self.links[slot as usize].prev);
+        *list = (slot, last);
+        self.links[last as usize].next = NONE;
+        self.links[first as usize].prev = slot;
+        let link = &mut self.links[slot as usize];
+        (link.prev, link.next) = (NONE, first);
+    }
+
+    /// As if nothing had been queued about `slot`.
+    fn forget(&mut self, slot: u32) {
         self.remove(slot);
         room::reach(&mut self.links, slot, Link { prev: NONE, next: NONE, sends: None, heard: 0 });
         self.links[slot as usize].heard = 0;
-        self.append(slot, 0);
     }
 
     /// Grants so many bytes until the next tick; what is left of the last is void.

@@ -42,7 +42,7 @@ impl Swim {
             self.finish_leave();
             return;
         }
-        self.tell(now, ME);
+        self.tell_first(now, ME);
         self.say_goodbye(now);
     }
 

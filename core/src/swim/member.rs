@@ -114,6 +114,8 @@ pub(super) struct Row {
     /// Position in its digest bucket while live.
     in_bucket: u32,
     digest: u64,
+    /// Until then what it says against others is old: it was held dead, and others by it.
+    pub(super) heeded_from: Instant,
     /// Stamp of the newest tombstone made for this row; an older one is void.
     tombstone: u64,
 }
@@ -470,6 +472,7 @@ impl Row {
             case: Case::None,
             position: 0,
             in_bucket: 0,
+            heeded_from: Instant::ZERO,
             tombstone: 0,
         }
     }

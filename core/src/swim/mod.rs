@@ -135,6 +135,8 @@ pub struct Swim {
     refute_after: Instant,
     /// An accusation waits for that.
     refute_due: bool,
+    /// How many members were warned that others hold them dead, and until when that counts.
+    warned: (Instant, u32),
     /// Who told the last accusation.
     refute_to: Option<u32>,
     /// Until then no suspicion runs out: this node was stalled and hears the others first.
@@ -186,6 +188,7 @@ impl Swim {
             exchange_after: now,
             refute_after: now,
             refute_due: false,
+            warned: (now, 0),
             refute_to: None,
             verdicts_after: now,
             events: Queue::new(config.max_events),
@@ -486,6 +489,16 @@ impl Swim {
     /// Queues news about `slot` for gossip.
     fn tell(&mut self, now: Instant, slot: u32) {
         self.gossip.put(slot);
+        self.arm_gossip(now);
+    }
+
+    /// The same, before all that is not as urgent: news of who joined can wait, refutations cannot.
+    fn tell_first(&mut self, now: Instant, slot: u32) {
+        self.gossip.put_first(slot);
+        self.arm_gossip(now);
+    }
+
+    fn arm_gossip(&mut self, now: Instant) {
         if self.gossip_at.is_none() {
             self.gossip.grant(self.config.gossip_nodes * self.max_datagram);
             self.gossip_at = Some(now + self.rng.jitter(self.config.gossip_interval));

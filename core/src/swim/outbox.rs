@@ -36,6 +36,8 @@ pub(super) enum Msg {
     Conflict { id: NodeId, asked: u64 },
     /// A boot epoch of yours is known that is not below the one that asked.
     BootTooOld { asked: u64, boot: u64 },
+    /// `by` holds you suspect or dead at that incarnation.
+    Accused { by: NodeId, incarnation: u32 },
     /// I do not know you; join me.
     Stranger,
     /// I know that you are leaving.
@@ -49,7 +51,7 @@ impl Msg {
     fn replaces(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::PingReq { seq: a, .. }, Self::PingReq { seq: b, .. }) => a == b,
-            (Self::Join { .. }, Self::Join { .. }) | (Self::Cookie { .. }, Self::Cookie { .. }) => {
+            (Self::Accused { .. }, Self::Accused { .. }) | (Self::Join { .. }, Self::Join { .. }) | (Self::Cookie { .. }, Self::Cookie { .. }) => {
                 true
             }
             _ => self == other,
@@ -61,7 +63,7 @@ impl Msg {
 /// oldest are dropped, as the network might have dropped them.
 const MAX_MSGS: usize = 16;
 /// Most rows owed to one peer by name; the table exchange tells what is dropped.
-const MAX_ROWS: usize = 16;
+const MAX_ROWS: usize = 128;
 /// Most members that one peer is owed by a table exchange, and most that it is asked for; the next exchange finds
 /// what is dropped.
 const MAX_TOLD: usize = 1_024;

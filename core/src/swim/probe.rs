@@ -12,6 +12,7 @@ use core::time::Duration;
 use smallvec::SmallVec;
 
 use super::member::{ME, State};
+use super::evidence::By;
 use super::outbox::Msg;
 use super::{Origin, Swim};
 use crate::id::NodeId;
@@ -102,6 +103,18 @@ impl Prober {
         {
             probe.sent = true;
         }
+    }
+
+    /// Has the member probed before the schedule's next. Returns whether it will be.
+    pub(super) fn probe_soon(&mut self, slot: u32) -> bool {
+        if self.urgent.contains(&slot) {
+            return true;
+        }
+        let room = self.urgent.len() < MAX_URGENT;
+        if room {
+            self.urgent.push(slot);
+        }
+        room
     }
 
     pub(super) fn next_seq(&mut self) -> u32 {
@@ -246,7 +259,7 @@ impl Swim {
             self.worsen_health();
         }
         let me = self.table.me().id();
-        self.accuse(now, probe.slot, [me].into_iter(), me, true);
+        self.accuse(now, probe.slot, [me].into_iter(), me, By::Probe);
         self.ask_to_verify(probe.slot, probe.target);
     }
 
@@ -377,7 +390,6 @@ impl Swim {
 
     pub(super) fn on_verify(&mut self, now: Instant, origin: Origin, target: NodeId) {
         let Some(slot) = self.table.slot(target) else { return };
-        let urgent = &mut self.prober.urgent;
         let probed = self.prober.probe.as_ref().is_some_and(|probe| probe.slot == slot);
         let judged = match &self.table.row(slot).case {
             super::member::Case::Suspicion(suspicion) => suspicion.own,
@@ -387,9 +399,7 @@ impl Swim {
         if origin.slot.is_none() || !live || probed || judged || self.leave.started() {
             return;
         }
-        if urgent.len() < MAX_URGENT && !urgent.contains(&slot) {
-            urgent.push(slot);
-        }
+        self.prober.probe_soon(slot);
         self.fire_probe(now);
     }
 

@@ -22,30 +22,60 @@ pub(super) struct Suspicion {
     relays: SmallVec<[NodeId; 2]>,
     /// Whether a probe of this node's own failed.
     pub(super) own: bool,
+    /// Who told that the member failed: each has waited for its refutation in vain.
+    verdicts: SmallVec<[NodeId; 4]>,
+    /// Whether this node went to see for itself before it took the word of one peer alone.
+    pub(super) checked: bool,
 }
 
 impl Suspicion {
     pub(super) fn new(started: Instant) -> Self {
-        Self { started, accusers: SmallVec::new(), relays: SmallVec::new(), own: false }
+        Self {
+            started,
+            accusers: SmallVec::new(),
+            relays: SmallVec::new(),
+            own: false,
+            verdicts: SmallVec::new(),
+            checked: false,
+        }
     }
 
-    /// Adds an accuser heard through `relay`. Returns whether it is a new one.
-    pub(super) fn add(&mut self, accuser: NodeId, relay: NodeId) -> bool {
+    /// Adds an accuser heard through `relay`, unless there are enough. Returns whether it is a new one.
+    pub(super) fn add(&mut self, config: &Config, accuser: NodeId, relay: NodeId) -> bool {
         if self.relays.len() < 2 && !self.relays.contains(&relay) {
             self.relays.push(relay);
         }
-        if self.accusers.len() >= MAX_ACCUSERS || self.accusers.contains(&accuser) {
+        // More of them would hurry nothing, and each is news that all tell all.
+        let enough = (config.suspicion_confirmations + 1).min(MAX_ACCUSERS);
+        if self.accusers.len() >= enough || self.accusers.contains(&accuser) {
             return false;
         }
         self.accusers.push(accuser);
         true
     }
 
+    /// Notes that `relay` holds the member failed.
+    pub(super) fn add_verdict(&mut self, relay: NodeId) {
+        if self.verdicts.len() < self.verdicts.inline_size() && !self.verdicts.contains(&relay) {
+            self.verdicts.push(relay);
+        }
+    }
+
+    /// Whether one peer alone told of it, and this node has not been there.
+    pub(super) fn is_hearsay(&self) -> bool {
+        !self.own && self.relays.len() < 2
+    }
+
     /// When the member counts as failed, in a cluster of `n` live members.
     ///
     /// A node that did not fail to reach the member itself needs evidence from two distinct relays
-    /// before it shortens the wait, so that one liar cannot hurry it.
+    /// before it shortens the wait, so that one liar cannot hurry it. Once as many as make the wait the shortest have
+    /// each waited to the end, it is over.
     pub(super) fn deadline(&self, config: &Config, n: usize) -> Instant {
+        let enough = config.suspicion_confirmations.clamp(2, 4);
+        if self.verdicts.len() >= enough.min(n.saturating_sub(2)).max(2) {
+            return self.started;
+        }
         let heard = if self.own || self.relays.len() >= 2 { self.accusers.len() } else { 1 };
         self.started + timeout(config, n, heard.saturating_sub(1))
     }
@@ -63,6 +93,11 @@ fn timeout(config: &Config, n: usize, confirmations: usize) -> Duration {
     let span = min * (config.suspicion_max_mult - 1);
     let (have, all) = (log2_q16(confirmations as u64 + 1), log2_q16(wanted as u64 + 1));
     min + scale(span, all - have, all)
+}
+
+/// The longest timeout in a cluster of `n` live members.
+pub(super) fn longest(config: &Config, n: usize) -> Duration {
+    timeout(config, n, 0).max(timeout(config, 3, 0))
 }
 
 /// How often one update is sent: `retransmit_mult * ceil(log10(n + 1))`.
@@ -144,11 +179,11 @@ mod tests {
         let lan = Config::lan();
         let mut suspicion = Suspicion::new(Instant::ZERO);
         for accuser in 1..=4 {
-            assert!(suspicion.add(NodeId(accuser), NodeId(1)));
+            assert!(suspicion.add(&lan, NodeId(accuser), NodeId(1)));
         }
-        assert!(!suspicion.add(NodeId(4), NodeId(1)));
+        assert!(!suspicion.add(&lan, NodeId(4), NodeId(1)));
         assert_eq!(suspicion.deadline(&lan, 10), Instant::ZERO + Duration::from_secs(6));
-        suspicion.add(NodeId(4), NodeId(2));
+        suspicion.add(&lan, NodeId(4), NodeId(2));
         assert_eq!(suspicion.deadline(&lan, 10), Instant::ZERO + Duration::from_secs(1));
     }
 }

@@ -360,6 +360,8 @@ pub(super) struct Context<'t> {
     pub(super) me: &'t TableRow,
     /// The bucket digests.
     pub(super) digests: &'t dyn Fn(usize) -> u32,
+    /// The row of the member that is written to.
+    pub(super) to: Option<&'t TableRow>,
     /// Where the member of that id lives.
     pub(super) addr: Option<SocketAddr>,
 }
@@ -402,6 +404,17 @@ pub(super) fn write_msg(w: &mut Writer<'_>, msg: Msg, context: &Context<'_>) -> 
             w.u64(asked)?;
             w.u64(boot)
         }),
+        Msg::Accused { by, incarnation } => match context.to {
+            Some(to) => w.frame(UPDATES, |w| {
+                w.u8(State::Suspect as u8)?;
+                w.node(to.member.id())?;
+                w.u64(to.boot())?;
+                w.varint(u64::from(incarnation))?;
+                w.u8(1)?;
+                w.node(by)
+            }),
+            None => Ok(()),
+        },
         Msg::Stranger => w.frame(STRANGER, |_| Ok(())),
         Msg::LeftAck => w.frame(LEFT_ACK, |_| Ok(())),
         Msg::Buckets => w.frame(BUCKETS_TAG, |w| {
