@@ -153,7 +153,9 @@ impl Swim {
         let _ = w.frame(wire::UPDATES, |w| {
             let (start, me) = (w.len(), self.table.me().id());
             owed.told.retain(|about| match self.table.try_row(*about) {
-                Some(row) if *about != to => wire::write_row(w, row, me).is_err(),
+                Some(row) if *about != to && row.member.is_live() => {
+                    wire::write_whole_row(w, row, me).is_err()
+                }
                 _ => false,
             });
             self.write_buckets(w, to, owed);
@@ -200,7 +202,7 @@ impl Swim {
         while owed.buckets != 0 {
             let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
             while let Some(&about) = bucket.get(owed.resume as usize) {
-                if about != to && wire::write_row(w, self.table.row(about), me).is_err() {
+                if about != to && wire::write_whole_row(w, self.table.row(about), me).is_err() {
                     return;
                 }
                 owed.resume += 1;

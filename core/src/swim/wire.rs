@@ -324,33 +324,57 @@ fn row<'p>(r: &mut Reader<'p>) -> Result<Row<'p>, PacketError> {
 /// the row names none.
 pub(super) fn write_row(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> Result<(), NoRoom> {
     let member = &row.member;
-    let identity = &member.identity;
+    if member.state == State::Alive {
+        return write_alive(w, row);
+    }
     w.attempt(|w| {
-        w.u8(member.state as u8)?;
-        w.node(identity.id)?;
-        w.u64(identity.boot_epoch)?;
-        w.varint(u64::from(member.incarnation))?;
-        match (member.state, &row.case) {
-            (State::Alive, _) => {
-                w.varint(u64::from(row.version))?;
-                w.addr(identity.addr)?;
-                w.bytes(identity.name.as_bytes())?;
-                w.bytes(identity.zone.as_bytes())?;
-                w.bytes(&identity.meta)?;
-                w.u64(row.commitment)
-            }
-            (_, Case::Suspicion(suspicion)) => {
+        write_head(w, row, member.state)?;
+        match &row.case {
+            Case::Suspicion(suspicion) => {
                 let accusers = &suspicion.accusers;
                 #[allow(clippy::cast_possible_truncation)] // at most MAX_ACCUSERS
                 w.u8(accusers.len() as u8)?;
                 accusers.iter().try_for_each(|&id| w.node(id))
             }
-            (_, Case::Left(preimage)) => w.put(&preimage[..]),
-            (_, Case::None) => {
+            Case::Left(preimage) => w.put(&preimage[..]),
+            Case::None => {
                 w.u8(1)?;
                 w.node(myself)
             }
         }
+    })
+}
+
+/// Writes a member for somebody who has never heard of it: who it is, and then of what it is accused. The latter
+/// alone says nothing to one who does not know it.
+pub(super) fn write_whole_row(
+    w: &mut Writer<'_>,
+    row: &TableRow,
+    myself: NodeId,
+) -> Result<(), NoRoom> {
+    w.attempt(|w| {
+        write_alive(w, row)?;
+        if row.member.state == State::Alive { Ok(()) } else { write_row(w, row, myself) }
+    })
+}
+
+fn write_head(w: &mut Writer<'_>, row: &TableRow, state: State) -> Result<(), NoRoom> {
+    w.u8(state as u8)?;
+    w.node(row.member.id())?;
+    w.u64(row.boot())?;
+    w.varint(u64::from(row.member.incarnation))
+}
+
+fn write_alive(w: &mut Writer<'_>, row: &TableRow) -> Result<(), NoRoom> {
+    let identity = &row.member.identity;
+    w.attempt(|w| {
+        write_head(w, row, State::Alive)?;
+        w.varint(u64::from(row.version))?;
+        w.addr(identity.addr)?;
+        w.bytes(identity.name.as_bytes())?;
+        w.bytes(identity.zone.as_bytes())?;
+        w.bytes(&identity.meta)?;
+        w.u64(row.commitment)
     })
 }
 

@@ -94,7 +94,7 @@ pub fn alive_at(place: usize, boot: u64, incarnation: u32, version: u32, port: u
 
 /// What the member at `place` reveals when it leaves.
 fn preimage(place: usize) -> [u8; 16] {
-    [u8::try_from(place).unwrap(); 16]
+    [u8::try_from(place % 256).unwrap(); 16]
 }
 
 /// The word of the member at `place` that it leaves.
