@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use brickwork_bench::scenario::report::Report;
-use brickwork_bench::scenario::{Scenario, plot};
+use brickwork_bench::scenario::{Profile, Scenario, plot};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -25,6 +25,9 @@ struct Args {
     /// So many nodes instead of what the file says.
     #[arg(long)]
     nodes: Option<usize>,
+    /// By the rules of HashiCorp memberlist instead of the profile of the file.
+    #[arg(long)]
+    memberlist: bool,
     /// The small form of each scenario, with the budget of that.
     #[arg(long)]
     quick: bool,
@@ -110,6 +113,9 @@ fn read(args: &Args) -> Result<Vec<Scenario>, String> {
                 return Err(format!("--quick: {} has no [quick], its small form", file.display()));
             }
             scenario = scenario.quick();
+        }
+        if args.memberlist {
+            scenario.profile = Profile::MemberlistLan;
         }
         if let Some(nodes) = args.nodes {
             scenario.resize(nodes).map_err(|text| format!("--nodes: {text}"))?;

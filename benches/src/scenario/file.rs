@@ -1,6 +1,6 @@
 //! What a scenario file says.
 
-use brickwork_core::Config;
+use brickwork_core::{Config, swim};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -16,6 +16,8 @@ pub enum Profile {
     Lan,
     /// `Config::local`, about five times as fast.
     Local,
+    /// `swim::Config::memberlist_lan`, to compare with.
+    MemberlistLan,
 }
 
 impl Profile {
@@ -24,6 +26,11 @@ impl Profile {
         match self {
             Self::Lan => Config::lan(),
             Self::Local => Config::local(),
+            Self::MemberlistLan => {
+                let mut config = Config::lan();
+                config.swim = swim::Config::memberlist_lan();
+                config
+            }
         }
     }
 }

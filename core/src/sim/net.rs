@@ -248,8 +248,10 @@ impl Net {
         let mut delay = self.usual;
         let (mut copies, mut clogged) = (Vec::new(), false);
         let mut damage = None;
+        let stream = bytes.get(FIRST_TAG).is_some_and(|tag| crate::swim::is_stream(*tag));
         for (&fault, (links, condition, purpose)) in &self.conditions {
-            if !links.has(from, to) {
+            let chance = matches!(condition, Condition::Loss(_) | Condition::Bursts { .. });
+            if !links.has(from, to) || chance && stream {
                 continue;
             }
             // One condition more or less does not shift the luck of the others.

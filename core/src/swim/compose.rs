@@ -19,13 +19,18 @@ impl Swim {
             return false;
         };
         let mut owed = self.outbox.take(slot);
+        if self.is_memberlist() && owed.buckets != 0 {
+            self.write_push_pull(w, slot, &mut owed);
+            self.outbox.put_back(slot, owed);
+            return false;
+        }
         let mut probing = false;
         owed.msgs.retain(|msg| {
             let written = self.write_msg(w, *msg, Some(slot)).is_ok();
             probing |= written && matches!(msg, Msg::Ping { .. } | Msg::Ack { .. });
             !written
         });
-        if probing {
+        if probing && !self.is_memberlist() {
             let digest = self.table.digest();
             // Optional: the next ping or ack has room again.
             let _ = w.frame(wire::TABLE_DIGEST, |w| w.u64(digest));

@@ -4,10 +4,23 @@ use core::time::Duration;
 
 use crate::config::ConfigError;
 
+/// Whose rules hold beside the settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rules {
+    /// This project's own.
+    #[default]
+    Brickwork,
+    /// Those of HashiCorp memberlist, to be compared with; see [`Config::memberlist_lan`].
+    Memberlist,
+}
+
 /// Settings of the membership protocol. Start from [`Config::lan`] or [`Config::local`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Config {
+    /// Whose rules hold.
+    pub rules: Rules,
     /// One probe is started every interval (the protocol period of SWIM section 3.1).
     pub probe_interval: Duration,
     /// How long a probe waits for a direct answer before it asks helpers. Shorter than the interval.
@@ -58,6 +71,7 @@ impl Config {
     #[must_use]
     pub const fn lan() -> Self {
         Self {
+            rules: Rules::Brickwork,
             probe_interval: Duration::from_secs(1),
             probe_timeout: Duration::from_millis(300),
             retry_min: Duration::from_millis(50),
@@ -93,6 +107,22 @@ impl Config {
             join_retry: Duration::from_millis(50),
             join_retry_max: Duration::from_secs(2),
             leave_timeout: Duration::from_secs(2),
+            ..Self::lan()
+        }
+    }
+
+    /// The rules and the LAN defaults of HashiCorp memberlist, for comparisons in the simulator on the same seeds: not a
+    /// way to speak to its members, and nothing that a cluster is better off with. Both sides of a comparison have this
+    /// project's wire format and join.
+    #[must_use]
+    pub const fn memberlist_lan() -> Self {
+        Self {
+            rules: Rules::Memberlist,
+            probe_timeout: Duration::from_millis(500),
+            suspicion_min: 4,
+            suspicion_confirmations: 2,
+            max_local_health: 7,
+            tombstone_age: Duration::from_secs(30),
             ..Self::lan()
         }
     }

@@ -9,7 +9,7 @@ use super::member::{Case, ME, State};
 use super::outbox::Msg;
 use super::suspicion::{self, Suspicion};
 use super::wire::{AliveRow, Row};
-use super::{Origin, Swim};
+use super::{Origin, Rules, Swim};
 use crate::event::Event;
 use crate::hash;
 use crate::id::NodeId;
@@ -17,6 +17,7 @@ use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::time::Duration;
 
 /// Boot epochs above are nobody's: adopting the next would exhaust them.
 pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
@@ -49,6 +50,11 @@ impl Swim {
             Row::Alive(row) => self.apply_alive(now, origin, row),
             Row::Accused { id, boot, incarnation, dead, accusers } => {
                 let Some(slot) = self.known(origin, id, boot) else { return };
+                if self.is_memberlist() && slot != ME {
+                    let from = accusers.iter().last().unwrap_or(origin.sender.id);
+                    self.accused_by_rumour(now, slot, incarnation, dead, from);
+                    return;
+                }
                 let member = self.table.member(slot);
                 // Whoever still waits for a verdict hears of the one that fell here, unless it knows a
                 // newer incarnation: then the two would correct each other for ever.
@@ -103,7 +109,7 @@ impl Swim {
             _ => false,
         };
         if same && row.member.incarnation == incarnation {
-            self.gossip.heard(slot);
+            self.heard(slot);
         }
     }
 
@@ -119,8 +125,15 @@ impl Swim {
 
     /// Tells the sender what is known of `about`: its own news were older.
     fn correct(&mut self, origin: Origin, about: u32) {
-        if let Some(slot) = origin.slot {
+        if let Some(slot) = origin.slot.filter(|_| !self.is_memberlist()) {
             self.outbox.row(slot, about);
+        }
+    }
+
+    /// A peer tells just what this node tells of a member.
+    fn heard(&mut self, slot: u32) {
+        if !self.is_memberlist() {
+            self.gossip.heard(slot);
         }
     }
 
@@ -230,7 +243,7 @@ impl Swim {
         } else if state != State::Alive {
             self.correct(origin, slot);
         } else if as_new && row.version == known_version {
-            self.gossip.heard(slot);
+            self.heard(slot);
         }
         if newer {
             self.tell_first(now, slot);
@@ -265,7 +278,7 @@ impl Swim {
             if sabotaged!("leave-echo") {
                 self.tell(now, slot);
             }
-            self.gossip.heard(slot);
+            self.heard(slot);
             return;
         }
         self.void_probes(slot);
@@ -317,14 +330,15 @@ impl Swim {
 
     fn raise_incarnation(&mut self, now: Instant) {
         self.refute_due = false;
-        self.refute_after = now + self.config.retry_min;
+        let pause = if self.is_memberlist() { Duration::ZERO } else { self.config.retry_min };
+        self.refute_after = now + pause;
         let row = self.table.row_mut(ME);
         let by = u32::from(!sabotaged!("refutes-too-low"));
         row.member.incarnation = row.member.incarnation.saturating_add(by);
         self.stats.refutations += 1;
         self.worsen_health();
         self.tell_first(now, ME);
-        let accuser = self.refute_to.take();
+        let accuser = self.refute_to.take().filter(|_| !self.is_memberlist());
         if let Some(slot) = accuser.filter(|&slot| self.table.try_row(slot).is_some()) {
             self.outbox.row(slot, ME);
         }
@@ -383,6 +397,7 @@ impl Swim {
         }
         while let Some((_, slot)) = self.suspicions.pop(now) {
             if let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case
+                && self.config.rules == Rules::Brickwork
                 && suspicion.is_hearsay()
                 && !suspicion.checked
             {
@@ -398,15 +413,22 @@ impl Swim {
             }
             // The accusers go on with the news: they are its evidence.
             let case = core::mem::replace(&mut row.case, Case::None);
-            self.void_probes(slot);
-            let forget_at = now + self.config.tombstone_age;
-            self.table.set_state(slot, State::Dead, case, forget_at);
             if sabotaged!("failure-told-twice") {
                 self.events.push(Event::Failed { id });
             }
-            self.events.push(Event::Failed { id });
-            self.arm_join(now);
-            self.tell(now, slot);
+            self.fail(now, slot, case);
         }
+    }
+
+    /// The member is out of the list.
+    pub(super) fn fail(&mut self, now: Instant, slot: u32, case: Case) {
+        let id = self.table.member(slot).id();
+        self.void_probes(slot);
+        self.suspicions.clear(slot);
+        let forget_at = now + self.config.tombstone_age;
+        self.table.set_state(slot, State::Dead, case, forget_at);
+        self.events.push(Event::Failed { id });
+        self.arm_join(now);
+        self.tell(now, slot);
     }
 }

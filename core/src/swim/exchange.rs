@@ -197,7 +197,7 @@ impl Swim {
     }
 
     /// Members of the owed digest buckets, as many as fit.
-    fn write_buckets(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
+    pub(super) fn write_buckets(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
         let me = self.table.me().id();
         while owed.buckets != 0 {
             let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);

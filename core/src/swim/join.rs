@@ -110,7 +110,9 @@ impl Swim {
 
     /// Arms the timer that looks for lost members, if there is somebody to look for.
     pub(super) fn arm_join(&mut self, now: Instant) {
+        let alone = self.table.live().is_empty();
         let somebody = !self.joiner.seeds.is_empty() || !self.table.gone().is_empty();
+        let somebody = somebody && (alone || !self.is_memberlist());
         if somebody && self.joiner.next_at.is_none() && !self.leave.started() {
             self.joiner.next_at = Some(now + self.reconnect_wait());
         }
@@ -119,6 +121,7 @@ impl Swim {
     /// A member was admitted: unanswered joins start over if all are lost again.
     pub(super) fn joined(&mut self, now: Instant) {
         self.joiner.heard = false;
+        self.arm_push_pull(now);
         if self.joiner.wait.take().is_some() {
             self.joiner.next_at = None;
         }
@@ -273,6 +276,10 @@ impl Swim {
     fn let_in(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) {
         self.apply_alive(now, origin, row);
         let Some(slot) = self.table.slot(row.id) else { return };
+        if self.is_memberlist() {
+            self.outbox.to(slot).owe_all(true);
+            return;
+        }
         self.outbox.row(slot, ME);
         let owed = self.outbox.to(slot);
         owed.buckets = u64::MAX;

@@ -45,6 +45,7 @@ mod gossip;
 mod join;
 mod leave;
 mod member;
+mod memberlist;
 mod outbox;
 mod probe;
 mod suspicion;
@@ -55,10 +56,10 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-pub use config::Config;
+pub use config::{Config, Rules};
 pub use member::{Member, State};
 #[cfg(feature = "sim")]
-pub(crate) use wire::is_ping;
+pub(crate) use wire::{is_ping, is_stream};
 pub(crate) use wire::owns;
 
 use crate::config::{ConfigError, check_datagram, check_identity};
@@ -127,6 +128,8 @@ pub struct Swim {
     gossip_at: Option<Instant>,
     /// Goes into the fingerprints of the table exchange.
     salt: u32,
+    /// When the whole table is exchanged with somebody, by the rules of memberlist.
+    push_pull_at: Option<Instant>,
     /// Whom the table exchange asks for members, and until when for nobody else.
     asking: Option<(u32, Instant)>,
     /// Until then no differing table digest starts an exchange.
@@ -184,6 +187,7 @@ impl Swim {
             leave: Leave::default(),
             gossip_at: None,
             salt: rng.u32(),
+            push_pull_at: None,
             asking: None,
             exchange_after: now,
             refute_after: now,
@@ -239,6 +243,7 @@ impl Swim {
         self.fire_join(now);
         self.fire_leave(now);
         self.fire_gossip(now);
+        self.fire_push_pull(now);
     }
 
     /// Asks the nodes at `seeds` to let this one in, again and again until one does. Seeds are kept:
@@ -313,6 +318,7 @@ impl Swim {
             self.joiner.next(),
             self.leave.next(),
             self.gossip_at,
+            self.push_pull_at,
             self.refute_due.then_some(self.refute_after),
             self.table.next_expiry(),
         ]
@@ -429,7 +435,8 @@ impl Swim {
             let origin = Origin { from, sender, slot };
             let mut frames = frames;
             while let Ok(Some((tag, body))) = frames.next() {
-                if !owns(tag) || (tag == wire::UPDATES) != updates {
+                let told = tag == wire::UPDATES;
+                if !owns(tag) || told != updates {
                     continue;
                 }
                 if let Ok(frame) = wire::parse(tag, body) {
@@ -469,6 +476,7 @@ impl Swim {
             Frame::RelayedAck { seq, boot } => self.on_relayed_ack(now, origin, seq, boot),
             Frame::Nack { seq } => self.on_nack(origin, seq),
             Frame::Verify { target } => self.on_verify(now, origin, target),
+            Frame::PushPull { answer, rows } => self.on_push_pull(now, origin, answer, rows),
             Frame::Join { cookie, row } => self.on_join(now, origin, cookie, row),
             Frame::Cookie { cookie } => self.on_cookie(now, origin, cookie),
             Frame::Conflict { id, asked, holder } => self.on_conflict(origin, id, asked, holder),
@@ -500,7 +508,7 @@ impl Swim {
 
     fn arm_gossip(&mut self, now: Instant) {
         if self.gossip_at.is_none() {
-            self.gossip.grant(self.config.gossip_nodes * self.max_datagram);
+            self.gossip.grant(self.gossip_budget());
             self.gossip_at = Some(now + self.rng.jitter(self.config.gossip_interval));
         }
     }
@@ -519,16 +527,30 @@ impl Swim {
             at if sabotaged!("uptime-wraps") => Instant::from_nanos(at.as_nanos() % (1 << 52)),
             at => at,
         });
-        self.gossip.grant(self.config.gossip_nodes * self.max_datagram);
+        self.gossip.grant(self.gossip_budget());
         let outbox = &mut self.outbox;
+        let mut left = self.config.gossip_nodes;
+        if self.config.rules == Rules::Memberlist {
+            // As if all were in one list.
+            let (live, gone) = (self.table.live().len(), self.table.gone());
+            left = (0..left).filter(|_| self.rng.below(live + gone.len()) < live).count();
+            for _ in left..self.config.gossip_nodes {
+                outbox.to(gone[self.rng.below(gone.len())]).gossip = true;
+            }
+        }
         self.table.sample(
             &mut self.rng,
-            self.config.gossip_nodes,
+            left,
             |_| true,
             |slot| {
                 outbox.to(slot).gossip = true;
             },
         );
+    }
+
+    /// How many bytes of gossip leave between two ticks, whatever they ride on.
+    fn gossip_budget(&self) -> usize {
+        if self.is_memberlist() { usize::MAX } else { self.config.gossip_nodes * self.max_datagram }
     }
 
     /// Whether this node is out of the cluster for good: it left, or another live node bears its name.

@@ -80,6 +80,10 @@ pub(super) struct Owed {
     pub(super) buckets: u64,
     /// How far the lowest of those has been told.
     pub(super) resume: u32,
+    /// By the rules of memberlist: how far it has been told of those that are gone …
+    pub(super) gone: Option<usize>,
+    /// … and whether it is to tell as well.
+    pub(super) answer: bool,
     /// Buckets that are to be listed for it.
     pub(super) lists: u64,
     /// From which position on the lowest of those is.
@@ -105,6 +109,12 @@ impl Owed {
             self.rows.is_empty(),
         ];
         self.msgs.is_empty() && lists == [true; 4] && owed == 0 && !self.gossip
+    }
+
+    /// It is to be told the whole table.
+    pub(super) fn owe_all(&mut self, answer: bool) {
+        (self.buckets, self.resume, self.gone) = (u64::MAX, 0, Some(0));
+        self.answer |= answer;
     }
 
     /// Adds a member that the table exchange owes it.

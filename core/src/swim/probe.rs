@@ -185,7 +185,7 @@ impl Swim {
             seq,
             started: now,
             retry_at: now + self.retry_interval(slot),
-            helpers_at: Some(now + self.stretched(self.config.probe_timeout)),
+            helpers_at: Some(now + self.until_helpers()),
             deadline: now + self.stretched(self.config.probe_interval),
             tries: 1,
             sent: false,
@@ -196,8 +196,17 @@ impl Swim {
         self.outbox.msg(slot, Msg::Ping { seq, target });
     }
 
+    fn until_helpers(&self) -> Duration {
+        let timeout = self.config.probe_timeout;
+        if self.is_memberlist() { timeout } else { self.stretched(timeout) }
+    }
+
     /// Three smoothed round trips, within the configured bounds.
     fn retry_interval(&self, slot: u32) -> Duration {
+        if self.is_memberlist() {
+            // Once and for all.
+            return self.stretched(self.config.probe_interval * 2);
+        }
         let rtt = self.table.member(slot).rtt().unwrap_or(self.config.retry_max);
         (rtt * 3).clamp(self.config.retry_min, self.config.retry_max)
     }
@@ -210,6 +219,12 @@ impl Swim {
         table.sample(&mut self.rng, self.config.indirect_probes, wanted, |slot| {
             helpers.push(table.member(slot).id());
         });
+        if self.is_memberlist()
+            && let Some(probe) = &self.prober.probe
+        {
+            // In the place of a ping over TCP.
+            self.outbox.msg(probe.slot, Msg::Ping { seq: probe.seq, target: probe.target });
+        }
         self.send_requests(now);
     }
 
@@ -255,9 +270,12 @@ impl Swim {
             return;
         }
         self.stats.probes_failed += 1;
-        if probe.nacks.is_empty() {
-            self.worsen_health();
-        }
+        let silent = if self.is_memberlist() && !probe.helpers.is_empty() {
+            probe.helpers.len() - probe.nacks.len()
+        } else {
+            usize::from(probe.nacks.is_empty())
+        };
+        (0..silent).for_each(|_| self.worsen_health());
         let me = self.table.me().id();
         self.accuse(now, probe.slot, [me].into_iter(), me, By::Probe);
         self.ask_to_verify(probe.slot, probe.target);
@@ -268,6 +286,9 @@ impl Swim {
     fn ask_to_verify(&mut self, slot: u32, target: NodeId) {
         let super::member::Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
         let wanted = self.config.suspicion_confirmations;
+        if self.is_memberlist() {
+            return;
+        }
         if suspicion.accusers.len() > wanted {
             return;
         }
@@ -282,6 +303,7 @@ impl Swim {
     /// itself, drops the probe in flight, and listens for a while before it judges anyone.
     pub(super) fn notice_stall(&mut self, now: Instant, due: Option<Instant>) -> bool {
         let stalled = due.is_some_and(|due| now > due + self.config.probe_timeout)
+            && !self.is_memberlist()
             && !sabotaged!("stall-blames-others");
         if stalled {
             self.worsen_health();
@@ -435,6 +457,7 @@ impl Swim {
         }
         let left = Duration::from_millis(u64::from(millis)).min(self.config.probe_interval * 16);
         let seq = self.prober.next_seq();
+        let rumours = self.is_memberlist();
         self.prober.relays.push(Relay {
             asker,
             asker_boot: origin.sender.boot_epoch,
@@ -444,8 +467,8 @@ impl Swim {
             boot: self.table.row(slot).boot(),
             seq,
             retry_at: now + self.retry_interval(slot),
-            nack_at: Some(now + left * 4 / 5),
-            expires: now + left,
+            nack_at: Some(now + if rumours { self.config.probe_timeout } else { left * 4 / 5 }),
+            expires: now + if rumours { self.config.probe_timeout * 2 } else { left },
             answered: false,
         });
         self.outbox.msg(slot, Msg::Ping { seq, target });

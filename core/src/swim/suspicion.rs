@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::config::Config;
+use super::config::{Config, Rules};
 use crate::id::NodeId;
 use crate::time::Instant;
 
@@ -24,6 +24,8 @@ pub(super) struct Suspicion {
     pub(super) own: bool,
     /// Who told that the member failed: each has waited for its refutation in vain.
     verdicts: SmallVec<[NodeId; 4]>,
+    /// The accuser that alone is told, by the rules of memberlist.
+    lone: Option<NodeId>,
     /// Whether this node went to see for itself before it took the word of one peer alone.
     pub(super) checked: bool,
 }
@@ -36,6 +38,7 @@ impl Suspicion {
             relays: SmallVec::new(),
             own: false,
             verdicts: SmallVec::new(),
+            lone: None,
             checked: false,
         }
     }
@@ -51,7 +54,13 @@ impl Suspicion {
             return false;
         }
         self.accusers.push(accuser);
+        self.lone = (config.rules == Rules::Memberlist).then_some(accuser);
         true
+    }
+
+    /// The accusers that others are told.
+    pub(super) fn told(&self) -> &[NodeId] {
+        self.lone.as_ref().map_or(&self.accusers, core::slice::from_ref)
     }
 
     /// Notes that `relay` holds the member failed.
@@ -72,6 +81,12 @@ impl Suspicion {
     /// before it shortens the wait, so that one liar cannot hurry it. Once as many as make the wait the shortest have
     /// each waited to the end, it is over.
     pub(super) fn deadline(&self, config: &Config, n: usize) -> Instant {
+        if config.rules == Rules::Memberlist {
+            let wanted = config.suspicion_confirmations;
+            let confirmations = self.accusers.len().saturating_sub(1);
+            let have = if n < wanted + 2 { wanted } else { confirmations };
+            return self.started + timeout(config, n, have);
+        }
         let enough = config.suspicion_confirmations.clamp(2, 4);
         if self.verdicts.len() >= enough.min(n.saturating_sub(2)).max(2) {
             return self.started;

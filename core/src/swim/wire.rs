@@ -19,6 +19,7 @@
 //! 0f   LISTED          salt u32, bucket u8 (below 64), from u32, to u32, fingerprints u32 each, to the end
 //! 10   OFFERED         salt u32, bucket u8 (below 64), fingerprints u32 each, to the end
 //! 11   WANTED          as OFFERED
+//! 12   PUSH_PULL       answer wanted u8 (0 or 1), rows to the end; only by the rules of memberlist
 //! 81   TABLE_DIGEST    u64
 //!
 //! row       kind u8, id u64, boot epoch u64, incarnation varint, then by kind
@@ -58,12 +59,19 @@ const BUCKETS_TAG: u8 = 0x0e;
 const LISTED: u8 = 0x0f;
 pub(super) const OFFERED: u8 = 0x10;
 pub(super) const WANTED: u8 = 0x11;
+pub(super) const PUSH_PULL: u8 = 0x12;
 pub(super) const TABLE_DIGEST: u8 = 0x81;
 
 /// Whether a frame of this tag is a ping.
 #[cfg(feature = "sim")]
 pub(crate) const fn is_ping(tag: u8) -> bool {
     tag == PING
+}
+
+/// Whether a datagram whose first frame has this tag stands for one of a reliable stream.
+#[cfg(feature = "sim")]
+pub(crate) const fn is_stream(tag: u8) -> bool {
+    tag == PUSH_PULL
 }
 
 /// Whether membership owns frames of this tag.
@@ -119,6 +127,10 @@ pub(super) enum Frame<'p> {
         digests: [u32; BUCKETS],
     },
     Listed(Listed<'p>),
+    PushPull {
+        answer: bool,
+        rows: Rows<'p>,
+    },
     Offered(Fingerprints<'p>),
     Wanted(Fingerprints<'p>),
     TableDigest {
@@ -174,6 +186,16 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
                 return Err(PacketError::Malformed);
             }
             return Ok(Frame::Listed(Listed { salt, bucket, from, to, list: list(&mut r)? }));
+        }
+        PUSH_PULL => {
+            let answer = match r.u8()? {
+                flag @ (0 | 1) => flag == 1,
+                _ => return Err(PacketError::Malformed),
+            };
+            let rows = Rows { rest: r };
+            let mut check = rows;
+            while check.next()?.is_some() {}
+            return Ok(Frame::PushPull { answer, rows });
         }
         OFFERED | WANTED => {
             let (salt, bucket) = (r.u32()?, bucket(&mut r)?);
@@ -331,7 +353,7 @@ pub(super) fn write_row(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> R
         write_head(w, row, member.state)?;
         match &row.case {
             Case::Suspicion(suspicion) => {
-                let accusers = &suspicion.accusers;
+                let accusers = suspicion.told();
                 #[allow(clippy::cast_possible_truncation)] // at most MAX_ACCUSERS
                 w.u8(accusers.len() as u8)?;
                 accusers.iter().try_for_each(|&id| w.node(id))
