@@ -95,9 +95,6 @@ impl Swim {
 
     /// Queued gossip, except about `to` itself.
     fn write_queued(&mut self, w: &mut Writer<'_>, to: u32) -> Result<(), NoRoom> {
-        if self.gossip.is_spent() {
-            return Err(NoRoom);
-        }
         let start = w.len();
         let me = self.table.me().id();
         let limit = suspicion::retransmits(&self.config, self.len());
@@ -105,9 +102,9 @@ impl Swim {
         gossip.pick(limit, |about| {
             let wanted = about != to || to == ME;
             let row = table.try_row(about).filter(|_| wanted);
-            row.is_some_and(|row| wire::write_row(w, row, me).is_ok())
+            let before = w.len();
+            row.filter(|row| wire::write_row(w, row, me).is_ok()).map(|_| w.len() - before)
         });
-        self.gossip.spend(w.len() - start);
         if w.len() == start { Err(NoRoom) } else { Ok(()) }
     }
 }

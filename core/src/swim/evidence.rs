@@ -386,7 +386,7 @@ impl Swim {
             self.events.push(Event::Suspected { id, by });
         }
         if news {
-            self.tell(now, slot);
+            self.tell_soon(now, slot);
         }
     }
 
@@ -429,6 +429,6 @@ impl Swim {
         self.table.set_state(slot, State::Dead, case, forget_at);
         self.events.push(Event::Failed { id });
         self.arm_join(now);
-        self.tell(now, slot);
+        self.tell_soon(now, slot);
     }
 }

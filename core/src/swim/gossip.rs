@@ -14,53 +14,74 @@ const KNOWN: u8 = 3;
 /// Send counts above this share one bucket; with the largest sensible settings none gets there.
 const MAX_SENDS: usize = 255;
 
+/// What comes first if not all can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Who refuted, left, is suspected or failed: nothing else tells it.
+    Urgent,
+    /// Who joined, and what members say of themselves: the table exchange tells that as well, and each member once.
+    Bulk,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Link {
     prev: u32,
     next: u32,
     /// The bucket it is in, `None` while it is not queued.
     sends: Option<u8>,
+    class: Class,
     /// How often it was heard from others since it was queued.
     heard: u8,
 }
 
-/// One linked list of members per number of sends. A member has at most one entry, whatever is to be
-/// told about it: what is written is its state at that moment. All operations are O(1).
+const UNQUEUED: Link = Link { prev: NONE, next: NONE, sends: None, class: Class::Bulk, heard: 0 };
+
+/// The entries of one class.
 #[derive(Debug)]
-pub(super) struct Gossip {
-    links: Vec<Link>,
+struct Queue {
     /// First and last entry of each list.
     lists: Vec<(u32, u32)>,
-    len: usize,
     /// Bytes that may still be told before the next tick.
     budget: usize,
 }
 
+/// One linked list of members per class and number of sends. A member has at most one entry, whatever is to be
+/// told about it: what is written is its state at that moment. All operations are O(1).
+#[derive(Debug)]
+pub(super) struct Gossip {
+    links: Vec<Link>,
+    queues: [Queue; 2],
+    len: usize,
+}
+
 impl Gossip {
     pub(super) const fn new() -> Self {
-        Self { links: Vec::new(), lists: Vec::new(), len: 0, budget: 0 }
+        let queues = [const { Queue { lists: Vec::new(), budget: 0 } }; 2];
+        Self { links: Vec::new(), queues, len: 0 }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Queues news about `slot`, replacing what was queued about it, behind all that was not sent yet.
-    pub(super) fn put(&mut self, slot: u32) {
-        self.forget(slot);
+    /// Queues news about `slot`, replacing what was queued about it, behind all of its class that was not sent yet.
+    pub(super) fn put(&mut self, slot: u32, class: Class) {
+        self.remove(slot);
+        room::reach(&mut self.links, slot, UNQUEUED);
+        let link = &mut self.links[slot as usize];
+        (link.class, link.heard) = (class, 0);
         self.append(slot, 0);
     }
 
     /// The same, before all others.
     pub(super) fn put_first(&mut self, slot: u32) {
-        self.forget(slot);
-        self.append(slot, 0);
+        self.put(slot, Class::Urgent);
         // The last of its list comes to its front.
-        let list = &mut self.lists[0];
-        if list.0 == slot {
+        let list = &mut self.queues[Class::Urgent as usize].lists[0];
+        let (first, last) = (list.0, self.links[slot as usize].prev);
+        if first == slot {
             return;
         }
-        let (first, last) = (list.0, self.links[slot as usize].prev);
         *list = (slot, last);
         self.links[last as usize].next = NONE;
         self.links[first as usize].prev = slot;
@@ -68,32 +89,17 @@ impl Gossip {
         (link.prev, link.next) = (NONE, first);
     }
 
-    /// As if nothing had been queued about `slot`.
-    fn forget(&mut self, slot: u32) {
-        self.remove(slot);
-        room::reach(&mut self.links, slot, Link { prev: NONE, next: NONE, sends: None, heard: 0 });
-        self.links[slot as usize].heard = 0;
-    }
-
-    /// Grants so many bytes until the next tick; what is left of the last is void.
-    pub(super) const fn grant(&mut self, bytes: usize) {
-        self.budget = bytes;
-    }
-
-    pub(super) const fn is_spent(&self) -> bool {
-        self.budget == 0
-    }
-
-    pub(super) const fn spend(&mut self, bytes: usize) {
-        self.budget = self.budget.saturating_sub(bytes);
+    /// Grants so many bytes to each class until the next tick; what is left of the last is void.
+    pub(super) fn grant(&mut self, urgent: usize, bulk: usize) {
+        for (queue, bytes) in self.queues.iter_mut().zip([urgent, bulk]) {
+            queue.budget = bytes;
+        }
     }
 
     /// A packet tells just what is queued about `slot`: once [`KNOWN`] did, it is no news any more.
     pub(super) fn heard(&mut self, slot: u32) {
-        let Some(link) = self.links.get_mut(slot as usize).filter(|link| link.sends.is_some())
-        else {
-            return;
-        };
+        let link = self.links.get_mut(slot as usize).filter(|link| link.sends.is_some());
+        let Some(link) = link else { return };
         link.heard += 1;
         if link.heard >= KNOWN {
             self.remove(slot);
@@ -102,11 +108,12 @@ impl Gossip {
 
     /// Drops what is queued about `slot`.
     pub(super) fn remove(&mut self, slot: u32) {
-        let Some(&Link { prev, next, sends: Some(sends), .. }) = self.links.get(slot as usize)
+        let Some(&Link { prev, next, sends: Some(sends), class, .. }) =
+            self.links.get(slot as usize)
         else {
             return;
         };
-        let list = &mut self.lists[sends as usize];
+        let list = &mut self.queues[class as usize].lists[sends as usize];
         match prev {
             NONE => list.0 = next,
             prev => self.links[prev as usize].next = next,
@@ -119,27 +126,32 @@ impl Gossip {
         self.len -= 1;
     }
 
-    /// Offers entries to `write`, the least sent first, until it refuses three in a row. Those it took
-    /// count as sent once more and are dropped after `limit` sends.
-    pub(super) fn pick(&mut self, limit: u32, mut write: impl FnMut(u32) -> bool) {
+    /// Offers entries to `write`, urgent ones first and of each class the least sent, until the budget is spent or three
+    /// in a row are refused. It returns the bytes that it took for one. What was taken counts as sent once more and is
+    /// dropped after `limit` sends.
+    pub(super) fn pick(&mut self, limit: u32, mut write: impl FnMut(u32) -> Option<usize>) {
         let mut taken: SmallVec<[(u32, u8); 64]> = SmallVec::new();
         let mut refused = 0;
-        'lists: for sends in 0..self.lists.len() {
-            let mut at = self.lists[sends].0;
-            while at != NONE {
-                let slot = at;
-                at = self.links[slot as usize].next;
-                if write(slot) {
-                    refused = 0;
-                    self.remove(slot);
-                    #[allow(clippy::cast_possible_truncation)] // lists has at most 256 entries
-                    taken.push((slot, sends as u8));
-                } else {
-                    // A large entry must not keep smaller ones behind it out.
-                    refused += 1;
-                    if refused == 3 {
+        for class in [Class::Urgent as usize, Class::Bulk as usize] {
+            'lists: for sends in 0..self.queues[class].lists.len() {
+                let mut at = self.queues[class].lists[sends].0;
+                while at != NONE {
+                    let slot = at;
+                    if self.queues[class].budget == 0 || refused == 3 {
                         break 'lists;
                     }
+                    at = self.links[slot as usize].next;
+                    let Some(bytes) = write(slot) else {
+                        // A large entry must not keep smaller ones behind it out.
+                        refused += 1;
+                        continue;
+                    };
+                    refused = 0;
+                    let budget = &mut self.queues[class].budget;
+                    *budget = budget.saturating_sub(bytes);
+                    self.remove(slot);
+                    #[allow(clippy::cast_possible_truncation)] // there are at most 256 lists
+                    taken.push((slot, sends as u8));
                 }
             }
         }
@@ -153,17 +165,18 @@ impl Gossip {
 
     fn append(&mut self, slot: u32, sends: u8) {
         let index = usize::from(sends).min(MAX_SENDS);
-        if self.lists.len() <= index {
-            self.lists.resize(index + 1, (NONE, NONE));
+        let lists = &mut self.queues[self.links[slot as usize].class as usize].lists;
+        if lists.len() <= index {
+            lists.resize(index + 1, (NONE, NONE));
         }
-        let last = self.lists[index].1;
+        let last = lists[index].1;
         let link = &mut self.links[slot as usize];
         (link.prev, link.next, link.sends) = (last, NONE, Some(sends));
         match last {
-            NONE => self.lists[index].0 = slot,
+            NONE => lists[index].0 = slot,
             last => self.links[last as usize].next = slot,
         }
-        self.lists[index].1 = slot;
+        lists[index].1 = slot;
         self.len += 1;
     }
 }
@@ -172,27 +185,31 @@ impl Gossip {
 mod tests {
     use super::*;
 
+    /// What is told in a datagram with room for so many, each of which takes a byte.
     fn picked(gossip: &mut Gossip, limit: u32, room: usize) -> Vec<u32> {
         let mut out = Vec::new();
         gossip.pick(limit, |slot| {
             let fits = out.len() < room;
-            if fits {
-                out.push(slot);
-            }
-            fits
+            fits.then(|| out.push(slot)).map(|()| 1)
         });
         out
     }
 
+    fn unlimited() -> Gossip {
+        let mut gossip = Gossip::new();
+        gossip.grant(usize::MAX, usize::MAX);
+        gossip
+    }
+
     #[test]
     fn the_least_sent_goes_first_and_each_is_sent_limit_times() {
-        let mut gossip = Gossip::new();
+        let mut gossip = unlimited();
         for slot in [3, 1, 2] {
-            gossip.put(slot);
+            gossip.put(slot, Class::Bulk);
         }
         assert_eq!(picked(&mut gossip, 3, 2), [3, 1]);
         assert_eq!(picked(&mut gossip, 3, 2), [2, 3]);
-        gossip.put(3); // news about it starts anew
+        gossip.put(3, Class::Bulk); // news about it starts anew
         assert_eq!(picked(&mut gossip, 3, 2), [3, 1]);
         let mut sends = [0; 4];
         while !gossip.is_empty() {
@@ -205,21 +222,61 @@ mod tests {
 
     #[test]
     fn a_large_entry_does_not_block_smaller_ones() {
-        let mut gossip = Gossip::new();
+        let mut gossip = unlimited();
         for slot in 0..4 {
-            gossip.put(slot);
+            gossip.put(slot, Class::Bulk);
         }
         let mut out = Vec::new();
-        gossip.pick(9, |slot| {
-            let fits = slot != 1;
-            if fits {
-                out.push(slot);
-            }
-            fits
-        });
+        gossip.pick(9, |slot| (slot != 1).then(|| out.push(slot)).map(|()| 1));
         assert_eq!(out, [0, 2, 3]);
         gossip.remove(1);
         gossip.remove(1);
         assert_eq!(picked(&mut gossip, 9, 9), [0, 2, 3]);
+    }
+
+    #[test]
+    fn urgent_news_go_first_and_the_newest_refutation_before_all() {
+        let mut gossip = unlimited();
+        gossip.put(1, Class::Bulk);
+        gossip.put(2, Class::Urgent);
+        gossip.put(3, Class::Urgent);
+        gossip.put_first(4);
+        gossip.put_first(5);
+        assert_eq!(picked(&mut gossip, 9, 4), [5, 4, 2, 3]);
+        assert_eq!(picked(&mut gossip, 9, 9), [5, 4, 2, 3, 1], "sent once, all of them are as urgent as before");
+        gossip.put(5, Class::Bulk);
+        assert_eq!(picked(&mut gossip, 9, 9), [4, 2, 3, 5, 1]);
+        gossip.put_first(2);
+        assert_eq!(picked(&mut gossip, 9, 1), [2]);
+    }
+
+    #[test]
+    fn each_class_has_its_budget() {
+        let mut gossip = Gossip::new();
+        (0..8).for_each(|slot| gossip.put(slot, if slot < 4 { Class::Urgent } else { Class::Bulk }));
+        assert_eq!(picked(&mut gossip, 9, 9), []);
+        gossip.grant(3, 2);
+        assert_eq!(picked(&mut gossip, 9, 2), [0, 1]);
+        assert_eq!(picked(&mut gossip, 9, 9), [2, 4, 5]);
+        assert_eq!(picked(&mut gossip, 9, 9), []);
+        gossip.grant(1, 9);
+        assert_eq!(picked(&mut gossip, 9, 9), [3, 6, 7, 4, 5], "what was left is void, what was sent comes later");
+    }
+
+    #[test]
+    fn what_is_heard_often_enough_is_told_no_more() {
+        let mut gossip = unlimited();
+        gossip.put(1, Class::Urgent);
+        gossip.put(2, Class::Bulk);
+        gossip.heard(7);
+        for heard in 1..=KNOWN {
+            gossip.heard(1);
+            let told = picked(&mut gossip, 99, 9);
+            assert_eq!(told.contains(&1), heard < KNOWN);
+            assert!(told.contains(&2));
+        }
+        gossip.put(1, Class::Urgent);
+        gossip.heard(1);
+        assert!(picked(&mut gossip, 99, 9).contains(&1), "news of it are counted anew");
     }
 }

@@ -72,7 +72,7 @@ use crate::time::Instant;
 use crate::timer::Deadlines;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
-use gossip::Gossip;
+use gossip::{Class, Gossip};
 use join::Joiner;
 use leave::Leave;
 use member::{ME, Table};
@@ -494,13 +494,19 @@ impl Swim {
         }
     }
 
-    /// Queues news about `slot` for gossip.
+    /// Queues for gossip who a member is, or that it joined.
     fn tell(&mut self, now: Instant, slot: u32) {
-        self.gossip.put(slot);
+        self.gossip.put(slot, Class::Bulk);
         self.arm_gossip(now);
     }
 
-    /// The same, before all that is not as urgent: news of who joined can wait, refutations cannot.
+    /// Queues for gossip what is said against a member.
+    fn tell_soon(&mut self, now: Instant, slot: u32) {
+        self.gossip.put(slot, Class::Urgent);
+        self.arm_gossip(now);
+    }
+
+    /// Queues for gossip, before all others, what a member says for itself: that it is there, or leaves.
     fn tell_first(&mut self, now: Instant, slot: u32) {
         self.gossip.put_first(slot);
         self.arm_gossip(now);
@@ -508,7 +514,7 @@ impl Swim {
 
     fn arm_gossip(&mut self, now: Instant) {
         if self.gossip_at.is_none() {
-            self.gossip.grant(self.gossip_budget());
+            self.grant_gossip();
             self.gossip_at = Some(now + self.rng.jitter(self.config.gossip_interval));
         }
     }
@@ -527,7 +533,7 @@ impl Swim {
             at if sabotaged!("uptime-wraps") => Instant::from_nanos(at.as_nanos() % (1 << 52)),
             at => at,
         });
-        self.gossip.grant(self.gossip_budget());
+        self.grant_gossip();
         let outbox = &mut self.outbox;
         let mut left = self.config.gossip_nodes;
         if self.config.rules == Rules::Memberlist {
@@ -548,9 +554,15 @@ impl Swim {
         );
     }
 
-    /// How many bytes of gossip leave between two ticks, whatever they ride on.
-    fn gossip_budget(&self) -> usize {
-        if self.is_memberlist() { usize::MAX } else { self.config.gossip_nodes * self.max_datagram }
+    /// So many bytes of gossip leave until the next tick, whatever they ride on: as many as the members that it is for have
+    /// datagrams, and one of them for what the table exchange tells as well.
+    fn grant_gossip(&mut self) {
+        let (members, datagram) = (self.config.gossip_nodes, self.max_datagram);
+        let (urgent, bulk) = match self.config.rules {
+            Rules::Brickwork => (members * datagram, members.min(1) * datagram),
+            Rules::Memberlist => (usize::MAX, usize::MAX),
+        };
+        self.gossip.grant(urgent, bulk);
     }
 
     /// Whether this node is out of the cluster for good: it left, or another live node bears its name.
