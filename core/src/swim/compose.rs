@@ -97,9 +97,11 @@ impl Swim {
     fn write_queued(&mut self, w: &mut Writer<'_>, to: u32) -> Result<(), NoRoom> {
         let start = w.len();
         let me = self.table.me().id();
-        let limit = suspicion::retransmits(&self.config, self.len());
+        let urgent = suspicion::retransmits(&self.config, self.len());
+        // The table exchange finds those that this does not reach, and costs them less.
+        let bulk = if self.is_memberlist() { urgent } else { self.config.retransmit_mult };
         let (table, gossip) = (&self.table, &mut self.gossip);
-        gossip.pick(limit, |about| {
+        gossip.pick([urgent, bulk], |about| {
             let wanted = about != to || to == ME;
             let row = table.try_row(about).filter(|_| wanted);
             let before = w.len();

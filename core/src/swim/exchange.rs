@@ -41,6 +41,9 @@ fn fingerprint(digest: u64, salt: u32) -> u32 {
     (mixed ^ (mixed >> 32)) as u32
 }
 
+/// Who lacks so many of what a peer lists is far behind.
+const FAR_BEHIND: usize = 16;
+
 impl Swim {
     /// A peer's table differs: propose an exchange, at most one per probe interval.
     pub(super) fn on_table_digest(&mut self, now: Instant, origin: Origin, digest: u64) {
@@ -86,9 +89,8 @@ impl Swim {
         {
             owed.offers.add(listed.salt, listed.bucket, *fingerprint);
         }
-        if owed.wants.list.len() > asked {
-            self.asking = Some((slot, now + self.config.probe_timeout));
-        }
+        let count = owed.wants.list.len() - asked;
+        self.note_asked(now, slot, count);
     }
 
     /// Asks for those members on offer that are lacked here.
@@ -105,8 +107,26 @@ impl Swim {
                 owed.wants.add(offered.salt, offered.bucket, theirs);
             }
         }
-        if owed.wants.list.len() > asked {
+        let count = owed.wants.list.len() - asked;
+        self.note_asked(now, slot, count);
+    }
+
+    /// Notes that the peer in `slot` was asked for `count` members.
+    fn note_asked(&mut self, now: Instant, slot: u32, count: usize) {
+        if count > 0 {
             self.asking = Some((slot, now + self.config.probe_timeout));
+            // Who is far behind asks others too, for whoever answers may be as well.
+            self.behind |= count >= FAR_BEHIND;
+            self.arm_gossip(now);
+        }
+    }
+
+    /// Who is far behind compares tables with somebody else at the next tick.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        if core::mem::take(&mut self.behind) {
+            self.exchange_after = now + self.config.probe_interval;
+            let outbox = &mut self.outbox;
+            self.table.sample(&mut self.rng, 1, |_| true, |slot| outbox.msg(slot, Msg::Buckets));
         }
     }
 

@@ -128,8 +128,8 @@ impl Gossip {
 
     /// Offers entries to `write`, urgent ones first and of each class the least sent, until the budget is spent or three
     /// in a row are refused. It returns the bytes that it took for one. What was taken counts as sent once more and is
-    /// dropped after `limit` sends.
-    pub(super) fn pick(&mut self, limit: u32, mut write: impl FnMut(u32) -> Option<usize>) {
+    /// dropped after as many sends as the limit of its class.
+    pub(super) fn pick(&mut self, limits: [u32; 2], mut write: impl FnMut(u32) -> Option<usize>) {
         let mut taken: SmallVec<[(u32, u8); 64]> = SmallVec::new();
         let mut refused = 0;
         for class in [Class::Urgent as usize, Class::Bulk as usize] {
@@ -157,6 +157,7 @@ impl Gossip {
         }
         for (slot, sends) in taken {
             let sends = sends.saturating_add(1);
+            let limit = limits[self.links[slot as usize].class as usize];
             if u32::from(sends) < limit || sabotaged!("gossip-for-ever") {
                 self.append(slot, sends);
             }
@@ -188,7 +189,7 @@ mod tests {
     /// What is told in a datagram with room for so many, each of which takes a byte.
     fn picked(gossip: &mut Gossip, limit: u32, room: usize) -> Vec<u32> {
         let mut out = Vec::new();
-        gossip.pick(limit, |slot| {
+        gossip.pick([limit; 2], |slot| {
             let fits = out.len() < room;
             fits.then(|| out.push(slot)).map(|()| 1)
         });
@@ -227,7 +228,7 @@ mod tests {
             gossip.put(slot, Class::Bulk);
         }
         let mut out = Vec::new();
-        gossip.pick(9, |slot| (slot != 1).then(|| out.push(slot)).map(|()| 1));
+        gossip.pick([9; 2], |slot| (slot != 1).then(|| out.push(slot)).map(|()| 1));
         assert_eq!(out, [0, 2, 3]);
         gossip.remove(1);
         gossip.remove(1);

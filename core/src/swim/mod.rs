@@ -132,6 +132,8 @@ pub struct Swim {
     push_pull_at: Option<Instant>,
     /// Whom the table exchange asks for members, and until when for nobody else.
     asking: Option<(u32, Instant)>,
+    /// Whether tables are to be compared at the next tick of gossip.
+    behind: bool,
     /// Until then no differing table digest starts an exchange.
     exchange_after: Instant,
     /// Until then this node does not refute again, so accusations cannot run its numbers up.
@@ -189,6 +191,7 @@ impl Swim {
             salt: rng.u32(),
             push_pull_at: None,
             asking: None,
+            behind: false,
             exchange_after: now,
             refute_after: now,
             refute_due: false,
@@ -523,6 +526,7 @@ impl Swim {
         if self.gossip_at.is_none_or(|at| at > now) {
             return;
         }
+        self.catch_up(now);
         if self.gossip.is_empty() || self.table.live().is_empty() {
             // Whoever joins next is told at once, and `tell` arms the timer again.
             self.gossip_at = None;
