@@ -46,7 +46,8 @@ pub(super) fn nameless(kind: u64, cluster: &str, victim: NodeId, luck: &mut Luck
             0 | 1 => w.frame(JOIN, |w| {
                 w.u64(if kind == 0 { 0 } else { luck.next() })?;
                 let addr = ([198, 51, 100, 99], 9).into();
-                alive(w, sender, (0, 1), addr, "nobody")
+                alive(w, sender, (0, 1), addr, "nobody")?;
+                w.u8(1)
             }),
             // As many as fit: an answer to each would be a flood.
             2 => loop {

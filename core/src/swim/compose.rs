@@ -63,7 +63,8 @@ impl Swim {
         };
         let digests = |bucket| self.table.bucket_digest(bucket);
         let to = to.and_then(|slot| self.table.try_row(slot));
-        let context = Context { me: self.table.row(ME), digests: &digests, to, addr };
+        let alone = self.table.live().is_empty();
+        let context = Context { me: self.table.row(ME), alone, digests: &digests, to, addr };
         wire::write_msg(w, msg, &context)?;
         if let Msg::Ping { seq, .. } = msg {
             self.prober.sent(seq);

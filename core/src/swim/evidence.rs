@@ -4,6 +4,14 @@
 //! whoever tells it and in whichever order it comes. Only the member itself raises its numbers: an
 //! accusation never does, it counts against the incarnation that is known. A `Dead` heard from
 //! another is one more accusation; the verdict is this node's own.
+//!
+//! What a peer says against others counts for nothing while it is held dead here, and for as long as a suspicion may
+//! last after it came back: it was apart from everybody, and holds all of them dead. Whoever it accuses and is well here
+//! is told so, and refutes; nobody else hears of it. Otherwise the end of a split would be the beginning of as many
+//! suspicions as there are members, and of verdicts, where a refutation comes too late.
+//!
+//! When a suspicion runs out that one peer alone told of, the member is probed first: neither a liar nor news that
+//! nobody refuted because nobody else heard them should be enough.
 
 use super::member::{Case, ME, State};
 use super::outbox::Msg;

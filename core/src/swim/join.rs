@@ -231,7 +231,14 @@ impl Swim {
         self.secret.hash(&text).max(1)
     }
 
-    pub(super) fn on_join(&mut self, now: Instant, origin: Origin, cookie: u64, row: AliveRow<'_>) {
+    pub(super) fn on_join(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        cookie: u64,
+        row: AliveRow<'_>,
+        alone: bool,
+    ) {
         let (from, sender) = (origin.from, origin.sender);
         if row.id != sender.id || row.boot != sender.boot_epoch || self.leave.started() {
             self.stats.misaddressed += 1;
@@ -250,21 +257,21 @@ impl Swim {
         }
         match self.table.slot(row.id) {
             Some(ME) => self.contested(row.id, row.boot, from),
-            None => self.let_in(now, origin, row),
+            None => self.let_in(now, origin, row, alone),
             Some(slot) => {
                 let known = self.table.row(slot);
                 let (boot, live) = (known.boot(), known.member.is_live());
                 let cleared = self.joiner.cleared.iter().position(|c| *c == (row.id, row.boot));
                 let elsewhere = known.member.addr() != row.addr && live && cleared.is_none();
                 if boot == row.boot && known.member.addr() == row.addr {
-                    self.let_in(now, origin, row);
+                    self.let_in(now, origin, row, alone);
                 } else if elsewhere {
                     self.challenge(now, slot, from, row.boot);
                 } else if row.boot > boot {
                     if let Some(at) = cleared {
                         self.joiner.cleared.swap_remove(at);
                     }
-                    self.let_in(now, origin, row);
+                    self.let_in(now, origin, row, alone);
                 } else {
                     self.outbox.stranger(from, Msg::BootTooOld { asked: row.boot, boot });
                 }
@@ -272,8 +279,8 @@ impl Swim {
         }
     }
 
-    /// Admits a newcomer and tells it everyone.
-    fn let_in(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) {
+    /// Admits a newcomer, and tells it everyone if it knows nobody. With others tables are compared.
+    fn let_in(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>, alone: bool) {
         self.apply_alive(now, origin, row);
         let Some(slot) = self.table.slot(row.id) else { return };
         if self.is_memberlist() {
@@ -281,9 +288,12 @@ impl Swim {
             return;
         }
         self.outbox.row(slot, ME);
-        let owed = self.outbox.to(slot);
-        owed.buckets = u64::MAX;
-        owed.resume = 0;
+        if alone {
+            let owed = self.outbox.to(slot);
+            (owed.buckets, owed.resume) = (u64::MAX, 0);
+        } else {
+            self.outbox.msg(slot, Msg::Buckets);
+        }
     }
 
     /// The name belongs to a live node elsewhere.

@@ -480,7 +480,7 @@ impl Swim {
             Frame::Nack { seq } => self.on_nack(origin, seq),
             Frame::Verify { target } => self.on_verify(now, origin, target),
             Frame::PushPull { answer, rows } => self.on_push_pull(now, origin, answer, rows),
-            Frame::Join { cookie, row } => self.on_join(now, origin, cookie, row),
+            Frame::Join { cookie, row, alone } => self.on_join(now, origin, cookie, row, alone),
             Frame::Cookie { cookie } => self.on_cookie(now, origin, cookie),
             Frame::Conflict { id, asked, holder } => self.on_conflict(origin, id, asked, holder),
             Frame::BootTooOld { asked, boot } => {

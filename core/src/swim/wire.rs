@@ -9,7 +9,7 @@
 //! 05   NACK            seq varint
 //! 06   VERIFY          target id u64
 //! 07   UPDATES         rows, see below, to the end
-//! 08   JOIN            cookie u64 (0: none), one alive row
+//! 08   JOIN            cookie u64 (0: none), one alive row, whether it knows nobody u8 (0 or 1)
 //! 09   COOKIE          cookie u64
 //! 0a   CONFLICT        id u64, boot epoch that asked u64, address of the holder
 //! 0b   BOOT_TOO_OLD    boot epoch that asked u64, known boot epoch u64
@@ -108,6 +108,7 @@ pub(super) enum Frame<'p> {
     Join {
         cookie: u64,
         row: AliveRow<'p>,
+        alone: bool,
     },
     Cookie {
         cookie: u64,
@@ -163,7 +164,7 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         JOIN => {
             let cookie = r.u64()?;
             match row(&mut r)? {
-                Row::Alive(row) => Frame::Join { cookie, row },
+                Row::Alive(row) => Frame::Join { cookie, row, alone: flag(&mut r)? },
                 Row::Accused { .. } | Row::Left { .. } => return Err(PacketError::Malformed),
             }
         }
@@ -188,10 +189,7 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             return Ok(Frame::Listed(Listed { salt, bucket, from, to, list: list(&mut r)? }));
         }
         PUSH_PULL => {
-            let answer = match r.u8()? {
-                flag @ (0 | 1) => flag == 1,
-                _ => return Err(PacketError::Malformed),
-            };
+            let answer = flag(&mut r)?;
             let rows = Rows { rest: r };
             let mut check = rows;
             while check.next()?.is_some() {}
@@ -207,6 +205,14 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
     };
     r.finish()?;
     Ok(frame)
+}
+
+fn flag(r: &mut Reader<'_>) -> Result<bool, PacketError> {
+    match r.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(PacketError::Malformed),
+    }
 }
 
 fn bucket(r: &mut Reader<'_>) -> Result<u8, PacketError> {
@@ -402,8 +408,10 @@ fn write_alive(w: &mut Writer<'_>, row: &TableRow) -> Result<(), NoRoom> {
 
 /// What a message needs besides itself.
 pub(super) struct Context<'t> {
-    /// This node's row, for joins.
+    /// This node's row, for joins …
     pub(super) me: &'t TableRow,
+    /// … and whether it knows nobody.
+    pub(super) alone: bool,
     /// The bucket digests.
     pub(super) digests: &'t dyn Fn(usize) -> u32,
     /// The row of the member that is written to.
@@ -435,7 +443,8 @@ pub(super) fn write_msg(w: &mut Writer<'_>, msg: Msg, context: &Context<'_>) -> 
         Msg::Join { .. } if !context.me.member.is_live() => Ok(()),
         Msg::Join { cookie } => w.frame(JOIN, |w| {
             w.u64(cookie)?;
-            write_row(w, context.me, context.me.member.identity.id)
+            write_row(w, context.me, context.me.member.identity.id)?;
+            w.u8(u8::from(context.alone))
         }),
         Msg::Cookie { cookie } => w.frame(COOKIE, |w| w.u64(cookie)),
         Msg::Conflict { id, asked } => match context.addr {

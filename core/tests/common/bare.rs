@@ -130,7 +130,7 @@ pub fn accused_in(
 
 /// The wish of boot `boot` of the member at `place` to be let in at `port`.
 pub fn join(cookie: u64, place: usize, boot: u64, port: u16) -> Vec<u8> {
-    frame(JOIN, &[&cookie.to_le_bytes()[..], &alive_at(place, boot, 0, 0, port)].concat())
+    frame(JOIN, &[&cookie.to_le_bytes()[..], &alive_at(place, boot, 0, 0, port), &[1]].concat())
 }
 
 /// A datagram with these frames.
