@@ -10,8 +10,8 @@
 //! is told so, and refutes; nobody else hears of it. Otherwise the end of a split would be the beginning of as many
 //! suspicions as there are members, and of verdicts, where a refutation comes too late.
 //!
-//! When a suspicion runs out that one peer alone told of, the member is probed first: neither a liar nor news that
-//! nobody refuted because nobody else heard them should be enough.
+//! When a suspicion runs out that others told of, and not enough of them, the member is probed first: neither a liar nor
+//! an accusation whose refutation did not get here should be enough.
 
 use super::member::{Case, ME, State};
 use super::outbox::Msg;
@@ -403,10 +403,11 @@ impl Swim {
         if due.is_none_or(|at| at > now) || self.notice_stall(now, due) {
             return;
         }
+        let n = self.len();
         while let Some((_, slot)) = self.suspicions.pop(now) {
             if let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case
                 && self.config.rules == Rules::Brickwork
-                && suspicion.is_hearsay()
+                && suspicion.is_hearsay(&self.config, n)
                 && !suspicion.checked
             {
                 suspicion.checked = self.prober.probe_soon(slot);

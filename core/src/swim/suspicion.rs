@@ -70,9 +70,11 @@ impl Suspicion {
         }
     }
 
-    /// Whether one peer alone told of it, and this node has not been there.
-    pub(super) fn is_hearsay(&self) -> bool {
-        !self.own && self.relays.len() < 2
+    /// Whether this node has not been there, and too few have told of it to make the wait the shortest. It may have missed
+    /// the refutation, as some always do.
+    pub(super) fn is_hearsay(&self, config: &Config, n: usize) -> bool {
+        let wanted = config.suspicion_confirmations.min(n.saturating_sub(2));
+        !self.own && (self.relays.len() < 2 || self.accusers.len() <= wanted)
     }
 
     /// When the member counts as failed, in a cluster of `n` live members.
