@@ -86,7 +86,8 @@ impl Nodes {
                 }
                 for (to, mut bytes) in sent {
                     for tag in [UPDATES, BUCKETS, LISTED, OFFERED, WANTED] {
-                        self.bytes[usize::from(tag)] += frame_of(&bytes, tag).map_or(0, <[u8]>::len);
+                        self.bytes[usize::from(tag)] +=
+                            frame_of(&bytes, tag).map_or(0, <[u8]>::len);
                     }
                     let to = (0..self.nodes.len()).find(|place| addr(*place) == to);
                     if let Some(to) = to.filter(|_| !lost()) {

@@ -76,20 +76,21 @@ impl Swim {
         let mut told: SmallVec<[bool; 256]> = smallvec::smallvec![false; mine.len()];
         let may_ask = self.may_ask(now, slot);
         let owed = self.outbox.to(slot);
-        let asked = owed.wants.list.len();
+        let mut count = 0;
         for theirs in listed.fingerprints() {
             match mine.binary_search_by_key(&theirs, |&(fingerprint, _)| fingerprint) {
                 Ok(at) => told[at] = true,
-                Err(_) if may_ask => owed.wants.add(listed.salt, listed.bucket, theirs),
+                Err(_) if may_ask => {
+                    count += usize::from(owed.wants.add(listed.salt, listed.bucket, theirs));
+                }
                 Err(_) => {}
             }
         }
         for (fingerprint, _) in
             mine.iter().zip(&told).filter(|(_, told)| !**told).map(|(mine, _)| mine)
         {
-            owed.offers.add(listed.salt, listed.bucket, *fingerprint);
+            let _ = owed.offers.add(listed.salt, listed.bucket, *fingerprint);
         }
-        let count = owed.wants.list.len() - asked;
         self.note_asked(now, slot, count);
     }
 
@@ -101,13 +102,12 @@ impl Swim {
         }
         let mine = self.fingerprints(offered.bucket, offered.salt, |_| true);
         let owed = self.outbox.to(slot);
-        let asked = owed.wants.list.len();
+        let mut count = 0;
         for theirs in offered.fingerprints() {
             if mine.binary_search_by_key(&theirs, |&(fingerprint, _)| fingerprint).is_err() {
-                owed.wants.add(offered.salt, offered.bucket, theirs);
+                count += usize::from(owed.wants.add(offered.salt, offered.bucket, theirs));
             }
         }
-        let count = owed.wants.list.len() - asked;
         self.note_asked(now, slot, count);
     }
 

@@ -244,7 +244,11 @@ mod tests {
         gossip.put_first(4);
         gossip.put_first(5);
         assert_eq!(picked(&mut gossip, 9, 4), [5, 4, 2, 3]);
-        assert_eq!(picked(&mut gossip, 9, 9), [5, 4, 2, 3, 1], "sent once, all of them are as urgent as before");
+        assert_eq!(
+            picked(&mut gossip, 9, 9),
+            [5, 4, 2, 3, 1],
+            "sent once, all of them are as urgent as before"
+        );
         gossip.put(5, Class::Bulk);
         assert_eq!(picked(&mut gossip, 9, 9), [4, 2, 3, 5, 1]);
         gossip.put_first(2);
@@ -254,14 +258,19 @@ mod tests {
     #[test]
     fn each_class_has_its_budget() {
         let mut gossip = Gossip::new();
-        (0..8).for_each(|slot| gossip.put(slot, if slot < 4 { Class::Urgent } else { Class::Bulk }));
+        (0..8)
+            .for_each(|slot| gossip.put(slot, if slot < 4 { Class::Urgent } else { Class::Bulk }));
         assert_eq!(picked(&mut gossip, 9, 9), []);
         gossip.grant(3, 2);
         assert_eq!(picked(&mut gossip, 9, 2), [0, 1]);
         assert_eq!(picked(&mut gossip, 9, 9), [2, 4, 5]);
         assert_eq!(picked(&mut gossip, 9, 9), []);
         gossip.grant(1, 9);
-        assert_eq!(picked(&mut gossip, 9, 9), [3, 6, 7, 4, 5], "what was left is void, what was sent comes later");
+        assert_eq!(
+            picked(&mut gossip, 9, 9),
+            [3, 6, 7, 4, 5],
+            "what was left is void, what was sent comes later"
+        );
     }
 
     #[test]

@@ -87,7 +87,13 @@ impl Swim {
         self.table.sample(&mut self.rng, 1, |_| true, |slot| outbox.to(slot).owe_all(true));
     }
 
-    pub(super) fn on_push_pull(&mut self, now: Instant, origin: Origin, answer: bool, rows: Rows<'_>) {
+    pub(super) fn on_push_pull(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        answer: bool,
+        rows: Rows<'_>,
+    ) {
         let mut rows = rows;
         while let Ok(Some(row)) = rows.next() {
             let Row::Accused { id, boot, incarnation, .. } = row else {

@@ -58,9 +58,9 @@ use core::time::Duration;
 
 pub use config::{Config, Rules};
 pub use member::{Member, State};
+pub(crate) use wire::owns;
 #[cfg(feature = "sim")]
 pub(crate) use wire::{is_ping, is_stream};
-pub(crate) use wire::owns;
 
 use crate::config::{ConfigError, check_datagram, check_identity};
 use crate::event::{Event, Queue};

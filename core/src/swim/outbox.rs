@@ -51,9 +51,9 @@ impl Msg {
     fn replaces(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::PingReq { seq: a, .. }, Self::PingReq { seq: b, .. }) => a == b,
-            (Self::Accused { .. }, Self::Accused { .. }) | (Self::Join { .. }, Self::Join { .. }) | (Self::Cookie { .. }, Self::Cookie { .. }) => {
-                true
-            }
+            (Self::Accused { .. }, Self::Accused { .. })
+            | (Self::Join { .. }, Self::Join { .. })
+            | (Self::Cookie { .. }, Self::Cookie { .. }) => true,
             _ => self == other,
         }
     }
@@ -137,15 +137,17 @@ impl Prints {
         self.list.is_empty()
     }
 
-    /// Adds one. Those under another salt are void: it is another one's, or of another boot.
-    pub(super) fn add(&mut self, salt: u32, bucket: u8, fingerprint: u32) {
+    /// Adds one, if there is room. Those under another salt are void: it is another one's, or of another boot.
+    pub(super) fn add(&mut self, salt: u32, bucket: u8, fingerprint: u32) -> bool {
         if self.salt != salt {
             self.list.clear();
             self.salt = salt;
         }
-        if self.list.len() < MAX_TOLD {
+        let room = self.list.len() < MAX_TOLD;
+        if room {
             self.list.push((bucket, fingerprint));
         }
+        room
     }
 }
 

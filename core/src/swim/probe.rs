@@ -11,8 +11,8 @@ use core::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::member::{ME, State};
 use super::evidence::By;
+use super::member::{ME, State};
 use super::outbox::Msg;
 use super::{Origin, Swim};
 use crate::id::NodeId;
