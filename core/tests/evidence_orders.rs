@@ -43,8 +43,8 @@ const fn left(boot: u64) -> Evidence {
 }
 
 const FORGED: Evidence = Evidence::Left { boot: 1, proven: false };
-/// Longer than a suspicion, by less than a stall.
-const VERDICT: Duration = SUSPICION.saturating_add(Duration::from_millis(1));
+/// Longer than a suspicion, and than looking for a member that others alone suspect, by less than a stall.
+const VERDICT: Duration = SUSPICION.saturating_mul(3).saturating_add(Duration::from_millis(1));
 
 /// Everything: each state at each incarnation, a leave, a restart, and what may follow that.
 const ALL: [Item; 16] = [

@@ -277,10 +277,10 @@ mod tests {
     fn what_is_owed_is_bounded() {
         let mut outbox = Outbox::default();
         acks(0..20).into_iter().for_each(|msg| outbox.msg(7, msg));
-        (0..20).flat_map(|about| [about, about]).for_each(|about| outbox.row(7, about));
+        (0..200).flat_map(|about| [about, about]).for_each(|about| outbox.row(7, about));
         let owed = outbox.take(7);
         assert_eq!(owed.msgs.to_vec(), acks(4..20));
-        assert_eq!(owed.rows.to_vec(), (0..16).collect::<Vec<u32>>());
+        assert_eq!(owed.rows.to_vec(), (0..128).collect::<Vec<u32>>());
 
         let addr = |port| SocketAddr::from(([10, 0, 0, 1], port));
         for port in 0..200 {

@@ -87,12 +87,12 @@ fn a_join_and_its_cookie() {
         concat!("b7010000", "22b6fff3", "3f84d8441c0b5a57", "0403020100000000")
     );
     // JOIN, length; no cookie; alive, id, boot, incarnation 0; version 0; 10.0.0.1:2; "b", no zone,
-    // no metadata; commitment.
+    // no metadata; commitment; it knows nobody.
     assert_eq!(
         hex(&join[24..join.len() - 4]),
-        "082e0000000000000000003f84d8441c0b5a5704030201000000000000040a000001020001620000f40d287c57fa779e"
+        "082f0000000000000000003f84d8441c0b5a5704030201000000000000040a000001020001620000f40d287c57fa779e01"
     );
-    assert_eq!(hex(&join[join.len() - 4..]), "9048ddf7");
+    assert_eq!(hex(&join[join.len() - 4..]), "cb7d4c68");
 
     a.handle_packet(Instant::ZERO, addr(2), &mut join).unwrap();
     let cookie = swim_out(&mut a).remove(0);

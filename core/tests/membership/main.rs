@@ -5,8 +5,10 @@ mod common;
 
 mod adversaries;
 mod detector;
+mod exchange;
 mod handshake;
 mod healing;
+mod hearsay;
 mod join;
 mod leaving;
 mod probing;

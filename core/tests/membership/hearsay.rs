@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::time::Duration;
 
-use brickwork_core::Event;
-use brickwork_core::swim::{Config, State};
-use common::bare::{
+use crate::common::bare::{
     ALIVE, Bare, DEAD, PING, SUSPECT, UPDATES, accused, ack, alive, frame, id, millis, places,
 };
+use brickwork_core::Event;
+use brickwork_core::swim::{Config, State};
 
 const NODES: usize = 12;
 
@@ -104,9 +102,9 @@ fn what_one_alone_says_is_looked_into() {
 /// Goal: what all know is told no more. Method: so many members tell what this node has to tell itself.
 #[test]
 fn what_three_packets_tell_is_told_no_more() {
-    let rows = |sent: &[common::bare::Sent]| {
+    let rows = |sent: &[crate::common::bare::Sent]| {
         let of = id(20).0.to_le_bytes();
-        let row = |sent: &&common::bare::Sent| {
+        let row = |sent: &&crate::common::bare::Sent| {
             let body = sent.frame(UPDATES).unwrap_or_default();
             body.windows(9).any(|bytes| bytes[0] == ALIVE && bytes[1..] == of)
         };

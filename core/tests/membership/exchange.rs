@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::common::bare::{PING, UPDATES, alive, alive_at, frame, id, packet};
+use crate::common::{addr, frame_of, name};
 use brickwork_core::swim::{Config, Swim};
 use brickwork_core::{Identity, Instant, NodeId};
-use common::bare::{PING, UPDATES, alive, alive_at, frame, id, packet};
-use common::{addr, frame_of, name};
 use proptest::prelude::*;
 
 const BUCKETS: u8 = 0x0e;
