@@ -32,6 +32,10 @@ pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
 /// Incarnations above are nobody's: a member refutes at most once per shortest retry.
 const LAST_INCARNATION: u32 = u32::MAX / 2;
 
+/// By how much others may say that a member has raised its incarnation since it was heard of last. Whatever is beyond is
+/// asked of the member itself, so that one word cannot put its number where it is unable to answer.
+const MAX_STEP: u32 = 8;
+
 /// Most members that are warned per gossip interval.
 const MAX_WARNINGS: u32 = 64;
 
@@ -76,7 +80,9 @@ impl Swim {
                 } else if incarnation < member.incarnation || (!dead && settled) {
                     self.correct(origin, slot);
                 } else if self.is_outdated(now, origin) {
-                    self.warn(now, slot, origin.sender.id);
+                    if self.table.member(slot).state == State::Alive {
+                        self.warn(now, slot, origin.sender.id);
+                    }
                 } else {
                     let by = if dead { By::Verdict } else { By::Word };
                     self.accuse(now, slot, accusers.iter(), origin.sender.id, by);
@@ -94,12 +100,12 @@ impl Swim {
         row.is_some_and(|row| !row.member.is_live() || now < row.heeded_from)
     }
 
-    /// Tells a member that is well here that somebody holds it suspect or dead, for it alone can refute that.
+    /// Tells a member that somebody holds it suspect or dead, or doubts its numbers, for it alone can answer that.
     fn warn(&mut self, now: Instant, slot: u32, by: NodeId) {
         if self.warned.0 <= now {
             self.warned = (now + self.config.gossip_interval, 0);
         }
-        if self.table.member(slot).state == State::Alive && self.warned.1 < MAX_WARNINGS {
+        if self.warned.1 < MAX_WARNINGS {
             self.warned.1 += 1;
             let incarnation = self.table.member(slot).incarnation;
             self.outbox.msg(slot, Msg::Accused { by, incarnation });
@@ -217,6 +223,11 @@ impl Swim {
             return;
         }
         let known_version = known.version;
+        let step = row.incarnation.saturating_sub(known.member.incarnation);
+        if step > MAX_STEP && origin.sender.id != row.id && !self.is_memberlist() {
+            self.warn(now, slot, self.table.me().id());
+            return;
+        }
         let newer_identity = row.version > known_version;
         let as_new = row.incarnation == known.member.incarnation;
         let newer = row.incarnation > known.member.incarnation
@@ -317,6 +328,9 @@ impl Swim {
             return;
         }
         self.refute_to = origin.slot;
+        // Who told of it believes a number that is not this node's. A step at a time: nobody can use them up.
+        let above = accused.min(me.incarnation.saturating_add(MAX_STEP));
+        self.refute_above = self.refute_above.max(above);
         if self.refute_after > now {
             self.refute_due = true;
         } else {
@@ -342,7 +356,8 @@ impl Swim {
         self.refute_after = now + pause;
         let row = self.table.row_mut(ME);
         let by = u32::from(!sabotaged!("refutes-too-low"));
-        row.member.incarnation = row.member.incarnation.saturating_add(by);
+        let above = row.member.incarnation.max(core::mem::take(&mut self.refute_above));
+        row.member.incarnation = above.saturating_add(by).min(LAST_INCARNATION);
         self.stats.refutations += 1;
         self.worsen_health();
         self.tell_first(now, ME);

@@ -154,10 +154,12 @@ pub(super) struct Table {
     stamps: u64,
     buckets: [Vec<u32>; BUCKETS],
     sums: [u64; BUCKETS],
+    /// Where new members enter the round.
+    places: Rng,
 }
 
 impl Table {
-    pub(super) fn new(me: Arc<Identity>, commitment: u64, secret: Secret) -> Self {
+    pub(super) fn new(me: Arc<Identity>, commitment: u64, secret: Secret, places: Rng) -> Self {
         let mut table = Self {
             rows: Vec::new(),
             free: Vec::new(),
@@ -169,6 +171,7 @@ impl Table {
             stamps: 0,
             buckets: [const { Vec::new() }; BUCKETS],
             sums: [0; BUCKETS],
+            places,
         };
         table.index.insert(me.id, ME);
         table.rows.push(Some(Row::alive(me, 0, 0, commitment)));
@@ -419,11 +422,19 @@ impl Table {
         }
     }
 
+    /// A new member enters the round of probes at a random place (SWIM section 4.3), which may be among those
+    /// who have been probed: then its turn is in the next round. If all entered the rest of the round, then members
+    /// that come and go as fast as others are probed would let no round end.
     #[allow(clippy::cast_possible_truncation)]
     fn enter_live(&mut self, slot: u32) {
-        self.row_mut(slot).position = self.live.len() as u32;
+        let end = self.live.len();
+        self.row_mut(slot).position = end as u32;
         room::reserve(&mut self.live, 1);
         self.live.push(slot);
+        if self.places.below(end + 1) < self.cursor {
+            self.swap_live(self.cursor, end);
+            self.cursor += 1;
+        }
     }
 
     fn leave_live(&mut self, slot: u32) {

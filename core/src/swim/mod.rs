@@ -140,6 +140,8 @@ pub struct Swim {
     refute_after: Instant,
     /// An accusation waits for that.
     refute_due: bool,
+    /// The highest incarnation of this node that was heard of, and that the next one must exceed.
+    refute_above: u32,
     /// How many members were warned that others hold them dead, and until when that counts.
     warned: (Instant, u32),
     /// Who told the last accusation.
@@ -174,7 +176,8 @@ impl Swim {
         let mut rng = Rng::fork(&entropy, 1);
         let secret = Secret::new(&mut rng);
         let preimage = (u128::from(rng.u64()) << 64 | u128::from(rng.u64())).to_le_bytes();
-        let table = Table::new(Arc::new(identity), hash::commitment(preimage), secret);
+        let places = Rng::fork(&entropy, 3);
+        let table = Table::new(Arc::new(identity), hash::commitment(preimage), secret, places);
         let mut swim = Self {
             max_datagram,
             cluster: packet::cluster_tag(cluster),
@@ -195,6 +198,7 @@ impl Swim {
             exchange_after: now,
             refute_after: now,
             refute_due: false,
+            refute_above: 0,
             warned: (now, 0),
             refute_to: None,
             verdicts_after: now,

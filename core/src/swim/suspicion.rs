@@ -74,7 +74,14 @@ impl Suspicion {
     /// the refutation, as some always do.
     pub(super) fn is_hearsay(&self, config: &Config, n: usize) -> bool {
         let wanted = config.suspicion_confirmations.min(n.saturating_sub(2));
-        !self.own && (self.relays.len() < 2 || self.accusers.len() <= wanted)
+        let few = self.relays.len() < 2 || self.accusers.len() <= wanted;
+        !self.own && few && !self.is_judged(config, n)
+    }
+
+    /// Whether as many as make the wait the shortest have each waited to its end.
+    fn is_judged(&self, config: &Config, n: usize) -> bool {
+        let enough = config.suspicion_confirmations.clamp(2, 4);
+        self.verdicts.len() >= enough.min(n.saturating_sub(2)).max(2)
     }
 
     /// When the member counts as failed, in a cluster of `n` live members.
@@ -89,8 +96,7 @@ impl Suspicion {
             let have = if n < wanted + 2 { wanted } else { confirmations };
             return self.started + timeout(config, n, have);
         }
-        let enough = config.suspicion_confirmations.clamp(2, 4);
-        if self.verdicts.len() >= enough.min(n.saturating_sub(2)).max(2) {
+        if self.is_judged(config, n) {
             return self.started;
         }
         let heard = if self.own || self.relays.len() >= 2 { self.accusers.len() } else { 1 };

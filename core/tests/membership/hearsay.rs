@@ -120,3 +120,23 @@ fn what_three_packets_tell_is_told_no_more() {
         assert_eq!(rows(&sent) == 0, silent, "{told}: {}", rows(&sent));
     }
 }
+
+/// Goal: nobody's numbers are put where it cannot follow. Method: others say of a member, and of this node, that it has
+/// raised its incarnation, by as much as may have been missed, and by more.
+#[test]
+fn numbers_are_raised_by_others_in_steps_alone() {
+    let mut bare = cluster();
+    let known = |bare: &Bare| bare.swim.member(id(5)).unwrap().incarnation();
+    let steps = [(3, 8, 8), (3, 17, 8), (3, u32::MAX / 2, 8), (5, 1_000, 1_000), (3, 1_008, 1_008)];
+    for (by, said, believed) in steps {
+        bare.tell(by, &frame(UPDATES, &alive(5, 1, said)));
+        assert_eq!(known(&bare), believed, "{by} said {said}");
+        // It is asked, by an accusation of the numbers that are known, so that it has to show its own.
+        assert_eq!(places(&bare.sent(), UPDATES).contains(&5), believed < said);
+    }
+    for (said, own) in [(0, 1), (5, 6), (1_000, 15)] {
+        bare.tell(3, &frame(UPDATES, &accused(SUSPECT, 0, said, &[3])));
+        bare.run(millis(60));
+        assert_eq!(bare.swim.me().incarnation(), own, "accused at {said}");
+    }
+}

@@ -26,7 +26,8 @@ fn identity(name: &str) -> Arc<Identity> {
 }
 
 fn table() -> Table {
-    Table::new(identity("me"), 0, Secret::new(&mut Rng::fork(&[7; 32], 1)))
+    let secret = Secret::new(&mut Rng::fork(&[7; 32], 1));
+    Table::new(identity("me"), 0, secret, Rng::fork(&[7; 32], 3))
 }
 
 proptest! {
@@ -167,6 +168,21 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// However fast one member comes and goes, nobody waits for ever: of three that stay, each is probed again and again.
+    #[test]
+    fn a_member_that_comes_and_goes_keeps_nobody_waiting(seed in 0..200_u8) {
+        let (mut table, mut rng) = (table(), Rng::fork(&[seed; 32], 2));
+        let stay: Vec<u32> = ["a", "b", "c"].map(|name| table.insert(identity(name), 0, 0, 0)).into();
+        let restless = table.insert(identity("d"), 0, 0, 0);
+        let mut probes: BTreeMap<u32, u32> = BTreeMap::new();
+        for _ in 0..400 {
+            *probes.entry(table.next_probe(&mut rng).unwrap()).or_default() += 1;
+            table.set_state(restless, State::Dead, Case::None, Instant::MAX);
+            table.set_state(restless, State::Alive, Case::None, Instant::ZERO);
+        }
+        prop_assert!(stay.iter().all(|slot| probes.get(slot).is_some_and(|times| *times > 40)), "{:?}", probes);
     }
 
     /// A sample is of distinct live members that are wanted, and as many as are asked for, if there are.
