@@ -311,7 +311,7 @@ impl Subject {
         if let Evidence::Accused { boot: 1, incarnation, .. } = item.what
             && incarnation >= self.incarnation
         {
-            self.above = self.above.max(incarnation.min(self.incarnation + 8));
+            self.above = self.above.max(incarnation.min(self.incarnation + 7));
             if self.refuted_at.is_none_or(|at| now - at >= RETRY) {
                 self.raise(now);
             } else {
@@ -390,8 +390,8 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
     longer.collect()
 }
 
-/// B and C talk, while the subject answers pings in the boot that it has come to, unless it has left,
-/// and refutes nothing: who suspects it will hold it dead.
+/// B and C talk, while the subject answers pings in the boot that it has come to, unless it has left or is suspected:
+/// it refutes nothing, and who suspects it will hold it dead.
 fn talk(b: &mut Observer, c: &mut Observer, heard: &[Item]) {
     let boots = heard
         .iter()
@@ -434,7 +434,9 @@ fn carry(
     for (addressee, datagram) in sent {
         if addressee == addr(to.me()) {
             to.take(from.me(), datagram);
-        } else if let Some(ack) = boot.and_then(|boot| bytes::answer(A, boot, &datagram)) {
+        } else if from.belief().is_some_and(|belief| belief.state != State::Suspect)
+            && let Some(ack) = boot.and_then(|boot| bytes::answer(A, boot, &datagram))
+        {
             from.take(A, ack);
         }
     }
@@ -534,8 +536,8 @@ fn the_subject_refutes_in_all_orders() {
             ends[accuse_to_its_face(order, pauses) as usize] += 1;
         }
     }
-    println!("ended so many times with each incarnation: {ends:?}");
-    assert!(ends[0] == 0 && ends[2] > 1_000 && ends[3] > 1_000, "{ends:?}");
+    // One above the highest that it was accused at, whatever the order.
+    assert_eq!(ends, [0, 0, 0, 3 * 40_320, 0]);
 }
 
 #[test]

@@ -39,7 +39,8 @@ impl Sim {
             Betrayal::Address => subject.map(|member| Claim::Alive {
                 of: member.identity(),
                 incarnation: member.incarnation(),
-                version: 1 << 20,
+                // Further than a member goes by itself, and not so far that the member is asked.
+                version: 8,
                 addr: stranger(luck.next()),
             }),
             Betrayal::Members => {

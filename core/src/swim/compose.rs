@@ -19,7 +19,7 @@ impl Swim {
             return false;
         };
         let mut owed = self.outbox.take(slot);
-        if self.is_memberlist() && owed.buckets != 0 {
+        if self.is_memberlist() && (owed.buckets != 0 || owed.gone.is_some()) {
             self.write_push_pull(w, slot, &mut owed);
             self.outbox.put_back(slot, owed);
             return false;
@@ -84,7 +84,7 @@ impl Swim {
         // The accused learns it from the very packet that reaches it (Lifeguard's buddy system).
         let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
         if accused {
-            let _ = wire::write_row(w, self.table.row(slot), me);
+            let _ = wire::write_warning(w, self.table.row(slot), me);
         }
         owed.rows.retain(|about| match self.table.try_row(*about) {
             Some(row) if *about != slot => wire::write_row(w, row, me).is_err(),

@@ -41,9 +41,11 @@ pub struct Config {
     pub max_local_health: u32,
     /// How often dedicated gossip is sent while there is something to tell.
     pub gossip_interval: Duration,
-    /// To how many random members dedicated gossip goes.
+    /// To how many random members dedicated gossip goes. As many datagrams are filled with gossip per interval, two at
+    /// least, those counted on which it rides. With 0 there is none at all, and news of accusations get nowhere: for tests.
     pub gossip_nodes: usize,
-    /// An update is sent this many times ceil(log10(n + 1)) times.
+    /// An update is sent this many times ceil(log10(n + 1)) times, one that only says who a member is this many times: the
+    /// table exchange tells that as well.
     pub retransmit_mult: u32,
     /// How soon a join that nobody answered is sent again; doubles up to `join_retry_max`, and starts over once
     /// when a seed shows for the first time that it is there. Best above a round trip: a seed

@@ -2,22 +2,23 @@
 //!
 //! Evidence about a member is ordered by (boot epoch, incarnation, state); the greatest wins,
 //! whoever tells it and in whichever order it comes. Only the member itself raises its numbers: an
-//! accusation never does, it counts against the incarnation that is known. A `Dead` heard from
-//! another is one more accusation; the verdict is this node's own.
+//! accusation never does, it counts against the incarnation that is known. Others are believed about its numbers in
+//! small steps alone, so that one word cannot put them where it is unable to answer; whatever is beyond is asked of the
+//! member itself. A `Dead` heard from another is one more accusation; the verdict is this node's own.
 //!
 //! What a peer says against others counts for nothing while it is held dead here, and for as long as a suspicion may
 //! last after it came back: it was apart from everybody, and holds all of them dead. Whoever it accuses and is well here
 //! is told so, and refutes; nobody else hears of it. Otherwise the end of a split would be the beginning of as many
 //! suspicions as there are members, and of verdicts, where a refutation comes too late.
 //!
-//! When a suspicion runs out that others told of, and not enough of them, the member is probed first: neither a liar nor
-//! an accusation whose refutation did not get here should be enough.
+//! When a suspicion runs out that others told of, and not enough of them, the member is probed, again and again, until it
+//! answers the accusation or a probe fails: one that came alone, or whose refutation did not get here, is not enough.
 
-use super::member::{Case, ME, State};
+use super::member::{Case, ME, Member, State};
 use super::outbox::Msg;
 use super::suspicion::{self, Suspicion};
 use super::wire::{AliveRow, Row};
-use super::{Origin, Rules, Swim};
+use super::{Origin, Swim};
 use crate::event::Event;
 use crate::hash;
 use crate::id::NodeId;
@@ -32,8 +33,8 @@ pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
 /// Incarnations above are nobody's: a member refutes at most once per shortest retry.
 const LAST_INCARNATION: u32 = u32::MAX / 2;
 
-/// By how much others may say that a member has raised its incarnation since it was heard of last. Whatever is beyond is
-/// asked of the member itself, so that one word cannot put its number where it is unable to answer.
+/// By how much others may say that a member has raised its incarnation, or the version of its identity, since it was heard
+/// of last. By less it raises its own when it answers, so that others can pass that on.
 const MAX_STEP: u32 = 8;
 
 /// Most members that are warned per gossip interval.
@@ -86,7 +87,7 @@ impl Swim {
                 } else {
                     let by = if dead { By::Verdict } else { By::Word };
                     self.accuse(now, slot, accusers.iter(), origin.sender.id, by);
-                    self.heard_of_accusation(slot, incarnation, dead, accusers.len());
+                    self.heard_of_accusation(origin, slot, incarnation, dead, accusers.len());
                 }
             }
             Row::Left { id, boot, preimage } => self.apply_left(now, origin, id, boot, preimage),
@@ -98,6 +99,7 @@ impl Swim {
     fn is_outdated(&self, now: Instant, origin: Origin) -> bool {
         let row = origin.slot.map(|slot| self.table.row(slot));
         row.is_some_and(|row| !row.member.is_live() || now < row.heeded_from)
+            && !sabotaged!("outdated-heeded")
     }
 
     /// Tells a member that somebody holds it suspect or dead, or doubts its numbers, for it alone can answer that.
@@ -113,7 +115,14 @@ impl Swim {
     }
 
     /// A peer tells that a member is accused: if that is just what is told here, it is known there.
-    fn heard_of_accusation(&mut self, slot: u32, incarnation: u32, dead: bool, accusers: usize) {
+    fn heard_of_accusation(
+        &mut self,
+        origin: Origin,
+        slot: u32,
+        incarnation: u32,
+        dead: bool,
+        accusers: usize,
+    ) {
         let row = self.table.row(slot);
         let same = match (row.member.state, &row.case) {
             (State::Suspect, Case::Suspicion(suspicion)) => {
@@ -123,7 +132,7 @@ impl Swim {
             _ => false,
         };
         if same && row.member.incarnation == incarnation {
-            self.heard(slot);
+            self.heard(origin, slot);
         }
     }
 
@@ -145,9 +154,9 @@ impl Swim {
     }
 
     /// A peer tells just what this node tells of a member.
-    fn heard(&mut self, slot: u32) {
-        if !self.is_memberlist() {
-            self.gossip.heard(slot);
+    fn heard(&mut self, origin: Origin, slot: u32) {
+        if let Some(teller) = origin.slot.filter(|_| !self.is_memberlist()) {
+            self.gossip.heard(slot, teller);
         }
     }
 
@@ -161,11 +170,11 @@ impl Swim {
         match self.table.slot(row.id) {
             // Somebody else under this node's name is met in the join handshake.
             Some(ME) => {}
-            None => self.admit(now, row),
+            None => self.admit(now, self.as_told(origin, row)),
             Some(slot) => {
                 let known = self.table.row(slot);
                 if row.boot > known.boot() && !sabotaged!("restart-ignored") {
-                    self.restarted(now, slot, row);
+                    self.restarted(now, slot, self.as_told(origin, row));
                 } else if row.boot < known.boot() {
                     if sabotaged!("older-boot-believed") {
                         return self.restarted(now, slot, row);
@@ -176,6 +185,14 @@ impl Swim {
                 }
             }
         }
+    }
+
+    /// The row with an incarnation that may be believed of one of whom nothing is known in that boot.
+    fn as_told<'r>(&self, origin: Origin, mut row: AliveRow<'r>) -> AliveRow<'r> {
+        if origin.sender.id != row.id && !self.is_memberlist() && !sabotaged!("steps-unbounded") {
+            row.incarnation = row.incarnation.min(MAX_STEP);
+        }
+        row
     }
 
     fn admit(&mut self, now: Instant, row: AliveRow<'_>) {
@@ -224,7 +241,9 @@ impl Swim {
         }
         let known_version = known.version;
         let step = row.incarnation.saturating_sub(known.member.incarnation);
-        if step > MAX_STEP && origin.sender.id != row.id && !self.is_memberlist() {
+        let step = step.max(row.version.saturating_sub(known_version));
+        let by_itself = origin.sender.id == row.id || self.is_memberlist();
+        if step > MAX_STEP && !by_itself && !sabotaged!("steps-unbounded") {
             self.warn(now, slot, self.table.me().id());
             return;
         }
@@ -262,7 +281,7 @@ impl Swim {
         } else if state != State::Alive {
             self.correct(origin, slot);
         } else if as_new && row.version == known_version {
-            self.heard(slot);
+            self.heard(origin, slot);
         }
         if newer {
             self.tell_first(now, slot);
@@ -287,7 +306,9 @@ impl Swim {
         let (state, commitment) = (self.table.member(slot).state, self.table.row(slot).commitment);
         if hash::commitment(preimage) != commitment {
             // Not the leaver's word: no more than somebody's claim that it is gone.
-            self.accuse(now, slot, [origin.sender.id].into_iter(), origin.sender.id, By::Word);
+            if !self.is_outdated(now, origin) {
+                self.accuse(now, slot, [origin.sender.id].into_iter(), origin.sender.id, By::Word);
+            }
             return;
         }
         if by_itself {
@@ -297,7 +318,7 @@ impl Swim {
             if sabotaged!("leave-echo") {
                 self.tell(now, slot);
             }
-            self.heard(slot);
+            self.heard(origin, slot);
             return;
         }
         self.void_probes(slot);
@@ -322,14 +343,14 @@ impl Swim {
             return;
         }
         if accused < me.incarnation {
-            if let Some(slot) = origin.slot {
-                self.outbox.row(slot, ME);
-            }
+            self.correct(origin, ME);
             return;
         }
         self.refute_to = origin.slot;
-        // Who told of it believes a number that is not this node's. A step at a time: nobody can use them up.
-        let above = accused.min(me.incarnation.saturating_add(MAX_STEP));
+        // Who told of it believes a number that is not this node's. A step at a time: nobody can use them up, and others
+        // pass the answer on.
+        let most = if self.is_memberlist() { u32::MAX } else { MAX_STEP - 1 };
+        let above = accused.min(me.incarnation.saturating_add(most));
         self.refute_above = self.refute_above.max(above);
         if self.refute_after > now {
             self.refute_due = true;
@@ -384,22 +405,26 @@ impl Swim {
         }
         let (id, n) = (member.id(), self.len());
         let fresh = member.state == State::Alive || left;
+        let by_verdict = by == By::Verdict && self.is_well(relay);
         if fresh {
             let suspicion = Case::Suspicion(Box::new(Suspicion::new(now)));
             self.table.set_state(slot, State::Suspect, suspicion, now);
         }
         let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
         suspicion.own |= by == By::Probe;
-        if by == By::Verdict {
+        if by_verdict {
             suspicion.add_verdict(relay);
         }
         let mut news = fresh;
         for accuser in accusers {
             news |= suspicion.add(&self.config, accuser, relay);
         }
+        let hurried = fresh && by == By::Verdict;
         let by = suspicion.accusers.first().copied().unwrap_or(relay);
+        let Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
+        let accusers = self.accusers(suspicion);
         // New evidence can put the deadline into the past, which must not look like a stall.
-        let deadline = match suspicion.deadline(&self.config, n).max(now) {
+        let deadline = match suspicion.deadline(&self.config, n, accusers).max(now) {
             _ if sabotaged!("suspicion-for-ever") => Instant::MAX,
             _ if sabotaged!("hasty-verdict") => now,
             deadline => deadline,
@@ -408,9 +433,30 @@ impl Swim {
         if fresh {
             self.events.push(Event::Suspected { id, by });
         }
+        if hurried {
+            // More verdicts may be on their way, and would leave it no time.
+            self.warn(now, slot, relay);
+        }
         if news {
             self.tell_soon(now, slot);
         }
+    }
+
+    /// How many of those that are named as accusers count: live members, and this node itself only by a probe of its own.
+    fn accusers(&self, suspicion: &Suspicion) -> usize {
+        let counts = |id: &&NodeId| {
+            let myself = **id == self.table.me().id();
+            (!myself || suspicion.own) && self.member(**id).is_some_and(Member::is_live)
+        };
+        if self.is_memberlist() {
+            return suspicion.accusers.len();
+        }
+        suspicion.accusers.iter().filter(counts).count()
+    }
+
+    /// Whether nobody doubts that member here.
+    fn is_well(&self, id: NodeId) -> bool {
+        self.member(id).is_some_and(|member| member.state == State::Alive)
     }
 
     pub(super) fn fire_suspicions(&mut self, now: Instant) {
@@ -420,12 +466,12 @@ impl Swim {
         }
         let n = self.len();
         while let Some((_, slot)) = self.suspicions.pop(now) {
-            if let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case
-                && self.config.rules == Rules::Brickwork
-                && suspicion.is_hearsay(&self.config, n)
-                && !suspicion.checked
+            if let Case::Suspicion(suspicion) = &self.table.row(slot).case
+                && suspicion.is_hearsay(&self.config, n, self.accusers(suspicion))
+                && !sabotaged!("hearsay-believed")
             {
-                suspicion.checked = self.prober.probe_soon(slot);
+                // It ends when the probe fails, or with more evidence, or with the refutation that the probe asks for.
+                self.prober.probe_soon(slot);
                 let time = self.stretched(self.config.probe_interval * 2);
                 self.suspicions.set(slot, now + time);
                 continue;

@@ -14,11 +14,12 @@
 use smallvec::SmallVec;
 
 use super::member::BUCKETS;
-use super::outbox::{Msg, Owed};
+use super::outbox::{Msg, Owed, Print};
 use super::wire::{self, Fingerprints, Listed};
-use super::{Origin, Swim};
+use super::{Member, Origin, Swim};
 use crate::hash;
 use crate::id::NodeId;
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::Writer;
 
@@ -40,6 +41,9 @@ fn fingerprint(digest: u64, salt: u32) -> u32 {
     let mixed = hash::mix(digest ^ u64::from(salt));
     (mixed ^ (mixed >> 32)) as u32
 }
+
+/// Members of one bucket; more than that are kept on the heap.
+type OfBucket = SmallVec<[Print; 128]>;
 
 /// Who lacks so many of what a peer lists is far behind.
 const FAR_BEHIND: usize = 16;
@@ -74,76 +78,85 @@ impl Swim {
             (listed.from..=listed.to).contains(&position(id))
         });
         let mut told: SmallVec<[bool; 256]> = smallvec::smallvec![false; mine.len()];
-        let may_ask = self.may_ask(now, slot);
-        let owed = self.outbox.to(slot);
-        let mut count = 0;
+        let (salt, bucket) = (listed.salt, listed.bucket);
+        let print = |fingerprint| Print { salt, bucket, fingerprint };
+        let mut lacked = OfBucket::new();
         for theirs in listed.fingerprints() {
             match mine.binary_search_by_key(&theirs, |&(fingerprint, _)| fingerprint) {
                 Ok(at) => told[at] = true,
-                Err(_) if may_ask => {
-                    count += usize::from(owed.wants.add(listed.salt, listed.bucket, theirs));
-                }
-                Err(_) => {}
+                Err(_) => lacked.push(print(theirs)),
             }
         }
-        for (fingerprint, _) in
-            mine.iter().zip(&told).filter(|(_, told)| !**told).map(|(mine, _)| mine)
-        {
-            let _ = owed.offers.add(listed.salt, listed.bucket, *fingerprint);
+        let untold = mine.iter().zip(&told).filter(|(_, told)| !**told);
+        let offered: OfBucket = untold.map(|(&(fingerprint, _), _)| print(fingerprint)).collect();
+        if !offered.is_empty() {
+            self.outbox.to(slot).offers.add(&offered);
         }
-        self.note_asked(now, slot, count);
+        self.want(now, slot, &lacked);
     }
 
     /// Asks for those members on offer that are lacked here.
     pub(super) fn on_offered(&mut self, now: Instant, origin: Origin, offered: Fingerprints<'_>) {
         let Some(slot) = origin.slot else { return };
-        if !self.may_ask(now, slot) {
-            return;
-        }
         let mine = self.fingerprints(offered.bucket, offered.salt, |_| true);
-        let owed = self.outbox.to(slot);
-        let mut count = 0;
-        for theirs in offered.fingerprints() {
-            if mine.binary_search_by_key(&theirs, |&(fingerprint, _)| fingerprint).is_err() {
-                count += usize::from(owed.wants.add(offered.salt, offered.bucket, theirs));
-            }
-        }
-        self.note_asked(now, slot, count);
+        let (salt, bucket) = (offered.salt, offered.bucket);
+        let is_here = |theirs: &u32| {
+            mine.binary_search_by_key(theirs, |&(fingerprint, _)| fingerprint).is_ok()
+        };
+        let lacked = offered.fingerprints().filter(|theirs| !is_here(theirs));
+        let lacked: OfBucket =
+            lacked.map(|fingerprint| Print { salt, bucket, fingerprint }).collect();
+        self.want(now, slot, &lacked);
     }
 
-    /// Notes that the peer in `slot` was asked for `count` members.
-    fn note_asked(&mut self, now: Instant, slot: u32, count: usize) {
-        if count > 0 {
+    /// Asks the peer in `slot` for members, unless another one is being asked.
+    fn want(&mut self, now: Instant, slot: u32, lacked: &[Print]) {
+        if lacked.is_empty() || !self.may_ask(now, slot) {
+            return;
+        }
+        let count = self.outbox.to(slot).wants.add(lacked);
+        if self.asking.is_none_or(|(_, until)| until <= now) {
             self.asking = Some((slot, now + self.config.probe_timeout));
-            // Who is far behind asks others too, for whoever answers may be as well.
-            self.behind |= count >= FAR_BEHIND;
+        }
+        // Who is far behind asks others too, for whoever answers may be as well.
+        self.behind |= count >= FAR_BEHIND;
+        if self.behind {
             self.arm_gossip(now);
         }
     }
 
-    /// Who is far behind compares tables with somebody else at the next tick.
-    pub(super) fn catch_up(&mut self, now: Instant) {
-        if core::mem::take(&mut self.behind) {
-            self.exchange_after = now + self.config.probe_interval;
-            let outbox = &mut self.outbox;
-            self.table.sample(&mut self.rng, 1, |_| true, |slot| outbox.msg(slot, Msg::Buckets));
-        }
+    /// Whether this node may ask that peer for members now, rather than wait for what it asked another for. It asks one
+    /// for so long; then it is the turn of another, and after as long again of anybody.
+    fn may_ask(&self, now: Instant, slot: u32) -> bool {
+        self.asking.is_none_or(|(asked, until)| {
+            let again = until + self.config.probe_timeout;
+            if asked == slot { now < until || again <= now } else { until <= now }
+        })
     }
 
-    /// Whether this node may ask that peer for members now, rather than wait for what it asked another for.
-    fn may_ask(&self, now: Instant, slot: u32) -> bool {
-        self.asking.is_none_or(|(other, until)| other == slot || until <= now)
+    /// Who is far behind compares tables with somebody else once it may ask it.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        if self.behind && self.asking.is_none_or(|(_, until)| until <= now) {
+            self.behind = false;
+            self.exchange_after = now + self.config.probe_interval;
+            let asked = self.asking.and_then(|(slot, _)| self.table.try_row(slot));
+            let asked = asked.map(|row| row.member.id());
+            let other = |member: &Member| Some(member.id()) != asked;
+            let outbox = &mut self.outbox;
+            self.table.sample(&mut self.rng, 1, other, |slot| outbox.msg(slot, Msg::Buckets));
+        }
     }
 
     /// Owes the sender the members that it asks for by their fingerprints.
     pub(super) fn on_wanted(&mut self, origin: Origin, wanted: Fingerprints<'_>) {
         let Some(slot) = origin.slot else { return };
         let mine = self.fingerprints(wanted.bucket, wanted.salt, |_| true);
-        let owed = self.outbox.to(slot);
         for theirs in wanted.fingerprints() {
             let at = mine.binary_search_by_key(&theirs, |&(fingerprint, _)| fingerprint);
-            if let Ok(at) = at {
-                owed.tell(mine[at].1);
+            if let Ok(at) = at
+                && !sabotaged!("wanted-untold")
+            {
+                self.outbox.to(slot).tell(mine[at].1);
             }
         }
     }
@@ -172,12 +185,13 @@ impl Swim {
         wire::write_some(w, wire::OFFERED, &mut owed.offers);
         let _ = w.frame(wire::UPDATES, |w| {
             let (start, me) = (w.len(), self.table.me().id());
-            owed.told.retain(|about| match self.table.try_row(*about) {
+            let left = owed.told.iter().position(|about| match self.table.try_row(*about) {
                 Some(row) if *about != to && row.member.is_live() => {
                     wire::write_whole_row(w, row, me).is_err()
                 }
                 _ => false,
             });
+            owed.told.drain(..left.unwrap_or(owed.told.len()));
             self.write_buckets(w, to, owed);
             if w.len() == start { Err(crate::wire::NoRoom) } else { Ok(()) }
         });
@@ -211,7 +225,7 @@ impl Swim {
             owed.lists &= owed.lists - 1;
             owed.listed = 0;
         } else {
-            owed.listed = to + 1;
+            owed.listed = to + 1 + u32::from(sabotaged!("list-skips-one"));
         }
         true
     }

@@ -8,8 +8,9 @@ use crate::room;
 use crate::sabotage::sabotaged;
 
 const NONE: u32 = u32::MAX;
-/// So many packets that tell the same show that it is known (feedback and counter of Demers et al. 1987,
-/// section 1.4): it is told no further. Who has not heard it corrects itself by the table exchange.
+/// So many packets that tell the same, none after another one of the same sender, show that it is known (feedback and
+/// counter of Demers et al. 1987, section 1.4): it is told no further. Who has not heard it learns who is there by
+/// the table exchange, and what became of an accusation when it tells that.
 const KNOWN: u8 = 3;
 /// Send counts above this share one bucket; with the largest sensible settings none gets there.
 const MAX_SENDS: usize = 255;
@@ -30,11 +31,14 @@ struct Link {
     /// The bucket it is in, `None` while it is not queued.
     sends: Option<u8>,
     class: Class,
-    /// How often it was heard from others since it was queued.
+    /// How often it was heard from others since it was queued,
     heard: u8,
+    /// and from whom last.
+    teller: u32,
 }
 
-const UNQUEUED: Link = Link { prev: NONE, next: NONE, sends: None, class: Class::Bulk, heard: 0 };
+const UNQUEUED: Link =
+    Link { prev: NONE, next: NONE, sends: None, class: Class::Bulk, heard: 0, teller: NONE };
 
 /// The entries of one class.
 #[derive(Debug)]
@@ -64,12 +68,16 @@ impl Gossip {
         self.len == 0
     }
 
-    /// Queues news about `slot`, replacing what was queued about it, behind all of its class that was not sent yet.
+    /// Queues news about `slot`, replacing what was queued about it, behind all of its class that was not sent yet. What
+    /// was urgent stays so: it is told with the new.
     pub(super) fn put(&mut self, slot: u32, class: Class) {
-        self.remove(slot);
         room::reach(&mut self.links, slot, UNQUEUED);
+        let link = &self.links[slot as usize];
+        let urgent = link.sends.is_some() && link.class == Class::Urgent;
+        self.remove(slot);
         let link = &mut self.links[slot as usize];
-        (link.class, link.heard) = (class, 0);
+        link.class = if urgent { Class::Urgent } else { class };
+        (link.heard, link.teller) = (0, NONE);
         self.append(slot, 0);
     }
 
@@ -96,10 +104,11 @@ impl Gossip {
         }
     }
 
-    /// A packet tells just what is queued about `slot`: once [`KNOWN`] did, it is no news any more.
-    pub(super) fn heard(&mut self, slot: u32) {
+    /// The member in slot `teller` tells just what is queued about `slot`: once [`KNOWN`] did, it is no news any more.
+    pub(super) fn heard(&mut self, slot: u32, teller: u32) {
         let link = self.links.get_mut(slot as usize).filter(|link| link.sends.is_some());
-        let Some(link) = link else { return };
+        let Some(link) = link.filter(|link| link.teller != teller) else { return };
+        link.teller = teller;
         link.heard += 1;
         if link.heard >= KNOWN {
             self.remove(slot);
@@ -249,8 +258,9 @@ mod tests {
             [5, 4, 2, 3, 1],
             "sent once, all of them are as urgent as before"
         );
+        gossip.put(1, Class::Bulk);
         gossip.put(5, Class::Bulk);
-        assert_eq!(picked(&mut gossip, 9, 9), [4, 2, 3, 5, 1]);
+        assert_eq!(picked(&mut gossip, 9, 9), [5, 4, 2, 3, 1], "what was urgent stays urgent");
         gossip.put_first(2);
         assert_eq!(picked(&mut gossip, 9, 1), [2]);
     }
@@ -278,15 +288,16 @@ mod tests {
         let mut gossip = unlimited();
         gossip.put(1, Class::Urgent);
         gossip.put(2, Class::Bulk);
-        gossip.heard(7);
+        gossip.heard(7, 0);
         for heard in 1..=KNOWN {
-            gossip.heard(1);
+            // One that tells it twice in a row says no more than before.
+            [0, 0].into_iter().for_each(|_| gossip.heard(1, u32::from(heard)));
             let told = picked(&mut gossip, 99, 9);
             assert_eq!(told.contains(&1), heard < KNOWN);
             assert!(told.contains(&2));
         }
         gossip.put(1, Class::Urgent);
-        gossip.heard(1);
+        gossip.heard(1, u32::from(KNOWN));
         assert!(picked(&mut gossip, 99, 9).contains(&1), "news of it are counted anew");
     }
 }

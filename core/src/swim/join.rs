@@ -279,8 +279,10 @@ impl Swim {
         }
     }
 
-    /// Admits a newcomer, and tells it everyone if it knows nobody. With others tables are compared.
+    /// Admits a newcomer, and tells it everyone if it knows nobody. With others tables are compared, and with who asks
+    /// again: the cookie proves one address once, and is good for more than one join.
     fn let_in(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>, alone: bool) {
+        let is_new = origin.slot.is_none() && row.addr == origin.from;
         self.apply_alive(now, origin, row);
         let Some(slot) = self.table.slot(row.id) else { return };
         if self.is_memberlist() {
@@ -288,7 +290,7 @@ impl Swim {
             return;
         }
         self.outbox.row(slot, ME);
-        if alone {
+        if alone && is_new {
             let owed = self.outbox.to(slot);
             (owed.buckets, owed.resume) = (u64::MAX, 0);
         } else {

@@ -51,7 +51,9 @@ impl Swim {
         if incarnation < row.member.incarnation || !row.member.is_live() {
             return;
         }
-        row.member.incarnation = incarnation;
+        if dead || row.member.state == State::Alive {
+            row.member.incarnation = incarnation;
+        }
         if !dead {
             self.accuse(now, slot, [from].into_iter(), from, By::Word);
             return;
@@ -87,6 +89,7 @@ impl Swim {
         self.table.sample(&mut self.rng, 1, |_| true, |slot| outbox.to(slot).owe_all(true));
     }
 
+    /// A peer's table. By other rules nobody sends one, and whoever does is not believed.
     pub(super) fn on_push_pull(
         &mut self,
         now: Instant,
@@ -94,6 +97,10 @@ impl Swim {
         answer: bool,
         rows: Rows<'_>,
     ) {
+        let Some(peer) = origin.slot.filter(|_| self.is_memberlist()) else {
+            self.stats.misaddressed += 1;
+            return;
+        };
         let mut rows = rows;
         while let Ok(Some(row)) = rows.next() {
             let Row::Accused { id, boot, incarnation, .. } = row else {
@@ -110,8 +117,8 @@ impl Swim {
                 None => {}
             }
         }
-        if answer && let Some(slot) = self.table.slot(origin.sender.id) {
-            self.outbox.to(slot).owe_all(false);
+        if answer {
+            self.outbox.to(peer).owe_all(false);
         }
     }
 

@@ -48,6 +48,7 @@ mod member;
 mod memberlist;
 mod outbox;
 mod probe;
+mod spread;
 mod suspicion;
 mod wire;
 
@@ -72,7 +73,7 @@ use crate::time::Instant;
 use crate::timer::Deadlines;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
-use gossip::{Class, Gossip};
+use gossip::Gossip;
 use join::Joiner;
 use leave::Leave;
 use member::{ME, Table};
@@ -97,6 +98,9 @@ pub struct Stats {
     /// Frames meant for somebody else, or from a boot that is over: skipped.
     pub misaddressed: u64,
 }
+
+/// Most frames of the table exchange that one packet may have: each takes the time that a bucket takes to be sorted.
+const MAX_LOOKS: usize = 64;
 
 /// Whom a packet came from, in terms of the table.
 #[derive(Debug, Clone, Copy)]
@@ -436,6 +440,7 @@ impl Swim {
         if self.is_silent() {
             return;
         }
+        let mut looks = MAX_LOOKS;
         for updates in [true, false] {
             let slot = self.table.slot(sender.id);
             let slot = slot.filter(|&slot| self.table.row(slot).boot() == sender.boot_epoch);
@@ -445,6 +450,13 @@ impl Swim {
                 let told = tag == wire::UPDATES;
                 if !owns(tag) || told != updates {
                     continue;
+                }
+                if wire::looks_at_bucket(tag) {
+                    if looks == 0 {
+                        self.stats.misaddressed += 1;
+                        continue;
+                    }
+                    looks -= 1;
                 }
                 if let Ok(frame) = wire::parse(tag, body) {
                     self.apply_frame(now, origin, frame);
@@ -499,78 +511,6 @@ impl Swim {
             Frame::Wanted(wanted) => self.on_wanted(origin, wanted),
             Frame::Unknown => {}
         }
-    }
-
-    /// Queues for gossip who a member is, or that it joined.
-    fn tell(&mut self, now: Instant, slot: u32) {
-        self.gossip.put(slot, Class::Bulk);
-        self.arm_gossip(now);
-    }
-
-    /// Queues for gossip what is said against a member.
-    fn tell_soon(&mut self, now: Instant, slot: u32) {
-        self.gossip.put(slot, Class::Urgent);
-        self.arm_gossip(now);
-    }
-
-    /// Queues for gossip, before all others, what a member says for itself: that it is there, or leaves.
-    fn tell_first(&mut self, now: Instant, slot: u32) {
-        self.gossip.put_first(slot);
-        self.arm_gossip(now);
-    }
-
-    fn arm_gossip(&mut self, now: Instant) {
-        if self.gossip_at.is_none() {
-            self.grant_gossip();
-            self.gossip_at = Some(now + self.rng.jitter(self.config.gossip_interval));
-        }
-    }
-
-    fn fire_gossip(&mut self, now: Instant) {
-        if self.gossip_at.is_none_or(|at| at > now) {
-            return;
-        }
-        self.catch_up(now);
-        if self.gossip.is_empty() || self.table.live().is_empty() {
-            // Whoever joins next is told at once, and `tell` arms the timer again.
-            self.gossip_at = None;
-            return;
-        }
-        self.gossip_at = Some(match now + self.config.gossip_interval {
-            _ if sabotaged!("timer-not-moved") => now,
-            at if sabotaged!("uptime-wraps") => Instant::from_nanos(at.as_nanos() % (1 << 52)),
-            at => at,
-        });
-        self.grant_gossip();
-        let outbox = &mut self.outbox;
-        let mut left = self.config.gossip_nodes;
-        if self.config.rules == Rules::Memberlist {
-            // As if all were in one list.
-            let (live, gone) = (self.table.live().len(), self.table.gone());
-            left = (0..left).filter(|_| self.rng.below(live + gone.len()) < live).count();
-            for _ in left..self.config.gossip_nodes {
-                outbox.to(gone[self.rng.below(gone.len())]).gossip = true;
-            }
-        }
-        self.table.sample(
-            &mut self.rng,
-            left,
-            |_| true,
-            |slot| {
-                outbox.to(slot).gossip = true;
-            },
-        );
-    }
-
-    /// So many bytes of gossip leave until the next tick, whatever they ride on: as many as the members that it is for have
-    /// datagrams, and one of them for what the table exchange tells as well.
-    fn grant_gossip(&mut self) {
-        let (members, datagram) = (self.config.gossip_nodes, self.max_datagram);
-        let (urgent, bulk) = match self.config.rules {
-            Rules::Brickwork => (members * datagram, members.min(1) * datagram),
-            Rules::Memberlist => (usize::MAX, usize::MAX),
-        };
-        self.gossip.grant(urgent, bulk);
     }
 
     /// Whether this node is out of the cluster for good: it left, or another live node bears its name.

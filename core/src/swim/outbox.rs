@@ -88,7 +88,7 @@ pub(super) struct Owed {
     pub(super) lists: u64,
     /// From which position on the lowest of those is.
     pub(super) listed: u32,
-    /// Members that it lacks, as the table exchange found.
+    /// Members that it lacks, as the table exchange found; sorted, each once, however often it asks.
     pub(super) told: Vec<u32>,
     /// Fingerprints of members that are lacked here and that it listed …
     pub(super) wants: Prints,
@@ -101,7 +101,7 @@ pub(super) struct Owed {
 
 impl Owed {
     pub(super) fn is_empty(&self) -> bool {
-        let owed = self.buckets | self.lists;
+        let owed = self.buckets | self.lists | u64::from(self.gone.is_some());
         let lists = [
             self.wants.is_empty(),
             self.offers.is_empty(),
@@ -119,17 +119,26 @@ impl Owed {
 
     /// Adds a member that the table exchange owes it.
     pub(super) fn tell(&mut self, about: u32) {
-        if self.told.len() < MAX_TOLD {
-            self.told.push(about);
+        if self.told.len() < MAX_TOLD
+            && let Err(at) = self.told.binary_search(&about)
+        {
+            self.told.insert(at, about);
         }
     }
 }
 
-/// Fingerprints of members under one salt, with the bucket of each.
+/// A member of a bucket, by its fingerprint under that salt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Print {
+    pub(super) salt: u32,
+    pub(super) bucket: u8,
+    pub(super) fingerprint: u32,
+}
+
+/// Members that are asked for or offered, those of one bucket together.
 #[derive(Debug, Default)]
 pub(super) struct Prints {
-    pub(super) salt: u32,
-    pub(super) list: Vec<(u8, u32)>,
+    pub(super) list: Vec<Print>,
 }
 
 impl Prints {
@@ -137,17 +146,12 @@ impl Prints {
         self.list.is_empty()
     }
 
-    /// Adds one, if there is room. Those under another salt are void: it is another one's, or of another boot.
-    pub(super) fn add(&mut self, salt: u32, bucket: u8, fingerprint: u32) -> bool {
-        if self.salt != salt {
-            self.list.clear();
-            self.salt = salt;
-        }
-        let room = self.list.len() < MAX_TOLD;
-        if room {
-            self.list.push((bucket, fingerprint));
-        }
-        room
+    /// Adds those for which there is room, and returns how many that are.
+    pub(super) fn add(&mut self, prints: &[Print]) -> usize {
+        let room = MAX_TOLD - self.list.len();
+        let added = &prints[..prints.len().min(room)];
+        self.list.extend_from_slice(added);
+        added.len()
     }
 }
 
@@ -350,10 +354,16 @@ mod tests {
     /// Anything that is owed is something.
     #[test]
     fn nothing_owed_is_nothing_of_all() {
-        let owe: [fn(&mut Owed); 4] = [
+        const PRINT: Print = Print { salt: 1, bucket: 2, fingerprint: 3 };
+        let owe: [fn(&mut Owed); 9] = [
             |owed| owed.msgs.push(Msg::Stranger),
             |owed| owed.rows.push(0),
             |owed| owed.buckets = 1,
+            |owed| owed.gone = Some(0),
+            |owed| owed.lists = 1,
+            |owed| owed.tell(0),
+            |owed| assert_eq!(owed.wants.add(&[PRINT]), 1),
+            |owed| assert_eq!(owed.offers.add(&[PRINT]), 1),
             |owed| owed.gossip = true,
         ];
         assert!(Owed::default().is_empty());

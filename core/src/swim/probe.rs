@@ -105,16 +105,12 @@ impl Prober {
         }
     }
 
-    /// Has the member probed before the schedule's next. Returns whether it will be.
-    pub(super) fn probe_soon(&mut self, slot: u32) -> bool {
-        if self.urgent.contains(&slot) {
-            return true;
-        }
-        let room = self.urgent.len() < MAX_URGENT;
-        if room {
+    /// Has the member probed before the schedule's next, unless it is under probe or too many wait.
+    pub(super) fn probe_soon(&mut self, slot: u32) {
+        let probed = self.probe.as_ref().is_some_and(|probe| probe.slot == slot);
+        if !probed && self.urgent.len() < MAX_URGENT && !self.urgent.contains(&slot) {
             self.urgent.push(slot);
         }
-        room
     }
 
     pub(super) fn next_seq(&mut self) -> u32 {
@@ -155,7 +151,8 @@ impl Swim {
         if self.prober.probe.is_some() {
             return;
         }
-        if let Some(slot) = self.prober.urgent.pop()
+        if !self.prober.urgent.is_empty()
+            && let slot = self.prober.urgent.remove(0)
             && self.table.try_row(slot).is_some_and(|row| row.member.is_live())
         {
             self.start_probe(now, slot);

@@ -26,8 +26,6 @@ pub(super) struct Suspicion {
     verdicts: SmallVec<[NodeId; 4]>,
     /// The accuser that alone is told, by the rules of memberlist.
     lone: Option<NodeId>,
-    /// Whether this node went to see for itself before it took the word of one peer alone.
-    pub(super) checked: bool,
 }
 
 impl Suspicion {
@@ -39,7 +37,6 @@ impl Suspicion {
             own: false,
             verdicts: SmallVec::new(),
             lone: None,
-            checked: false,
         }
     }
 
@@ -70,11 +67,14 @@ impl Suspicion {
         }
     }
 
-    /// Whether this node has not been there, and too few have told of it to make the wait the shortest. It may have missed
-    /// the refutation, as some always do.
-    pub(super) fn is_hearsay(&self, config: &Config, n: usize) -> bool {
+    /// Whether this node has not been there, and too few have told of it to make the wait the shortest, of so many accusers
+    /// that count. It may have missed the refutation, as some always do. By the rules of memberlist nobody asks.
+    pub(super) fn is_hearsay(&self, config: &Config, n: usize, accusers: usize) -> bool {
+        if config.rules == Rules::Memberlist {
+            return false;
+        }
         let wanted = config.suspicion_confirmations.min(n.saturating_sub(2));
-        let few = self.relays.len() < 2 || self.accusers.len() <= wanted;
+        let few = self.relays.len() < 2 || accusers <= wanted;
         !self.own && few && !self.is_judged(config, n)
     }
 
@@ -84,22 +84,22 @@ impl Suspicion {
         self.verdicts.len() >= enough.min(n.saturating_sub(2)).max(2)
     }
 
-    /// When the member counts as failed, in a cluster of `n` live members.
+    /// When the member counts as failed, in a cluster of `n` live members, if so many of its accusers count.
     ///
     /// A node that did not fail to reach the member itself needs evidence from two distinct relays
-    /// before it shortens the wait, so that one liar cannot hurry it. Once as many as make the wait the shortest have
-    /// each waited to the end, it is over.
-    pub(super) fn deadline(&self, config: &Config, n: usize) -> Instant {
+    /// before it shortens the wait, so that one liar alone cannot hurry it. Once as many as make the wait the shortest have
+    /// each waited to the end, it is over, but for the time that an answer takes to get here.
+    pub(super) fn deadline(&self, config: &Config, n: usize, accusers: usize) -> Instant {
         if config.rules == Rules::Memberlist {
             let wanted = config.suspicion_confirmations;
-            let confirmations = self.accusers.len().saturating_sub(1);
+            let confirmations = accusers.saturating_sub(1);
             let have = if n < wanted + 2 { wanted } else { confirmations };
             return self.started + timeout(config, n, have);
         }
         if self.is_judged(config, n) {
-            return self.started;
+            return self.started + config.probe_timeout;
         }
-        let heard = if self.own || self.relays.len() >= 2 { self.accusers.len() } else { 1 };
+        let heard = if self.own || self.relays.len() >= 2 { accusers } else { 1 };
         self.started + timeout(config, n, heard.saturating_sub(1))
     }
 }
@@ -205,8 +205,9 @@ mod tests {
             assert!(suspicion.add(&lan, NodeId(accuser), NodeId(1)));
         }
         assert!(!suspicion.add(&lan, NodeId(4), NodeId(1)));
-        assert_eq!(suspicion.deadline(&lan, 10), Instant::ZERO + Duration::from_secs(6));
+        assert_eq!(suspicion.deadline(&lan, 10, 4), Instant::ZERO + Duration::from_secs(6));
         suspicion.add(&lan, NodeId(4), NodeId(2));
-        assert_eq!(suspicion.deadline(&lan, 10), Instant::ZERO + Duration::from_secs(1));
+        assert_eq!(suspicion.deadline(&lan, 10, 4), Instant::ZERO + Duration::from_secs(1));
+        assert!(suspicion.deadline(&lan, 10, 3) > Instant::ZERO + Duration::from_secs(1));
     }
 }

@@ -17,7 +17,7 @@
 //! 0d   LEFT_ACK        (empty)
 //! 0e   BUCKETS         64 digests u32
 //! 0f   LISTED          salt u32, bucket u8 (below 64), from u32, to u32, fingerprints u32 each, to the end
-//! 10   OFFERED         salt u32, bucket u8 (below 64), fingerprints u32 each, to the end
+//! 10   OFFERED         salt u32, bucket u8 (below 64), fingerprints u32 each, one at least, to the end
 //! 11   WANTED          as OFFERED
 //! 12   PUSH_PULL       answer wanted u8 (0 or 1), rows to the end; only by the rules of memberlist
 //! 81   TABLE_DIGEST    u64
@@ -37,7 +37,7 @@ use alloc::sync::Arc;
 use core::net::SocketAddr;
 
 use super::member::{BUCKETS, Case, Row as TableRow, State};
-use super::outbox::{Msg, Prints};
+use super::outbox::{Msg, Print, Prints};
 use super::suspicion::MAX_ACCUSERS;
 use crate::id::{Identity, MAX_META, MAX_NAME, MAX_ZONE, NodeId};
 use crate::wire::{MAX_FRAME, NoRoom, PacketError, Reader, Writer};
@@ -72,6 +72,11 @@ pub(crate) const fn is_ping(tag: u8) -> bool {
 #[cfg(feature = "sim")]
 pub(crate) const fn is_stream(tag: u8) -> bool {
     tag == PUSH_PULL
+}
+
+/// Whether a frame of this tag makes the table exchange look at a bucket.
+pub(super) const fn looks_at_bucket(tag: u8) -> bool {
+    matches!(tag, LISTED | OFFERED | WANTED)
 }
 
 /// Whether membership owns frames of this tag.
@@ -198,6 +203,9 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         OFFERED | WANTED => {
             let (salt, bucket) = (r.u32()?, bucket(&mut r)?);
             let some = Fingerprints { salt, bucket, list: list(&mut r)? };
+            if some.list.is_empty() {
+                return Err(PacketError::Malformed);
+            }
             return Ok(if tag == OFFERED { Frame::Offered(some) } else { Frame::Wanted(some) });
         }
         TABLE_DIGEST => Frame::TableDigest { digest: r.u64()? },
@@ -355,35 +363,49 @@ pub(super) fn write_row(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> R
     if member.state == State::Alive {
         return write_alive(w, row);
     }
+    match &row.case {
+        Case::Suspicion(suspicion) => write_accused(w, row, suspicion.told()),
+        Case::Left(preimage) => w.attempt(|w| {
+            write_head(w, row, member.state)?;
+            w.put(&preimage[..])
+        }),
+        Case::None => write_accused(w, row, &[myself]),
+    }
+}
+
+/// Tells a member that it is accused. It answers the number, whoever accuses it, so one of those is told.
+pub(super) fn write_warning(
+    w: &mut Writer<'_>,
+    row: &TableRow,
+    myself: NodeId,
+) -> Result<(), NoRoom> {
+    let by =
+        if let Case::Suspicion(suspicion) = &row.case { suspicion.told().first() } else { None };
+    write_accused(w, row, &[by.copied().unwrap_or(myself)])
+}
+
+fn write_accused(w: &mut Writer<'_>, row: &TableRow, accusers: &[NodeId]) -> Result<(), NoRoom> {
     w.attempt(|w| {
-        write_head(w, row, member.state)?;
-        match &row.case {
-            Case::Suspicion(suspicion) => {
-                let accusers = suspicion.told();
-                #[allow(clippy::cast_possible_truncation)] // at most MAX_ACCUSERS
-                w.u8(accusers.len() as u8)?;
-                accusers.iter().try_for_each(|&id| w.node(id))
-            }
-            Case::Left(preimage) => w.put(&preimage[..]),
-            Case::None => {
-                w.u8(1)?;
-                w.node(myself)
-            }
-        }
+        write_head(w, row, row.member.state)?;
+        #[allow(clippy::cast_possible_truncation)] // at most MAX_ACCUSERS
+        w.u8(accusers.len() as u8)?;
+        accusers.iter().try_for_each(|&id| w.node(id))
     })
 }
 
-/// Writes a member for somebody who has never heard of it: who it is, and then of what it is accused. The latter
-/// alone says nothing to one who does not know it.
+/// Writes a member for somebody who has never heard of it: who it is, and then, if there is room, of what it is accused.
+/// The latter alone says nothing to one who does not know it; the former fits any datagram that has nothing else.
 pub(super) fn write_whole_row(
     w: &mut Writer<'_>,
     row: &TableRow,
     myself: NodeId,
 ) -> Result<(), NoRoom> {
-    w.attempt(|w| {
-        write_alive(w, row)?;
-        if row.member.state == State::Alive { Ok(()) } else { write_row(w, row, myself) }
-    })
+    write_alive(w, row)?;
+    if row.member.state != State::Alive {
+        // Whoever misses it hears it by gossip, as everybody does.
+        let _ = write_row(w, row, myself);
+    }
+    Ok(())
 }
 
 fn write_head(w: &mut Writer<'_>, row: &TableRow, state: State) -> Result<(), NoRoom> {
@@ -505,18 +527,21 @@ pub(super) fn write_listed(
 
 /// Writes frames of `tag` with as many fingerprints as fit, and takes those off the list.
 pub(super) fn write_some(w: &mut Writer<'_>, tag: u8, prints: &mut Prints) {
-    while let Some(&(bucket, _)) = prints.list.first() {
-        let run = prints.list.iter().take_while(|(other, _)| *other == bucket).count();
-        let fits = listed_room(w).min(run);
-        let Some(some) = prints.list.get(..fits).filter(|some| !some.is_empty()) else { return };
+    let (mut rest, mut done) = (&prints.list[..], 0);
+    while let Some(&Print { salt, bucket, .. }) = rest.first() {
+        let run = rest.iter().take_while(|other| (other.salt, other.bucket) == (salt, bucket));
+        let (some, others) = rest.split_at(run.take(listed_room(w)).count());
         let written = w.frame(tag, |w| {
-            w.u32(prints.salt)?;
+            w.u32(salt)?;
             w.u8(bucket)?;
-            some.iter().try_for_each(|&(_, fingerprint)| w.u32(fingerprint))
+            some.iter().try_for_each(|print| w.u32(print.fingerprint))?;
+            if some.is_empty() { Err(NoRoom) } else { Ok(()) }
         });
         if written.is_err() {
-            return;
+            break;
         }
-        prints.list.drain(..fits);
+        done += some.len();
+        rest = others;
     }
+    prints.list.drain(..done);
 }

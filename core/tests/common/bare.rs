@@ -26,6 +26,10 @@ pub const BOOT_TOO_OLD: u8 = 0x0b;
 pub const STRANGER: u8 = 0x0c;
 pub const LEFT_ACK: u8 = 0x0d;
 pub const BUCKETS: u8 = 0x0e;
+pub const LISTED: u8 = 0x0f;
+pub const OFFERED: u8 = 0x10;
+pub const WANTED: u8 = 0x11;
+pub const PUSH_PULL: u8 = 0x12;
 pub const TABLE_DIGEST: u8 = 0x81;
 
 pub const ALIVE: u8 = 0;

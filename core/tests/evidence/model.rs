@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use brickwork_core::NodeId;
 use brickwork_core::swim::State;
 
-use super::{Belief, Evidence, Item};
+use super::{B, Belief, Evidence, Item};
 
 /// Admitted evidence. The derived order is the order of evidence: a boot outdoes all before it, and
 /// having left a boot outdoes all else of it.
@@ -68,8 +68,9 @@ impl Model {
                 }
             }
             (Evidence::Time, Some(top)) if top.rank == Rank::Suspect => {
-                // The verdict is this node's own, and stands on what it heard.
-                let by = self.accusers();
+                // The verdict is this node's own, and stands on what it heard, from one alone, and saw.
+                let mut by = self.accusers();
+                by.push(B);
                 self.admit(Entry { rank: Rank::Dead, ..top }, &by);
             }
             (Evidence::Accused { .. } | Evidence::Left { .. } | Evidence::Time, _) => {}

@@ -78,7 +78,8 @@ impl Observer {
         self.fold();
     }
 
-    /// Lets time pass between peers that answer every ping, in the boot that this node knows.
+    /// Lets time pass between peers that answer every ping, in the boot that this node knows, but for one that is
+    /// suspected: it would refute that, were it there.
     pub fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(due) = self.swim.poll_timeout().filter(|due| *due <= end) {
@@ -93,9 +94,8 @@ impl Observer {
 
     fn answer_for(&mut self, to: SocketAddr, datagram: &[u8]) {
         let asked = [A, B, C].into_iter().find(|id| addr(*id) == to).unwrap();
-        let Some(member) = self.swim.member(asked).filter(|member| member.is_live()) else {
-            return;
-        };
+        let there = self.swim.member(asked).filter(|member| member.state() == State::Alive);
+        let Some(member) = there else { return };
         if let Some(ack) = bytes::answer(asked, member.identity().boot_epoch, datagram) {
             self.take(asked, ack);
         }

@@ -5,16 +5,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::common::bare::{PING, UPDATES, alive, alive_at, frame, id, packet};
+use crate::common::bare::{
+    ALIVE, BUCKETS, Bare, COOKIE, LISTED, OFFERED, PING, SUSPECT, Sent, UPDATES, WANTED, alive,
+    alive_at, frame, id, join, packet, places, varint,
+};
 use crate::common::{addr, frame_of, name};
-use brickwork_core::swim::{Config, Swim};
-use brickwork_core::{Identity, Instant, NodeId};
+use brickwork_core::swim::{Config, State, Swim};
+use brickwork_core::{Identity, Instant, MAX_META, MAX_NAME, MAX_ZONE, MIN_DATAGRAM, NodeId};
 use proptest::prelude::*;
 
-const BUCKETS: u8 = 0x0e;
-const LISTED: u8 = 0x0f;
-const OFFERED: u8 = 0x10;
-const WANTED: u8 = 0x11;
 const ROW: usize = 45;
 
 /// Nodes whose clock is a test's, with no gossip: what one learns, it learns by the exchange.
@@ -171,4 +170,154 @@ fn the_same_is_asked_of_one_alone() {
     }
     let told = nodes.bytes[usize::from(UPDATES)] / ROW;
     assert!((300..360).contains(&told), "{told} rows");
+}
+
+/// An offer, or a wish, of a member that nobody knows.
+fn unknown(tag: u8, number: u32) -> Vec<u8> {
+    let print = [&7_u32.to_le_bytes()[..], &[3], &number.to_le_bytes()];
+    frame(tag, &print.concat())
+}
+
+/// Goal: one that offers what it never tells keeps nobody from asking others. Method: node 1 goes on offering what does not
+/// exist; node 2 offers something else now and then.
+#[test]
+fn an_offer_does_not_keep_others_out() {
+    let mut bare = Bare::among(Config::lan(), 1..4);
+    bare.answering = vec![1, 2, 3];
+    let mut asked = 0;
+    for number in 0..400_u32 {
+        bare.tell(1, &unknown(OFFERED, number));
+        if number % 7 == 3 {
+            bare.tell(2, &unknown(OFFERED, 1_000 + number));
+        }
+        let sent = bare.run(Duration::from_millis(10));
+        asked += places(&sent, WANTED).iter().filter(|place| **place == 2).count();
+    }
+    assert!((5..=57).contains(&asked), "{asked}");
+}
+
+/// Goal: what is asked for is told once, however often one packet asks for it, and a packet makes no more work than so
+/// many buckets. Method: a wish that is repeated.
+#[test]
+fn a_wish_is_granted_once() {
+    let mut nodes = Nodes::new(2, 1_400);
+    (100..300).for_each(|place| nodes.know(0, place));
+    // What node 0 lists to node 1, who has none of it.
+    let digests = frame(BUCKETS, &[0xff; 256]);
+    let mut bytes = packet("test", id(1), 1, &digests);
+    nodes.nodes[0].handle_packet(nodes.now, addr(1), &mut bytes).unwrap();
+    let mut buf = [0; 1_400];
+    let listed = loop {
+        let sent = nodes.nodes[0].poll_transmit(&mut buf).unwrap().payload.to_vec();
+        if let Some(listed) = frame_of(&sent, LISTED).filter(|listed| listed.len() > 20) {
+            break listed.to_vec();
+        }
+    };
+    let wish = [&listed[..5], &listed[13..17]].concat();
+    for (wishes, told) in [(1, 1), (100, 1)] {
+        let wishes = frame(WANTED, &wish).repeat(wishes);
+        let mut bytes = packet("test", id(1), 1, &wishes);
+        let before = nodes.nodes[0].stats().misaddressed;
+        nodes.nodes[0].handle_packet(nodes.now, addr(1), &mut bytes).unwrap();
+        let refused = nodes.nodes[0].stats().misaddressed - before;
+        assert_eq!(refused, if wishes.len() > 1_000 { 36 } else { 0 });
+        let mut rows = 0;
+        while let Some(sent) = nodes.nodes[0].poll_transmit(&mut buf) {
+            if sent.to == addr(1) {
+                rows += frame_of(sent.payload, UPDATES).map_or(0, |body| body.len() / ROW);
+            }
+        }
+        assert_eq!(rows, told);
+    }
+}
+
+/// Goal: who is let in again is not told the whole table again. Method: the same join, with the cookie that it has earned.
+#[test]
+fn the_whole_table_is_told_once() {
+    let mut bare = Bare::among(Config::lan(), 100..200);
+    bare.sent();
+    let mut told = Vec::new();
+    let mut cookie = 0;
+    for _ in 0..4 {
+        bare.tell(1, &join(cookie, 1, 1, addr(1).port()));
+        let sent: Vec<_> = bare.sent().into_iter().filter(|sent| sent.to == addr(1)).collect();
+        if let Some(body) = sent.iter().find_map(|sent| sent.frame(COOKIE)) {
+            cookie = u64::from_le_bytes(body.try_into().unwrap());
+        }
+        told.push(
+            sent.iter().filter_map(|sent| sent.frame(UPDATES)).map(<[u8]>::len).sum::<usize>(),
+        );
+    }
+    assert!(told[0] == 0 && told[1] > 100 * ROW - 500, "{told:?}");
+    assert!(told[2..].iter().all(|bytes| *bytes < 5 * ROW), "{told:?}");
+}
+
+/// What the member at `place` says of itself: as much as there may be.
+fn longest(place: u8) -> (NodeId, Vec<u8>) {
+    let name = format!("{place:0>MAX_NAME$}");
+    let id = NodeId::from_name(&name);
+    let mut row =
+        [&[ALIVE][..], &id.0.to_le_bytes(), &1_u64.to_le_bytes(), &varint(1 << 28)].concat();
+    row.extend(varint(1 << 28));
+    row.extend([&[6][..], &[place; 16], &[1, place]].concat());
+    for part in [name.as_bytes(), &[b'z'; MAX_ZONE], &[7; MAX_META]] {
+        row.extend(varint(part.len() as u64));
+        row.extend(part);
+    }
+    row.extend(u64::MAX.to_le_bytes());
+    (id, row)
+}
+
+/// Goal: whatever a member is owed leaves in datagrams of the shortest length, and the last of them is the last. Method:
+/// members with the longest names, zones and metadata, all under as many accusations as there may be; one of them asks
+/// for all.
+#[test]
+fn the_longest_rows_fit_the_shortest_datagrams() {
+    let mut config = Config::lan();
+    config.suspicion_confirmations = 16;
+    let now = Instant::from_nanos(1_000_000_000);
+    let me = Identity::new(name(0), addr(0)).with_boot_epoch(1);
+    let mut swim = Swim::new(now, me, "test", config, MIN_DATAGRAM, [7; 32]).unwrap();
+    let members: Vec<_> = (1..=20).map(longest).collect();
+    let tell = |swim: &mut Swim, from: NodeId, frames: &[u8]| {
+        let mut bytes = packet("test", from, 1, frames);
+        swim.handle_packet(now, addr(1), &mut bytes).unwrap();
+    };
+    for (id, row) in &members {
+        tell(&mut swim, *id, &frame(UPDATES, row));
+    }
+    for (of, (id, _)) in members.iter().enumerate() {
+        let accusers = members.iter().enumerate().filter(|(by, _)| *by != of).take(17);
+        let accusers: Vec<NodeId> = accusers.map(|(_, (id, _))| *id).collect();
+        let mut row = [&[SUSPECT][..], &id.0.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+        row.extend([varint(1 << 28), vec![17]].concat());
+        accusers.iter().for_each(|accuser| row.extend(accuser.0.to_le_bytes()));
+        tell(&mut swim, accusers[0], &frame(UPDATES, &row));
+    }
+    assert!(swim.members().skip(1).all(|member| member.state() == State::Suspect));
+    let asks = members[0].0;
+    tell(&mut swim, asks, &frame(BUCKETS, &[0xff; 256]));
+    let (mut buf, mut listed) = ([0; MIN_DATAGRAM], Vec::new());
+    let mut poll = |swim: &mut Swim| {
+        let (mut sent, mut bytes) = (0, Vec::new());
+        while let Some(datagram) = swim.poll_transmit(&mut buf) {
+            sent += 1;
+            assert!(sent < 1_000, "it never ends");
+            bytes.push(datagram.payload.to_vec());
+        }
+        bytes
+    };
+    for datagram in poll(&mut swim) {
+        let sent = Sent { at: now, to: addr(1), bytes: datagram };
+        listed.extend(sent.frames(LISTED).into_iter().map(<[u8]>::to_vec));
+    }
+    for list in listed.iter().filter(|list| list.len() > 13) {
+        tell(&mut swim, asks, &frame(WANTED, &[&list[..5], &list[13..]].concat()));
+    }
+    let told = poll(&mut swim);
+    let whole = |id: &NodeId| {
+        let head = [&[ALIVE][..], &id.0.to_le_bytes()].concat();
+        told.iter().any(|bytes| bytes.windows(9).any(|part| part == head))
+    };
+    assert!(members[1..].iter().all(|(id, _)| whole(id)));
 }

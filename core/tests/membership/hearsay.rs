@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use crate::common::bare::{
-    ALIVE, Bare, DEAD, PING, SUSPECT, UPDATES, accused, ack, alive, frame, id, millis, places,
+    ALIVE, Bare, DEAD, PING, PUSH_PULL, SUSPECT, UPDATES, accused, ack, alive, frame, id, millis,
+    places,
 };
 use brickwork_core::Event;
 use brickwork_core::swim::{Config, State};
@@ -62,10 +63,26 @@ fn the_verdicts_of_three_are_enough() {
         let mut bare = cluster();
         bare.answering.retain(|place| *place != 5);
         said_by.iter().for_each(|by| accuse(&mut bare, DEAD, 5, *by));
+        bare.run(millis(299));
+        assert_eq!(state(&bare, 5), State::Suspect, "it has as long as a probe to answer");
         bare.run(millis(1));
         let is_failed = |event: &Event| *event == Event::Failed { id: id(5) };
         assert_eq!(bare.events().iter().any(is_failed), failed, "{said_by:?}");
     }
+    // One who is here but was not heard of is told, and answers.
+    let mut bare = cluster();
+    (1..=3).for_each(|by| accuse(&mut bare, DEAD, 5, by));
+    assert!(places(&bare.sent(), UPDATES).contains(&5));
+    bare.tell(5, &frame(UPDATES, &alive(5, 1, 1)));
+    bare.run(Duration::from_secs(2));
+    assert_eq!(state(&bare, 5), State::Alive);
+    // Those who are suspect here themselves do not count.
+    let mut bare = cluster();
+    bare.answering.retain(|place| *place != 5);
+    (1..=3).for_each(|of| accuse(&mut bare, SUSPECT, of, 9));
+    (1..=3).for_each(|by| accuse(&mut bare, DEAD, 5, by));
+    bare.run(millis(600));
+    assert_eq!(state(&bare, 5), State::Suspect);
     // Suspicion is no verdict, whoever shares it.
     let mut bare = cluster();
     (1..=4).for_each(|by| accuse(&mut bare, SUSPECT, 5, by));
@@ -99,6 +116,55 @@ fn what_one_alone_says_is_looked_into() {
     }
 }
 
+/// Goal: a look is not cut short. Method: a member is accused by one again and again, and answers pings, but its
+/// refutations are lost; then one comes.
+#[test]
+fn who_answers_is_not_given_up_however_often_it_is_accused() {
+    let mut bare = cluster();
+    let start = bare.now;
+    while bare.now < start + Duration::from_secs(120) {
+        accuse(&mut bare, SUSPECT, 5, 1);
+        bare.run(millis(100));
+        assert_eq!(state(&bare, 5), State::Suspect);
+    }
+    bare.tell(5, &frame(UPDATES, &alive(5, 1, 1)));
+    assert_eq!(state(&bare, 5), State::Alive);
+}
+
+/// Goal: nobody counts as an accuser who is none. Method: one member names four, who are not known, or this node, which
+/// has seen nothing; another one repeats it.
+#[test]
+fn made_up_accusers_hurry_nothing() {
+    for named in [&[20, 21, 22, 23][..], &[0, 20, 21, 22]] {
+        let mut bare = cluster();
+        let row = frame(UPDATES, &accused(SUSPECT, 5, 0, named));
+        [1, 2].into_iter().for_each(|by| bare.tell(by, &row));
+        bare.run(Duration::from_secs(3));
+        assert_eq!(state(&bare, 5), State::Suspect, "{named:?}");
+    }
+    // Four that are known are enough, though.
+    let mut bare = cluster();
+    bare.answering.retain(|place| *place != 5);
+    let row = frame(UPDATES, &accused(SUSPECT, 5, 0, &[6, 7, 8, 9]));
+    [1, 2].into_iter().for_each(|by| bare.tell(by, &row));
+    bare.run(Duration::from_secs(3));
+    assert_eq!(state(&bare, 5), State::Dead);
+}
+
+/// Goal: tables as memberlist exchanges them say nothing by other rules. Method: a stranger and a member send one with an
+/// accusation at a number that nobody can exceed, and ask for an answer.
+#[test]
+fn a_table_that_nobody_asked_for_is_not_believed() {
+    let mut bare = cluster();
+    let table = frame(PUSH_PULL, &[&[1], &accused(SUSPECT, 5, u32::MAX, &[1])[..]].concat());
+    for by in [1, 20] {
+        bare.tell(by, &table);
+        assert_eq!((state(&bare, 5), bare.sent().len()), (State::Alive, 0));
+        assert_eq!(bare.swim.member(id(5)).unwrap().incarnation(), 0);
+    }
+    assert_eq!(bare.swim.stats().misaddressed, 2);
+}
+
 /// Goal: what all know is told no more. Method: so many members tell what this node has to tell itself.
 #[test]
 fn what_three_packets_tell_is_told_no_more() {
@@ -128,13 +194,19 @@ fn numbers_are_raised_by_others_in_steps_alone() {
     let mut bare = cluster();
     let known = |bare: &Bare| bare.swim.member(id(5)).unwrap().incarnation();
     let steps = [(3, 8, 8), (3, 17, 8), (3, u32::MAX / 2, 8), (5, 1_000, 1_000), (3, 1_008, 1_008)];
+    // The same holds for who is heard of for the first time.
+    for (by, believed) in [(3, 8), (20, 1_000)] {
+        bare.tell(by, &frame(UPDATES, &alive(20, 1, 1_000)));
+        assert_eq!(bare.swim.member(id(20)).unwrap().incarnation(), believed);
+    }
+    bare.sent();
     for (by, said, believed) in steps {
         bare.tell(by, &frame(UPDATES, &alive(5, 1, said)));
         assert_eq!(known(&bare), believed, "{by} said {said}");
         // It is asked, by an accusation of the numbers that are known, so that it has to show its own.
         assert_eq!(places(&bare.sent(), UPDATES).contains(&5), believed < said);
     }
-    for (said, own) in [(0, 1), (5, 6), (1_000, 15)] {
+    for (said, own) in [(0, 1), (5, 6), (1_000, 14), (14, 15)] {
         bare.tell(3, &frame(UPDATES, &accused(SUSPECT, 0, said, &[3])));
         bare.run(millis(60));
         assert_eq!(bare.swim.me().incarnation(), own, "accused at {said}");

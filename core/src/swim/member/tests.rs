@@ -178,7 +178,7 @@ proptest! {
         let restless = table.insert(identity("d"), 0, 0, 0);
         let mut probes: BTreeMap<u32, u32> = BTreeMap::new();
         for _ in 0..400 {
-            *probes.entry(table.next_probe(&mut rng).unwrap()).or_default() += 1;
+            *probes.entry(table.next_probe(&mut rng).expect("four are live")).or_default() += 1;
             table.set_state(restless, State::Dead, Case::None, Instant::MAX);
             table.set_state(restless, State::Alive, Case::None, Instant::ZERO);
         }
