@@ -142,6 +142,7 @@ const BUGS: &[Bug] = &[
     ("value-torn", Plans, &["OC3"]),
     ("verdict-timer-early", Plans, &["OM11"]),
     ("view-keeps-the-failed", Plans, &["OR6"]),
+    ("wanted-untold", Plans, &["OM2"]),
     ("winner-kept-alone", Histories, &["OC9"]),
 ];
 

@@ -17,13 +17,17 @@ const UPDATES: u8 = 0x07;
 const JOIN: u8 = 0x08;
 const COOKIE: u8 = 0x09;
 const BUCKETS: u8 = 0x0e;
+const LISTED: u8 = 0x0f;
+const OFFERED: u8 = 0x10;
+const WANTED: u8 = 0x11;
+const PUSH_PULL: u8 = 0x12;
 const CHUNK: u8 = 0xa3;
 
 /// Most bytes of a forged datagram.
 const ROOM: usize = 1_200;
 
 /// Kinds of [`nameless`].
-pub(super) const NAMELESS: u64 = 6;
+pub(super) const NAMELESS: u64 = 9;
 
 /// A datagram of a member that claims what it likes.
 pub(super) fn datagram(
@@ -65,6 +69,27 @@ pub(super) fn nameless(kind: u64, cluster: &str, victim: NodeId, luck: &mut Luck
                 w.varint(100)
             }),
             4 => w.frame(BUCKETS, |w| (0..64).try_for_each(|_| w.u32(luck.next() as u32))),
+            5 => w.frame(LISTED, |w| {
+                w.u32(luck.next() as u32)?;
+                w.u8(luck.below(64) as u8)?;
+                w.u32(0)?;
+                w.u32(u32::MAX)
+            }),
+            6 => w.frame(if luck.below(2) == 0 { OFFERED } else { WANTED }, |w| {
+                w.u32(luck.next() as u32)?;
+                w.u8(luck.below(64) as u8)?;
+                (0..64).try_for_each(|_| w.u32(luck.next() as u32))
+            }),
+            // A table of one, with the wish for another, as a node by the rules of memberlist would answer.
+            7 => w.frame(PUSH_PULL, |w| {
+                w.u8(1)?;
+                w.u8(1)?;
+                w.node(victim)?;
+                w.u64(1)?;
+                w.varint(u64::from(u32::MAX))?;
+                w.u8(1)?;
+                w.node(sender.0)
+            }),
             _ => w.frame(COOKIE, |w| w.u64(luck.next())),
         };
         debug_assert!(written.is_ok(), "one frame fits");

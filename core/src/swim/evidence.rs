@@ -99,7 +99,6 @@ impl Swim {
     fn is_outdated(&self, now: Instant, origin: Origin) -> bool {
         let row = origin.slot.map(|slot| self.table.row(slot));
         row.is_some_and(|row| !row.member.is_live() || now < row.heeded_from)
-            && !sabotaged!("outdated-heeded")
     }
 
     /// Tells a member that somebody holds it suspect or dead, or doubts its numbers, for it alone can answer that.
@@ -189,7 +188,7 @@ impl Swim {
 
     /// The row with an incarnation that may be believed of one of whom nothing is known in that boot.
     fn as_told<'r>(&self, origin: Origin, mut row: AliveRow<'r>) -> AliveRow<'r> {
-        if origin.sender.id != row.id && !self.is_memberlist() && !sabotaged!("steps-unbounded") {
+        if origin.sender.id != row.id && !self.is_memberlist() {
             row.incarnation = row.incarnation.min(MAX_STEP);
         }
         row
@@ -243,7 +242,7 @@ impl Swim {
         let step = row.incarnation.saturating_sub(known.member.incarnation);
         let step = step.max(row.version.saturating_sub(known_version));
         let by_itself = origin.sender.id == row.id || self.is_memberlist();
-        if step > MAX_STEP && !by_itself && !sabotaged!("steps-unbounded") {
+        if step > MAX_STEP && !by_itself {
             self.warn(now, slot, self.table.me().id());
             return;
         }
@@ -468,7 +467,6 @@ impl Swim {
         while let Some((_, slot)) = self.suspicions.pop(now) {
             if let Case::Suspicion(suspicion) = &self.table.row(slot).case
                 && suspicion.is_hearsay(&self.config, n, self.accusers(suspicion))
-                && !sabotaged!("hearsay-believed")
             {
                 // It ends when the probe fails, or with more evidence, or with the refutation that the probe asks for.
                 self.prober.probe_soon(slot);

@@ -78,7 +78,6 @@ impl Swim {
     fn grant_gossip(&mut self) {
         let (members, datagram) = (self.config.gossip_nodes, self.max_datagram);
         let (urgent, bulk) = match self.config.rules {
-            _ if sabotaged!("gossip-never-granted") => (0, 0),
             Rules::Brickwork if members == 0 => (0, 0),
             Rules::Brickwork => ((members - 1).max(1) * datagram, datagram),
             Rules::Memberlist => (usize::MAX, usize::MAX),
