@@ -138,7 +138,6 @@ impl Swim {
     pub(super) fn catch_up(&mut self, now: Instant) {
         if self.behind && self.asking.is_none_or(|(_, until)| until <= now) {
             self.behind = false;
-            self.exchange_after = now + self.config.probe_interval;
             let asked = self.asking.and_then(|(slot, _)| self.table.try_row(slot));
             let asked = asked.map(|row| row.member.id());
             let other = |member: &Member| Some(member.id()) != asked;

@@ -110,7 +110,8 @@ fn a_newcomer_has_the_map_soon_though_others_just_died() {
         }
     }
     let [half, _, slowest] = spread(times);
-    assert!(half < Duration::from_millis(50) && slowest < 5 * SECOND);
+    // The longest wait is for one who is found dead: a suspicion among a dozen lasts 6.5 s at most.
+    assert!(half < Duration::from_millis(50) && slowest < 8 * SECOND);
 }
 
 /// Goal: news of a member rides on the map's datagrams as well. Method: new metadata right before a write.

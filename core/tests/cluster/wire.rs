@@ -47,9 +47,13 @@ fn map_out(map: &mut Map) -> Vec<Vec<u8>> {
 }
 
 fn swim(name: &str, port: u16) -> Swim {
+    swim_with(name, port, swim::Config::lan())
+}
+
+fn swim_with(name: &str, port: u16, config: swim::Config) -> Swim {
     let identity = Identity::new(name, addr(port)).with_boot_epoch(0x0102_0304);
     let entropy = [u8::try_from(port).unwrap(); 32];
-    Swim::new(Instant::ZERO, identity, "golden", swim::Config::lan(), 1400, entropy).unwrap()
+    Swim::new(Instant::ZERO, identity, "golden", config, 1400, entropy).unwrap()
 }
 
 fn replica(id: u64, peer: u64) -> Map {
@@ -137,6 +141,63 @@ fn a_ping_and_the_table_digest_that_rides_on_it() {
     // PING, length, sequence number, target; TABLE_DIGEST, length, digest.
     assert_eq!(frame(&ping, 0x01), "010b93dc143f84d8441c0b5a57");
     assert_eq!(frame(&ping, 0x81), "8108991d459092a768cb");
+}
+
+/// A table exchange: each of two has met somebody whom the other has not.
+#[test]
+fn tables_that_differ_are_compared() {
+    let mut config = swim::Config::lan();
+    config.gossip_nodes = 0;
+    let [mut a, mut b] =
+        [("a", 1), ("b", 2)].map(|(name, port)| swim_with(name, port, config.clone()));
+    let own_row = |of: &mut Swim, to: u16| {
+        of.join(Instant::ZERO, &[addr(to)]);
+        let join = swim_out(of).remove(0);
+        // A JOIN has the row behind the cookie, and ends with a flag.
+        common::bare::frame(0x07, &join[34..join.len() - 5])
+    };
+    let from = |bytes: &[u8], id| common::bare::packet("golden", id, 0x0102_0304, bytes);
+    let rows: Vec<_> =
+        [(&mut a, "a"), (&mut b, "b"), (&mut swim("c", 3), "c"), (&mut swim("d", 4), "d")]
+            .map(|(of, name)| from(&own_row(of, 9), NodeId::from_name(name)))
+            .into();
+    for (to, tellers) in [(&mut a, [1, 2]), (&mut b, [0, 3])] {
+        for teller in tellers {
+            let port = u16::try_from(teller).unwrap() + 1;
+            to.handle_packet(Instant::ZERO, addr(port), &mut rows[teller].clone()).unwrap();
+        }
+    }
+    let mut ping = [&[9][..], &NodeId::from_name("a").0.to_le_bytes()].concat();
+    ping = from(&common::bare::frame(0x01, &ping), NodeId::from_name("b"));
+    a.handle_packet(Instant::ZERO, addr(2), &mut ping).unwrap();
+    let mut seen = Vec::new();
+    loop {
+        let (from_a, from_b) = (swim_out(&mut a), swim_out(&mut b));
+        if from_a.is_empty() && from_b.is_empty() {
+            break;
+        }
+        for (sent, to, sender) in [(from_a, &mut b, 1), (from_b, &mut a, 2)] {
+            for mut bytes in sent {
+                let tags = [0x0e, 0x0f, 0x10, 0x11];
+                let told = tags.into_iter().filter(|tag| common::frame_of(&bytes, *tag).is_some());
+                seen.extend(told.map(|tag| frame(&bytes, tag)));
+                // What goes to others is lost.
+                let _ = to.handle_packet(Instant::ZERO, addr(sender), &mut bytes);
+            }
+        }
+    }
+    // BUCKETS, length, 64 digests, most of them of buckets without members.
+    let buckets = seen.iter().find(|frame| frame.starts_with("0e")).unwrap();
+    assert_eq!((&buckets[..6], buckets.len()), ("0e8002", 2 * (3 + 256)));
+    // LISTED, length, salt, bucket, all of it, one fingerprint; OFFERED and WANTED, length, salt, bucket, fingerprint.
+    let others: Vec<_> = seen.iter().filter(|frame| !frame.starts_with("0e")).collect();
+    let wanted = [
+        "0f11f9ec25af2b00000000ffffffffaa584156",
+        "1009f9ec25af3c557233a2",
+        "1109f9ec25af2baa584156",
+        "1109f9ec25af3c557233a2",
+    ];
+    assert_eq!(others, wanted);
 }
 
 #[test]
