@@ -22,6 +22,17 @@ impl Deadlines {
         self.heap.first().map(|&(at, _)| at)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// The deadline of `slot`.
+    pub(crate) fn of(&self, slot: u32) -> Option<Instant> {
+        let position = *self.position.get(slot as usize)?;
+        self.heap.get(position as usize).map(|&(at, _)| at)
+    }
+
     /// Sets or moves the deadline of `slot`.
     pub(crate) fn set(&mut self, slot: u32, at: Instant) {
         room::reach(&mut self.position, slot, ABSENT);

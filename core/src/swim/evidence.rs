@@ -3,8 +3,8 @@
 //! Evidence about a member is ordered by (boot epoch, incarnation, state); the greatest wins,
 //! whoever tells it and in whichever order it comes. Only the member itself raises its numbers: an
 //! accusation never does, it counts against the incarnation that is known. Others are believed about its numbers in
-//! small steps alone, so that one word cannot put them where it is unable to answer; whatever is beyond is asked of the
-//! member itself. A `Dead` heard from another is one more accusation; the verdict is this node's own.
+//! small steps alone, no faster than it can follow, so that no word puts them where it is unable to answer. A `Dead`
+//! heard from another is one more accusation; the verdict is this node's own.
 //!
 //! What a peer says against others counts for nothing while it is held dead here, and for as long as a suspicion may
 //! last after it came back: it was apart from everybody, and holds all of them dead. Whoever it accuses and is well here
@@ -33,8 +33,9 @@ pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
 /// Incarnations above are nobody's: a member refutes at most once per shortest retry.
 const LAST_INCARNATION: u32 = u32::MAX / 2;
 
-/// By how much others may say that a member has raised its incarnation, or the version of its identity, since it was heard
-/// of last. By less it raises its own when it answers, so that others can pass that on.
+/// By how much others may raise what is known of a member's incarnation within the shortest retry, and of the version of its
+/// identity at a time. What they say beyond that is taken for this much: the member was at such a number, or will be soon,
+/// for by as much it raises its own when it answers.
 const MAX_STEP: u32 = 8;
 
 /// Most members that are warned per gossip interval.
@@ -101,13 +102,14 @@ impl Swim {
         row.is_some_and(|row| !row.member.is_live() || now < row.heeded_from)
     }
 
-    /// Tells a member that somebody holds it suspect or dead, or doubts its numbers, for it alone can answer that.
+    /// Tells a member that somebody holds it suspect or dead, for it alone can answer that.
     fn warn(&mut self, now: Instant, slot: u32, by: NodeId) {
         if self.warned.0 <= now {
             self.warned = (now + self.config.gossip_interval, 0);
         }
         if self.warned.1 < MAX_WARNINGS {
             self.warned.1 += 1;
+            self.stats.warnings += 1;
             let incarnation = self.table.member(slot).incarnation;
             self.outbox.msg(slot, Msg::Accused { by, incarnation });
         }
@@ -162,7 +164,7 @@ impl Swim {
     pub(super) fn apply_alive(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) {
         // Numbers so near to the end of their range are nobody's; believing them would leave the
         // member no room to answer.
-        if row.boot > LAST_BOOT || row.incarnation > LAST_INCARNATION {
+        if row.boot >= LAST_BOOT || row.incarnation > LAST_INCARNATION {
             self.stats.misaddressed += 1;
             return;
         }
@@ -186,10 +188,11 @@ impl Swim {
         }
     }
 
-    /// The row with an incarnation that may be believed of one of whom nothing is known in that boot.
+    /// The row with numbers that may be believed of one of whom nothing is known in that boot.
     fn as_told<'r>(&self, origin: Origin, mut row: AliveRow<'r>) -> AliveRow<'r> {
         if origin.sender.id != row.id && !self.is_memberlist() {
             row.incarnation = row.incarnation.min(MAX_STEP);
+            row.version = row.version.min(MAX_STEP);
         }
         row
     }
@@ -202,6 +205,7 @@ impl Swim {
         let identity = row.identity();
         self.events.push(Event::Joined { identity: Arc::clone(&identity) });
         let slot = self.table.insert(identity, row.incarnation, row.version, row.commitment);
+        self.table.row_mut(slot).since = now;
         self.arm_probe(now);
         self.joined(now);
         self.tell(now, slot);
@@ -215,7 +219,7 @@ impl Swim {
         self.void_probes(slot);
         self.suspicions.clear(slot);
         self.table.set_identity(slot, Arc::clone(&identity), row.version);
-        self.table.set_state(slot, State::Alive, Case::None, now);
+        self.turn(now, slot, State::Alive, Case::None, now);
         let known = self.table.row_mut(slot);
         known.member.incarnation = row.incarnation;
         known.member.rtt_us = 0;
@@ -239,37 +243,41 @@ impl Swim {
             return;
         }
         let known_version = known.version;
-        let step = row.incarnation.saturating_sub(known.member.incarnation);
-        let step = step.max(row.version.saturating_sub(known_version));
-        let by_itself = origin.sender.id == row.id || self.is_memberlist();
-        if step > MAX_STEP && !by_itself {
-            self.warn(now, slot, self.table.me().id());
-            return;
-        }
+        let row = self.in_steps(now, origin, slot, row);
+        let known = self.table.row(slot);
         let newer_identity = row.version > known_version;
         let as_new = row.incarnation == known.member.incarnation;
         let newer = row.incarnation > known.member.incarnation
             && !(sabotaged!("refutation-ignored") && state != State::Alive)
             || as_new && state == State::Dead && sabotaged!("stale-alive");
+        let mut updated = false;
         if newer_identity {
             let identity = row.identity();
+            // The version alone may come in steps.
+            updated = *self.table.member(slot).identity != *identity;
             self.table.set_identity(slot, Arc::clone(&identity), row.version);
-            if state != State::Dead {
+            if updated && state != State::Dead {
                 self.events.push(Event::Updated { identity });
             }
         }
         if newer {
             self.table.row_mut(slot).member.incarnation = row.incarnation;
             self.suspicions.clear(slot);
-            self.table.set_state(slot, State::Alive, Case::None, now);
+            if state != State::Alive {
+                self.turn(now, slot, State::Alive, Case::None, now);
+            }
             if state == State::Dead {
                 let heeded_from = now + suspicion::longest(&self.config, self.len());
                 self.table.row_mut(slot).heeded_from = heeded_from;
             }
             let member = self.table.member(slot);
             match state {
-                State::Suspect => self.events.push(Event::Recovered { id: row.id }),
+                State::Suspect => {
+                    self.stats.recoveries += 1;
+                    self.events.push(Event::Recovered { id: row.id });
+                }
                 State::Dead => {
+                    self.stats.returns += 1;
                     let identity = Arc::clone(&member.identity);
                     self.events.push(Event::Joined { identity });
                     self.arm_probe(now);
@@ -284,9 +292,35 @@ impl Swim {
         }
         if newer {
             self.tell_first(now, slot);
-        } else if newer_identity {
+        } else if updated {
             self.tell(now, slot);
         }
+    }
+
+    /// The row with numbers that may be believed of a member in the boot that is known.
+    fn in_steps<'r>(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        slot: u32,
+        mut row: AliveRow<'r>,
+    ) -> AliveRow<'r> {
+        let window = self.config.retry_min;
+        let known = self.table.row_mut(slot);
+        if now >= known.raised.0 + window {
+            known.raised = (now, known.member.incarnation);
+        }
+        if origin.sender.id == row.id || self.is_memberlist() {
+            return row;
+        }
+        let known = self.table.row(slot);
+        // What is known is never more than that.
+        let most = known.raised.1.saturating_add(MAX_STEP).max(known.member.incarnation);
+        let incarnation = row.incarnation.min(most);
+        self.stats.jumps_cut += u64::from(incarnation < row.incarnation);
+        row.incarnation = incarnation;
+        row.version = row.version.min(known.version.saturating_add(MAX_STEP));
+        row
     }
 
     fn apply_left(
@@ -323,7 +357,7 @@ impl Swim {
         self.void_probes(slot);
         self.suspicions.clear(slot);
         let forget_at = now + self.config.tombstone_age;
-        self.table.set_state(slot, State::Left, Case::Left(Box::new(preimage)), forget_at);
+        self.turn(now, slot, State::Left, Case::Left(Box::new(preimage)), forget_at);
         if state != State::Dead {
             self.events.push(Event::Left { id });
         }
@@ -407,13 +441,22 @@ impl Swim {
         let by_verdict = by == By::Verdict && self.is_well(relay);
         if fresh {
             let suspicion = Case::Suspicion(Box::new(Suspicion::new(now)));
-            self.table.set_state(slot, State::Suspect, suspicion, now);
+            self.turn(now, slot, State::Suspect, suspicion, now);
+            if by == By::Probe {
+                self.stats.suspicions_by_probe += 1;
+            } else {
+                self.stats.suspicions_by_word += 1;
+            }
         }
         let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
         suspicion.own |= by == By::Probe;
         if by_verdict {
             suspicion.add_verdict(relay);
         }
+        if suspicion.is_full(&self.config) {
+            self.drop_accusers(slot);
+        }
+        let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
         let mut news = fresh;
         for accuser in accusers {
             news |= suspicion.add(&self.config, accuser, relay);
@@ -423,7 +466,8 @@ impl Swim {
         let Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
         let accusers = self.accusers(suspicion);
         // New evidence can put the deadline into the past, which must not look like a stall.
-        let deadline = match suspicion.deadline(&self.config, n, accusers).max(now) {
+        let deadline = suspicion.deadline(&self.config, (n, self.well()), accusers);
+        let deadline = match deadline.max(now) {
             _ if sabotaged!("suspicion-for-ever") => Instant::MAX,
             _ if sabotaged!("hasty-verdict") => now,
             deadline => deadline,
@@ -453,6 +497,22 @@ impl Swim {
         suspicion.accusers.iter().filter(counts).count()
     }
 
+    /// Accusers that do not count make room for others.
+    fn drop_accusers(&mut self, slot: u32) {
+        let Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
+        let me = self.table.me().id();
+        let counts = |id: NodeId| id == me || self.member(id).is_some_and(Member::is_live);
+        let kept = suspicion.accusers.iter().copied().filter(|id| counts(*id)).collect();
+        if let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case {
+            suspicion.accusers = kept;
+        }
+    }
+
+    /// Live members that nobody suspects here.
+    fn well(&self) -> usize {
+        self.len() - self.suspicions.len()
+    }
+
     /// Whether nobody doubts that member here.
     fn is_well(&self, id: NodeId) -> bool {
         self.member(id).is_some_and(|member| member.state == State::Alive)
@@ -463,13 +523,14 @@ impl Swim {
         if due.is_none_or(|at| at > now) || self.notice_stall(now, due) {
             return;
         }
-        let n = self.len();
+        let n = self.well();
         while let Some((_, slot)) = self.suspicions.pop(now) {
             if let Case::Suspicion(suspicion) = &self.table.row(slot).case
                 && suspicion.is_hearsay(&self.config, n, self.accusers(suspicion))
             {
                 // It ends when the probe fails, or with more evidence, or with the refutation that the probe asks for.
                 self.prober.probe_soon(slot);
+                self.stats.looks += 1;
                 let time = self.stretched(self.config.probe_interval * 2);
                 self.suspicions.set(slot, now + time);
                 continue;
@@ -488,13 +549,33 @@ impl Swim {
         }
     }
 
+    /// The member comes to a state; the dead and the left are remembered until `forget_at`.
+    pub(super) fn turn(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        state: State,
+        case: Case,
+        forget_at: Instant,
+    ) {
+        self.table.set_state(slot, state, case, forget_at);
+        self.table.row_mut(slot).since = now;
+    }
+
     /// The member is out of the list.
     pub(super) fn fail(&mut self, now: Instant, slot: u32, case: Case) {
-        let id = self.table.member(slot).id();
+        let (id, n) = (self.table.member(slot).id(), self.well());
+        match &case {
+            Case::Suspicion(suspicion) if suspicion.own => self.stats.failures_by_probe += 1,
+            Case::Suspicion(suspicion) if suspicion.is_judged(&self.config, n) => {
+                self.stats.failures_by_verdicts += 1;
+            }
+            Case::Suspicion(_) | Case::None | Case::Left(_) => self.stats.failures_by_word += 1,
+        }
         self.void_probes(slot);
         self.suspicions.clear(slot);
         let forget_at = now + self.config.tombstone_age;
-        self.table.set_state(slot, State::Dead, case, forget_at);
+        self.turn(now, slot, State::Dead, case, forget_at);
         self.events.push(Event::Failed { id });
         self.arm_join(now);
         self.tell_soon(now, slot);

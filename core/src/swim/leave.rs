@@ -36,7 +36,7 @@ impl Swim {
         }
         self.stop_probing();
         self.joiner.stop();
-        self.table.set_state(ME, State::Left, Case::Left(Box::new(self.preimage)), now);
+        self.turn(now, ME, State::Left, Case::Left(Box::new(self.preimage)), now);
         self.leave.deadline = Some(now + self.config.leave_timeout);
         if self.joiner.conflicted {
             self.finish_leave();

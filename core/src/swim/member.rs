@@ -114,6 +114,10 @@ pub(super) struct Row {
     /// Position in its digest bucket while live.
     in_bucket: u32,
     digest: u64,
+    /// When it came to its state.
+    pub(super) since: Instant,
+    /// Its incarnation when others began to raise it lately, and when that was.
+    pub(super) raised: (Instant, u32),
     /// Until then what it says against others is old: it was held dead, and others by it.
     pub(super) heeded_from: Instant,
     /// Stamp of the newest tombstone made for this row; an older one is void.
@@ -483,6 +487,8 @@ impl Row {
             case: Case::None,
             position: 0,
             in_bucket: 0,
+            since: Instant::ZERO,
+            raised: (Instant::ZERO, 0),
             heeded_from: Instant::ZERO,
             tombstone: 0,
         }

@@ -97,10 +97,11 @@ impl Swim {
         answer: bool,
         rows: Rows<'_>,
     ) {
-        let Some(peer) = origin.slot.filter(|_| self.is_memberlist()) else {
+        let is_peer = origin.slot.is_some() || self.joiner.was_asked(origin.from);
+        if !is_peer || !self.is_memberlist() {
             self.stats.misaddressed += 1;
             return;
-        };
+        }
         let mut rows = rows;
         while let Ok(Some(row)) = rows.next() {
             let Row::Accused { id, boot, incarnation, .. } = row else {
@@ -117,8 +118,8 @@ impl Swim {
                 None => {}
             }
         }
-        if answer {
-            self.outbox.to(peer).owe_all(false);
+        if answer && let Some(slot) = self.table.slot(origin.sender.id) {
+            self.outbox.to(slot).owe_all(false);
         }
     }
 

@@ -49,7 +49,9 @@ mod memberlist;
 mod outbox;
 mod probe;
 mod spread;
+mod stats;
 mod suspicion;
+mod why;
 mod wire;
 
 use alloc::sync::Arc;
@@ -59,6 +61,8 @@ use core::time::Duration;
 
 pub use config::{Config, Rules};
 pub use member::{Member, State};
+pub use stats::Stats;
+pub use why::{Probed, Why};
 pub(crate) use wire::owns;
 #[cfg(feature = "sim")]
 pub(crate) use wire::{is_ping, is_stream};
@@ -80,24 +84,6 @@ use member::{ME, Table};
 use outbox::{Msg, Outbox};
 use probe::Prober;
 use wire::Frame;
-
-/// Counters of membership since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Probes started.
-    pub probes: u64,
-    /// Probes that neither the member nor a helper answered.
-    pub probes_failed: u64,
-    /// Probes without a verdict because this node itself was stalled.
-    pub probes_void: u64,
-    /// Accusations against this node that it refuted.
-    pub refutations: u64,
-    /// Members refused because the table was full.
-    pub members_refused: u64,
-    /// Frames meant for somebody else, or from a boot that is over: skipped.
-    pub misaddressed: u64,
-}
 
 /// Most frames of the table exchange that one packet may have: each takes the time that a bucket takes to be sorted.
 const MAX_LOOKS: usize = 64;
@@ -211,6 +197,7 @@ impl Swim {
             rng,
             config,
         };
+        swim.table.row_mut(ME).since = now;
         swim.tell(now, ME);
         Ok(swim)
     }
@@ -493,7 +480,7 @@ impl Swim {
                 self.on_ping_req(now, origin, seq, target, millis);
             }
             Frame::RelayedAck { seq, boot } => self.on_relayed_ack(now, origin, seq, boot),
-            Frame::Nack { seq } => self.on_nack(origin, seq),
+            Frame::Nack { seq } => self.on_nack(now, origin, seq),
             Frame::Verify { target } => self.on_verify(now, origin, target),
             Frame::PushPull { answer, rows } => self.on_push_pull(now, origin, answer, rows),
             Frame::Join { cookie, row, alone } => self.on_join(now, origin, cookie, row, alone),

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::evidence::By;
 use super::member::{ME, State};
 use super::outbox::Msg;
+use super::why::{History, Probed};
 use super::{Origin, Swim};
 use crate::id::NodeId;
 use crate::rng::Rng;
@@ -67,8 +68,11 @@ pub(super) struct Prober {
     tick: Option<Instant>,
     /// Members to probe before the schedule's next, because an accuser asked.
     urgent: SmallVec<[u32; 8]>,
+    /// Whether the last probe was of one of those.
+    was_urgent: bool,
     relays: Vec<Relay>,
     seq: u32,
+    pub(super) history: History,
     /// Lifeguard's local health score, 0 when healthy.
     pub(super) health: u32,
 }
@@ -79,8 +83,10 @@ impl Prober {
             probe: None,
             tick: None,
             urgent: SmallVec::new(),
+            was_urgent: false,
             relays: Vec::new(),
             seq: rng.u32() >> 12,
+            history: History::default(),
             health: 0,
         }
     }
@@ -151,10 +157,16 @@ impl Swim {
         if self.prober.probe.is_some() {
             return;
         }
-        if !self.prober.urgent.is_empty()
+        // By turns with the schedule, or else many who are suspected would keep all others waiting.
+        let due = self.prober.tick.is_some_and(|at| at <= now);
+        let urgent = !due || !core::mem::take(&mut self.prober.was_urgent);
+        if urgent
+            && !self.prober.urgent.is_empty()
+            && !self.leave.started()
             && let slot = self.prober.urgent.remove(0)
             && self.table.try_row(slot).is_some_and(|row| row.member.is_live())
         {
+            self.prober.was_urgent = true;
             self.start_probe(now, slot);
             return;
         }
@@ -267,6 +279,7 @@ impl Swim {
             return;
         }
         self.stats.probes_failed += 1;
+        self.prober.history.note(probe.target, Probed { at: now, answered: false, rtt: None });
         let silent = if self.is_memberlist() && !probe.helpers.is_empty() {
             probe.helpers.len() - probe.nacks.len()
         } else {
@@ -348,12 +361,14 @@ impl Swim {
         {
             // Another boot at the address says nothing for the one that was asked.
             if probe.boot == sender.boot_epoch {
-                let (slot, rtt) = (probe.slot, now.since(probe.started));
+                let slot = probe.slot;
                 // With several tries it is unknown which one was answered (Karn).
-                if probe.tries == 1 {
+                let rtt = (probe.tries == 1).then(|| now.since(probe.started));
+                if let Some(rtt) = rtt {
                     self.measure(slot, rtt);
                 }
-                self.succeed();
+                self.succeed(now, rtt);
+                self.go_on(now);
             }
             return;
         }
@@ -378,23 +393,33 @@ impl Swim {
         *rtt = if *rtt == 0 { sample } else { (*rtt - *rtt / 8).saturating_add(sample / 8).max(1) };
     }
 
-    fn succeed(&mut self) {
-        self.prober.probe = None;
+    fn succeed(&mut self, now: Instant, rtt: Option<Duration>) {
+        if let Some(probe) = self.prober.probe.take() {
+            self.prober.history.note(probe.target, Probed { at: now, answered: true, rtt });
+        }
         let by = u32::from(!sabotaged!("health-sticks"));
         self.prober.health = self.prober.health.saturating_sub(by);
     }
 
-    pub(super) fn on_relayed_ack(&mut self, _now: Instant, origin: Origin, seq: u32, boot: u64) {
+    /// Those who wait for a probe of their own do not wait for the schedule.
+    fn go_on(&mut self, now: Instant) {
+        if !self.prober.urgent.is_empty() {
+            self.fire_probe(now);
+        }
+    }
+
+    pub(super) fn on_relayed_ack(&mut self, now: Instant, origin: Origin, seq: u32, boot: u64) {
         if let Some(probe) = &self.prober.probe
             && probe.seq == seq
             && probe.boot == boot
             && probe.helpers.contains(&origin.sender.id)
         {
-            self.succeed();
+            self.succeed(now, None);
+            self.go_on(now);
         }
     }
 
-    pub(super) fn on_nack(&mut self, origin: Origin, seq: u32) {
+    pub(super) fn on_nack(&mut self, now: Instant, origin: Origin, seq: u32) {
         if let Some(probe) = &mut self.prober.probe
             && probe.seq == seq
             && probe.helpers.contains(&origin.sender.id)
@@ -402,7 +427,7 @@ impl Swim {
         {
             probe.nacks.push(origin.sender.id);
             if sabotaged!("nack-is-ack") {
-                self.succeed();
+                self.succeed(now, None);
             }
         }
     }

@@ -55,9 +55,19 @@ impl Suspicion {
         true
     }
 
+    /// Whether there are as many accusers as are remembered.
+    pub(super) fn is_full(&self, config: &Config) -> bool {
+        self.accusers.len() > config.suspicion_confirmations
+    }
+
     /// The accusers that others are told.
     pub(super) fn told(&self) -> &[NodeId] {
         self.lone.as_ref().map_or(&self.accusers, core::slice::from_ref)
+    }
+
+    /// Who told that the member failed.
+    pub(super) fn verdicts(&self) -> &[NodeId] {
+        &self.verdicts
     }
 
     /// Notes that `relay` holds the member failed.
@@ -69,34 +79,42 @@ impl Suspicion {
 
     /// Whether this node has not been there, and too few have told of it to make the wait the shortest, of so many accusers
     /// that count. It may have missed the refutation, as some always do. By the rules of memberlist nobody asks.
-    pub(super) fn is_hearsay(&self, config: &Config, n: usize, accusers: usize) -> bool {
+    ///
+    /// Of `well` members, those whom nobody suspects: who is dead itself, but not held so yet, accuses nobody.
+    pub(super) fn is_hearsay(&self, config: &Config, well: usize, accusers: usize) -> bool {
         if config.rules == Rules::Memberlist {
             return false;
         }
-        let wanted = config.suspicion_confirmations.min(n.saturating_sub(2));
+        let wanted = config.suspicion_confirmations.min(well.saturating_sub(2));
         let few = self.relays.len() < 2 || accusers <= wanted;
-        !self.own && few && !self.is_judged(config, n)
+        !self.own && few && !self.is_judged(config, well)
     }
 
     /// Whether as many as make the wait the shortest have each waited to its end.
-    fn is_judged(&self, config: &Config, n: usize) -> bool {
+    pub(super) fn is_judged(&self, config: &Config, well: usize) -> bool {
         let enough = config.suspicion_confirmations.clamp(2, 4);
-        self.verdicts.len() >= enough.min(n.saturating_sub(2)).max(2)
+        self.verdicts.len() >= enough.min(well.saturating_sub(2)).max(2)
     }
 
-    /// When the member counts as failed, in a cluster of `n` live members, if so many of its accusers count.
+    /// When the member counts as failed, in a cluster of `n` live members of whom `well` are suspected by nobody, if so many
+    /// of its accusers count.
     ///
     /// A node that did not fail to reach the member itself needs evidence from two distinct relays
     /// before it shortens the wait, so that one liar alone cannot hurry it. Once as many as make the wait the shortest have
     /// each waited to the end, it is over, but for the time that an answer takes to get here.
-    pub(super) fn deadline(&self, config: &Config, n: usize, accusers: usize) -> Instant {
+    pub(super) fn deadline(
+        &self,
+        config: &Config,
+        (n, well): (usize, usize),
+        accusers: usize,
+    ) -> Instant {
         if config.rules == Rules::Memberlist {
             let wanted = config.suspicion_confirmations;
             let confirmations = accusers.saturating_sub(1);
             let have = if n < wanted + 2 { wanted } else { confirmations };
             return self.started + timeout(config, n, have);
         }
-        if self.is_judged(config, n) {
+        if self.is_judged(config, well) {
             return self.started + config.probe_timeout;
         }
         let heard = if self.own || self.relays.len() >= 2 { accusers } else { 1 };
@@ -205,9 +223,9 @@ mod tests {
             assert!(suspicion.add(&lan, NodeId(accuser), NodeId(1)));
         }
         assert!(!suspicion.add(&lan, NodeId(4), NodeId(1)));
-        assert_eq!(suspicion.deadline(&lan, 10, 4), Instant::ZERO + Duration::from_secs(6));
+        assert_eq!(suspicion.deadline(&lan, (10, 10), 4), Instant::ZERO + Duration::from_secs(6));
         suspicion.add(&lan, NodeId(4), NodeId(2));
-        assert_eq!(suspicion.deadline(&lan, 10, 4), Instant::ZERO + Duration::from_secs(1));
-        assert!(suspicion.deadline(&lan, 10, 3) > Instant::ZERO + Duration::from_secs(1));
+        assert_eq!(suspicion.deadline(&lan, (10, 10), 4), Instant::ZERO + Duration::from_secs(1));
+        assert!(suspicion.deadline(&lan, (10, 10), 3) > Instant::ZERO + Duration::from_secs(1));
     }
 }

@@ -193,7 +193,15 @@ fn what_three_packets_tell_is_told_no_more() {
 fn numbers_are_raised_by_others_in_steps_alone() {
     let mut bare = cluster();
     let known = |bare: &Bare| bare.swim.member(id(5)).unwrap().incarnation();
-    let steps = [(3, 8, 8), (3, 17, 8), (3, u32::MAX / 2, 8), (5, 1_000, 1_000), (3, 1_008, 1_008)];
+    // Several at a time, as a packet may tell them, raise it no further than one.
+    let steps = [
+        (3, &[8][..], 8),
+        (3, &[12, 20, 28], 16),
+        (3, &[u32::MAX / 2], 24),
+        (5, &[1_000], 1_000),
+        (3, &[1_008], 1_008),
+        (3, &[1_009], 1_009),
+    ];
     // The same holds for who is heard of for the first time.
     for (by, believed) in [(3, 8), (20, 1_000)] {
         bare.tell(by, &frame(UPDATES, &alive(20, 1, 1_000)));
@@ -201,11 +209,21 @@ fn numbers_are_raised_by_others_in_steps_alone() {
     }
     bare.sent();
     for (by, said, believed) in steps {
-        bare.tell(by, &frame(UPDATES, &alive(5, 1, said)));
-        assert_eq!(known(&bare), believed, "{by} said {said}");
-        // It is asked, by an accusation of the numbers that are known, so that it has to show its own.
-        assert_eq!(places(&bare.sent(), UPDATES).contains(&5), believed < said);
+        bare.run(millis(50));
+        for said in said {
+            bare.tell(by, &frame(UPDATES, &alive(5, 1, *said)));
+        }
+        assert_eq!(known(&bare), believed, "{by} said {said:?}");
     }
+    assert_eq!(bare.swim.stats().jumps_cut, 3);
+    // What it says itself counts, and what others say of what they saw of it.
+    accuse(&mut bare, SUSPECT, 6, 1);
+    bare.tell(3, &frame(UPDATES, &alive(6, 1, 2_000)));
+    assert_eq!(
+        state(&bare, 6),
+        State::Alive,
+        "a refutation is one, however far it has come meanwhile"
+    );
     for (said, own) in [(0, 1), (5, 6), (1_000, 14), (14, 15)] {
         bare.tell(3, &frame(UPDATES, &accused(SUSPECT, 0, said, &[3])));
         bare.run(millis(60));

@@ -15,3 +15,4 @@ mod probing;
 mod propagation;
 mod seeking;
 mod swim;
+mod why;
