@@ -143,6 +143,45 @@ fn refused(refused: &Refused) -> [(&'static str, u64); 10] {
     ]
 }
 
+/// What suspicions and failures rested on.
+fn causes(text: &mut Exposition, stats: &swim::Stats) {
+    text.labelled(
+        "brickwork_suspicions_by_cause_total",
+        Kind::Counter,
+        "Suspicions by what they began with.",
+        "cause",
+        [("probe", stats.suspicions_by_probe), ("word", stats.suspicions_by_word)],
+    );
+    text.labelled(
+        "brickwork_failures_by_cause_total",
+        Kind::Counter,
+        "Failures by what they rested on: a probe of this node, accusers enough, or verdicts of others.",
+        "cause",
+        [
+            ("probe", stats.failures_by_probe),
+            ("word", stats.failures_by_word),
+            ("verdicts", stats.failures_by_verdicts),
+        ],
+    );
+    let counters = [
+        ("brickwork_looks_total", "Suspects probed because too little was told.", stats.looks),
+        (
+            "brickwork_returns_total",
+            "Members that came back in the boot in which they were held failed.",
+            stats.returns,
+        ),
+        ("brickwork_warnings_total", "Members told that others accuse them.", stats.warnings),
+        (
+            "brickwork_jumps_cut_total",
+            "Rows by which others would raise numbers by more than they may.",
+            stats.jumps_cut,
+        ),
+    ];
+    for (name, help, value) in counters {
+        text.single(name, Kind::Counter, help, value);
+    }
+}
+
 fn membership(text: &mut Exposition, seen: &Seen, counts: &Counts) {
     let [alive, suspect, dead, left] = seen.members;
     text.labelled(
@@ -189,6 +228,7 @@ fn membership(text: &mut Exposition, seen: &Seen, counts: &Counts) {
     for (name, help, value) in counters {
         text.single(name, Kind::Counter, help, value);
     }
+    causes(text, stats);
     text.labelled(
         "brickwork_frames_misaddressed_total",
         Kind::Counter,
