@@ -27,6 +27,7 @@ use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::time::Duration;
+use smallvec::SmallVec;
 
 /// Boot epochs above are nobody's: adopting the next would exhaust them.
 pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
@@ -453,7 +454,11 @@ impl Swim {
         if by_verdict {
             suspicion.add_verdict(relay);
         }
-        if suspicion.is_full(&self.config) {
+        let full = suspicion.is_full(&self.config);
+        // Those who do not count take nobody's place: two who told each other of them would never end.
+        let accusers: SmallVec<[NodeId; 4]> =
+            accusers.filter(|id| !full || self.may_accuse(*id)).collect();
+        if full && !accusers.is_empty() {
             self.drop_accusers(slot);
         }
         let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
@@ -497,12 +502,15 @@ impl Swim {
         suspicion.accusers.iter().filter(counts).count()
     }
 
+    /// Whether an accuser of that name can be one.
+    fn may_accuse(&self, id: NodeId) -> bool {
+        self.is_memberlist() || self.member(id).is_some_and(Member::is_live)
+    }
+
     /// Accusers that do not count make room for others.
     fn drop_accusers(&mut self, slot: u32) {
         let Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
-        let me = self.table.me().id();
-        let counts = |id: NodeId| id == me || self.member(id).is_some_and(Member::is_live);
-        let kept = suspicion.accusers.iter().copied().filter(|id| counts(*id)).collect();
+        let kept = suspicion.accusers.iter().copied().filter(|id| self.may_accuse(*id)).collect();
         if let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case {
             suspicion.accusers = kept;
         }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::common::addr;
 use crate::common::bare::{
     ALIVE, Bare, DEAD, PING, PUSH_PULL, SUSPECT, UPDATES, accused, ack, alive, frame, id, millis,
     places,
@@ -149,6 +150,32 @@ fn made_up_accusers_hurry_nothing() {
     [1, 2].into_iter().for_each(|by| bare.tell(by, &row));
     bare.run(Duration::from_secs(3));
     assert_eq!(state(&bare, 5), State::Dead);
+}
+
+/// Goal: accusers that do not exist are not told again and again, and real ones take their place. Method: a row with as many
+/// as are kept is repeated, between two rounds of gossip each time; then two members accuse by themselves.
+#[test]
+fn made_up_accusers_are_no_news_twice() {
+    let mut bare = cluster();
+    let row = frame(UPDATES, &accused(SUSPECT, 5, 0, &[20, 21, 22, 23]));
+    let told = |sent: &[crate::common::bare::Sent]| {
+        let of = [&[SUSPECT][..], &id(5).0.to_le_bytes()].concat();
+        let row = |sent: &&crate::common::bare::Sent| {
+            let body = sent.frame(UPDATES).unwrap_or_default();
+            sent.to != addr(5) && body.windows(9).any(|bytes| bytes == of)
+        };
+        sent.iter().filter(row).count()
+    };
+    bare.tell(1, &row);
+    bare.run(Duration::from_secs(4));
+    let mut again = 0;
+    for by in [1, 2, 3, 4, 1, 2] {
+        bare.tell(by, &row);
+        again += told(&bare.run(millis(250)));
+    }
+    assert_eq!(again, 0, "it is news no more");
+    [6, 7].into_iter().for_each(|by| accuse(&mut bare, SUSPECT, 5, by));
+    assert_eq!(bare.swim.why(id(5)).unwrap().accusers, [id(6), id(7)]);
 }
 
 /// Goal: tables as memberlist exchanges them say nothing by other rules. Method: a stranger and a member send one with an
