@@ -256,7 +256,13 @@ pub fn merging(n: u32, met: Met) -> Entrant {
                 pair.swap();
                 std::mem::take(&mut last)
             }
-            Met::Nothing => (pair.keys..).take(BATCH * DELTA).collect(),
+            Met::Nothing => {
+                // The map stays about as large as the row says, and far from its limit, however fast the machine is.
+                if pair.keys > n.saturating_mul(2) {
+                    pair = Pair::of(n);
+                }
+                (pair.keys..).take(BATCH * DELTA).collect()
+            }
         };
         let mut packets = VecDeque::new();
         for some in keys.chunks(DELTA) {
