@@ -248,22 +248,26 @@ fn judge_order(now: Option<Belief>, anyhow: &Anyhow, about: &impl Fn() -> String
     }
 }
 
-/// Asks the node for its news: if it tells of the subject, then what it believes, with the union of the
-/// accusers.
+/// Asks the node for its news. What it tells of the subject, or told last while time passed, if it has told that as often
+/// as it tells anything, is what it believes, with the union of the accusers. Returns whether it was told now.
 fn listen(observer: &mut Observer, model: &Model) -> bool {
     observer.take(C, bytes::ping(C, B));
     let sent = observer.sent();
     let rows = sent.iter().filter(|(to, _)| *to == addr(C));
-    let Some(row) = rows.filter_map(|(_, datagram)| told_of_subject(datagram)).next() else {
+    let now = rows.filter_map(|(_, datagram)| told_of_subject(datagram)).next();
+    let is_now = now.is_some();
+    let Some(belief) = observer.belief() else {
+        assert!(!is_now, "a stranger is told of");
         return false;
     };
-    let belief = observer.belief().unwrap();
+    let row = now.or(observer.told.take());
+    let row = row.unwrap_or_else(|| panic!("{belief:?} is told to nobody"));
     let mut accusers = model.accusers();
     accusers.sort_unstable();
     let kind = belief.state as u8;
     let told = (row.kind, row.boot, row.incarnation, row.accusers);
     assert_eq!(told, (kind, belief.boot, belief.incarnation, accusers), "{belief:?} is told");
-    true
+    is_now
 }
 
 /// All orders of `depth` of the items, and with them all of less, the work divided by the first.

@@ -29,6 +29,8 @@ pub struct Observer {
     pub now: Instant,
     /// The live members as the events tell them: boot, and whether it is suspected.
     folded: BTreeMap<NodeId, (u64, bool)>,
+    /// What it said last about the subject while time passed.
+    pub told: Option<bytes::Told>,
 }
 
 impl Observer {
@@ -38,7 +40,8 @@ impl Observer {
         let mut identity = Identity::new("n", addr(me));
         identity.id = me;
         let swim = Swim::new(now, identity, CLUSTER, config(), 1400, [7; 32]).unwrap();
-        let mut observer = Self { swim, now, folded: BTreeMap::from([(me, (1, false))]) };
+        let folded = BTreeMap::from([(me, (1, false))]);
+        let mut observer = Self { swim, now, folded, told: None };
         for &other in others {
             observer.take(other, bytes::introduction(other));
         }
@@ -86,6 +89,7 @@ impl Observer {
             self.now = due;
             self.wake();
             for (to, datagram) in self.sent() {
+                self.told = bytes::told_of_subject(&datagram).or(self.told.take());
                 self.answer_for(to, &datagram);
             }
         }
