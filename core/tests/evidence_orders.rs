@@ -260,7 +260,7 @@ fn listen(observer: &mut Observer, model: &Model) -> bool {
         assert!(!is_now, "a stranger is told of");
         return false;
     };
-    let row = now.or(observer.told.take());
+    let row = now.or_else(|| observer.told.take());
     let row = row.unwrap_or_else(|| panic!("{belief:?} is told to nobody"));
     let mut accusers = model.accusers();
     accusers.sort_unstable();

@@ -11,8 +11,9 @@
 //! is told so, and refutes; nobody else hears of it. Otherwise the end of a split would be the beginning of as many
 //! suspicions as there are members, and of verdicts, where a refutation comes too late.
 //!
-//! When a suspicion runs out that others told of, and not enough of them, the member is probed, again and again, until it
-//! answers the accusation or a probe fails: one that came alone, or whose refutation did not get here, is not enough.
+//! When a suspicion runs out of which not enough others told, the member is probed, again and again, until it
+//! answers the accusation or a probe fails, two where losses are many: one that came alone, or whose refutation did not get
+//! here, is not enough.
 
 use super::member::{Case, ME, Member, State};
 use super::outbox::Msg;
@@ -450,7 +451,9 @@ impl Swim {
             }
         }
         let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
-        suspicion.own |= by == By::Probe;
+        if by == By::Probe {
+            suspicion.add_own();
+        }
         if by_verdict {
             suspicion.add_verdict(relay);
         }
@@ -494,7 +497,7 @@ impl Swim {
     fn accusers(&self, suspicion: &Suspicion) -> usize {
         let counts = |id: &&NodeId| {
             let myself = **id == self.table.me().id();
-            (!myself || suspicion.own) && self.member(**id).is_some_and(Member::is_live)
+            (!myself || suspicion.is_own()) && self.member(**id).is_some_and(Member::is_live)
         };
         if self.is_memberlist() {
             return suspicion.accusers.len();
@@ -531,10 +534,10 @@ impl Swim {
         if due.is_none_or(|at| at > now) || self.notice_stall(now, due) {
             return;
         }
-        let n = self.well();
+        let (n, looks) = (self.well(), self.prober.looks());
         while let Some((_, slot)) = self.suspicions.pop(now) {
             if let Case::Suspicion(suspicion) = &self.table.row(slot).case
-                && suspicion.is_hearsay(&self.config, n, self.accusers(suspicion))
+                && suspicion.is_hearsay(&self.config, n, self.accusers(suspicion), looks)
             {
                 // It ends when the probe fails, or with more evidence, or with the refutation that the probe asks for.
                 self.prober.probe_soon(slot);
@@ -574,7 +577,7 @@ impl Swim {
     pub(super) fn fail(&mut self, now: Instant, slot: u32, case: Case) {
         let (id, n) = (self.table.member(slot).id(), self.well());
         match &case {
-            Case::Suspicion(suspicion) if suspicion.own => self.stats.failures_by_probe += 1,
+            Case::Suspicion(suspicion) if suspicion.is_own() => self.stats.failures_by_probe += 1,
             Case::Suspicion(suspicion) if suspicion.is_judged(&self.config, n) => {
                 self.stats.failures_by_verdicts += 1;
             }

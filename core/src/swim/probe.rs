@@ -25,6 +25,8 @@ use crate::time::Instant;
 const MAX_RELAYS: usize = 64;
 /// Most members that wait to be verified for others.
 const MAX_URGENT: usize = 8;
+/// Mean tries, in 256ths, above which a probe may fail by chance.
+const MANY_TRIES: u32 = 256 * 9 / 4;
 
 /// The probe in flight.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ pub(super) struct Prober {
     pub(super) history: History,
     /// Lifeguard's local health score, 0 when healthy.
     pub(super) health: u32,
+    /// How often members are asked until they answer: a moving mean, in 256ths.
+    tries: u32,
 }
 
 impl Prober {
@@ -88,6 +92,7 @@ impl Prober {
             seq: rng.u32() >> 12,
             history: History::default(),
             health: 0,
+            tries: 256,
         }
     }
 
@@ -117,6 +122,18 @@ impl Prober {
         if !probed && self.urgent.len() < MAX_URGENT && !self.urgent.contains(&slot) {
             self.urgent.push(slot);
         }
+    }
+
+    /// How many probes must fail before what few say of a member is believed. One, where losses are so few that all tries
+    /// of a probe are not lost by chance; two where members are asked more than twice until they answer, from a third of
+    /// all datagrams on. Of a thousand members at 40 % loss eight probes fail by chance each second, and who asked for no
+    /// second one held two live members dead within 166 member-hours.
+    pub(super) fn looks(&self) -> u8 {
+        if self.tries > MANY_TRIES { 2 } else { 1 }
+    }
+
+    fn answered(&mut self, tries: u32) {
+        self.tries = self.tries - self.tries / 16 + tries.min(16) * 256 / 16;
     }
 
     pub(super) fn next_seq(&mut self) -> u32 {
@@ -395,6 +412,7 @@ impl Swim {
 
     fn succeed(&mut self, now: Instant, rtt: Option<Duration>) {
         if let Some(probe) = self.prober.probe.take() {
+            self.prober.answered(probe.tries);
             self.prober.history.note(probe.target, Probed { at: now, answered: true, rtt });
         }
         let by = u32::from(!sabotaged!("health-sticks"));
@@ -436,7 +454,7 @@ impl Swim {
         let Some(slot) = self.table.slot(target) else { return };
         let probed = self.prober.probe.as_ref().is_some_and(|probe| probe.slot == slot);
         let judged = match &self.table.row(slot).case {
-            super::member::Case::Suspicion(suspicion) => suspicion.own,
+            super::member::Case::Suspicion(suspicion) => suspicion.is_own(),
             super::member::Case::None | super::member::Case::Left(_) => false,
         };
         let live = self.table.member(slot).is_live() && slot != ME;

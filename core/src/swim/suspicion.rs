@@ -20,8 +20,8 @@ pub(super) struct Suspicion {
     pub(super) accusers: SmallVec<[NodeId; 4]>,
     /// Through whom the accusations were heard: the first two distinct ones.
     relays: SmallVec<[NodeId; 2]>,
-    /// Whether a probe of this node's own failed.
-    pub(super) own: bool,
+    /// How many probes of this node's own failed.
+    own: u8,
     /// Who told that the member failed: each has waited for its refutation in vain.
     verdicts: SmallVec<[NodeId; 4]>,
     /// The accuser that alone is told, by the rules of memberlist.
@@ -34,7 +34,7 @@ impl Suspicion {
             started,
             accusers: SmallVec::new(),
             relays: SmallVec::new(),
-            own: false,
+            own: 0,
             verdicts: SmallVec::new(),
             lone: None,
         }
@@ -65,6 +65,16 @@ impl Suspicion {
         self.lone.as_ref().map_or(&self.accusers, core::slice::from_ref)
     }
 
+    /// Notes that a probe of this node's own failed.
+    pub(super) fn add_own(&mut self) {
+        self.own = self.own.saturating_add(1);
+    }
+
+    /// Whether a probe of this node's own failed.
+    pub(super) fn is_own(&self) -> bool {
+        self.own > 0
+    }
+
     /// Who told that the member failed.
     pub(super) fn verdicts(&self) -> &[NodeId] {
         &self.verdicts
@@ -77,17 +87,24 @@ impl Suspicion {
         }
     }
 
-    /// Whether this node has not been there, and too few have told of it to make the wait the shortest, of so many accusers
-    /// that count. It may have missed the refutation, as some always do. By the rules of memberlist nobody asks.
+    /// Whether this node has not looked for itself as often as it should, `looks` times, and too few have told of it to make
+    /// the wait the shortest, of so many accusers that count. It may have missed the refutation, as some always do. By the
+    /// rules of memberlist nobody asks.
     ///
     /// Of `well` members, those whom nobody suspects: who is dead itself, but not held so yet, accuses nobody.
-    pub(super) fn is_hearsay(&self, config: &Config, well: usize, accusers: usize) -> bool {
+    pub(super) fn is_hearsay(
+        &self,
+        config: &Config,
+        well: usize,
+        accusers: usize,
+        looks: u8,
+    ) -> bool {
         if config.rules == Rules::Memberlist {
             return false;
         }
         let wanted = config.suspicion_confirmations.min(well.saturating_sub(2));
         let few = self.relays.len() < 2 || accusers <= wanted;
-        !self.own && few && !self.is_judged(config, well)
+        self.own < looks && few && !self.is_judged(config, well)
     }
 
     /// Whether as many as make the wait the shortest have each waited to its end.
@@ -117,7 +134,7 @@ impl Suspicion {
         if self.is_judged(config, well) {
             return self.started + config.probe_timeout;
         }
-        let heard = if self.own || self.relays.len() >= 2 { accusers } else { 1 };
+        let heard = if self.is_own() || self.relays.len() >= 2 { accusers } else { 1 };
         self.started + timeout(config, n, heard.saturating_sub(1))
     }
 }

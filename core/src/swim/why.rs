@@ -100,7 +100,7 @@ impl Swim {
             since: row.since,
             accusers: suspicion.map(|case| case.accusers.to_vec()).unwrap_or_default(),
             verdicts: suspicion.map(|case| case.verdicts().to_vec()).unwrap_or_default(),
-            own_probe: suspicion.is_some_and(|case| case.own),
+            own_probe: suspicion.is_some_and(|case| case.is_own()),
             due: self.suspicions.of(slot),
             rtt: row.member.rtt(),
             probes: self.prober.history.of(id).collect(),

@@ -89,7 +89,7 @@ impl Observer {
             self.now = due;
             self.wake();
             for (to, datagram) in self.sent() {
-                self.told = bytes::told_of_subject(&datagram).or(self.told.take());
+                self.told = bytes::told_of_subject(&datagram).or_else(|| self.told.take());
                 self.answer_for(to, &datagram);
             }
         }

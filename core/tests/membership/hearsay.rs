@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::common::addr;
@@ -114,6 +115,36 @@ fn what_one_alone_says_is_looked_into() {
         }
         assert_eq!(state(&bare, 5), if gone { State::Dead } else { State::Alive });
         assert!(asked > 0);
+    }
+}
+
+/// Goal: a probe that may have failed by chance is repeated before one's word is believed. Method: members answer the first
+/// ping or the fourth alone; then one that is gone is accused by another, or by this node itself.
+#[test]
+fn where_losses_are_many_a_member_is_looked_for_twice() {
+    for (answered, accused, looks) in [(1, true, 1), (4, true, 2), (1, false, 1), (4, false, 2)] {
+        let mut bare = Bare::among(Config::lan(), 1..NODES);
+        let (mut pings, mut failed, mut told) = (BTreeMap::new(), BTreeSet::new(), !accused);
+        let start = bare.now;
+        while state(&bare, 5) != State::Dead {
+            assert!(bare.now < start + Duration::from_secs(200), "{answered} {accused}");
+            let gone = bare.now >= start + Duration::from_secs(60);
+            if gone && !std::mem::replace(&mut told, true) {
+                accuse(&mut bare, SUSPECT, 5, 1);
+            }
+            for sent in bare.run(millis(1)).iter().filter(|sent| sent.frame(PING).is_some()) {
+                let (place, seq) = (usize::from(sent.to.port()) - 1000, sent.seq(PING));
+                let count = pings.entry(seq).or_insert(0);
+                *count += 1;
+                if *count == answered && !(gone && place == 5) {
+                    bare.tell(place, &ack(seq));
+                }
+                if gone && place == 5 {
+                    failed.insert(seq);
+                }
+            }
+        }
+        assert_eq!(failed.len(), looks, "{answered} {accused}");
     }
 }
 
