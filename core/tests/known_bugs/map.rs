@@ -2,17 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod common;
-mod counted;
-
 use std::time::Duration;
 
+use crate::common::Dice;
+use crate::common::bare::seal;
+use crate::common::maps::{NOW, addr, deliver, drain, settle};
+use crate::common::stages::{fragment, item, of_pull, pulled};
 use brickwork_core::map::{Config, Map, ReplicaId};
 use brickwork_core::{Instant, NodeId, PacketError};
-use common::Dice;
-use common::bare::seal;
-use common::maps::{NOW, addr, deliver, drain, settle};
-use common::stages::{fragment, item, of_pull, pulled};
 use proptest::prelude::*;
 
 /// A replica that forgets soon.
@@ -381,7 +378,7 @@ fn solana_defrag_panic() {
 fn solana_defrag_room() {
     let ((mut map, of), mut dice) = (asking(), Dice(3_014));
     let mut ends = [0_u64; 6];
-    let bytes = counted::most_bytes(|| {
+    let bytes = crate::counted::most_bytes(|| {
         for n in 0..40_000 {
             let at = dice.below(ends.len());
             let (mut id, mut offset) = (at as u64, ends[at]);
