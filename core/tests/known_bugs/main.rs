@@ -5,4 +5,6 @@ mod common;
 #[path = "../counted/mod.rs"]
 mod counted;
 
+mod defects;
 mod map;
+mod membership;
