@@ -371,7 +371,7 @@ fn note_places(folder: &Path, places: &mut BTreeSet<String>) {
 }
 
 /// Bugs that show in large clusters, and only if something goes wrong there or is written.
-const SHRUNK: &[&str] = &["stale-alive", "life-reused", "winner-kept-alone", "the-left-suspected"];
+const SHRUNK: &[&str] = &["life-reused", "winner-kept-alone", "the-left-suspected"];
 /// Nodes and, at least, steps of the plans that are shrunk.
 const LARGE: (usize, usize) = (32, 15);
 
