@@ -140,6 +140,24 @@ fn the_truth_is_what_detection_and_healing_are_measured_against() {
 }
 
 #[test]
+fn who_leaves_is_told_from_who_fails() {
+    let leaves = "[[leave]]\nnodes = [3, 4]\nbegin = \"2s\"\nend = \"6s\"\n[budget]\nleft_all_p999 = \"1s\"\n";
+    let scenario = Scenario::parse(Path::new("leave"), &small(leaves)).unwrap();
+    let outcome = scenario.run(1, |_| ());
+    let figures = &outcome.figures;
+    assert_eq!((figures.leaves, figures.crashes, figures.left_as_failed), (2, 0, 0));
+    assert!(figures.left_all_p999.unwrap() < 1.0 && outcome.is_met(), "{figures:?}");
+    // Who leaves counts as a member no longer: one for 18 s and one for 16 of 20.
+    assert!((figures.member_hours * 3_600.0 - (100.0 - 18.0 - 16.0)).abs() < 0.01);
+    // Nobody is there to tell: they die unheard, and the others take it for that.
+    let split = "[[split]]\nnodes = [3]\nbegin = \"1s\"\n[[leave]]\nnodes = [3]\nbegin = \"1s\"\n";
+    let scenario = Scenario::parse(Path::new("alone"), &small(split)).unwrap();
+    let figures = scenario.run(1, |_| ()).figures;
+    assert_eq!((figures.leaves, figures.left_as_failed), (1, 4));
+    assert_eq!(figures.left_all_p999, Some(f64::INFINITY));
+}
+
+#[test]
 fn a_node_is_back_when_no_crash_keeps_it_down() {
     let back = "[[crash]]\nnodes = [3]\nbegin = \"2s\"\nback_after = \"4s\"\n";
     let later = "[[crash]]\nnodes = [3]\nbegin = \"4s\"\nback_after = \"10s\"\n";
@@ -298,6 +316,8 @@ fn a_bad_file_is_refused_with_its_name_line_and_key() {
         ("[budget]\nheal = \"3s\"", 7, vec!["heal", "trouble that ends"]),
         ("[budget]\ntimes_idle = 3", 7, vec!["times_idle", "begin"]),
         ("[budget]\ndetection_all_p99 = \"3s\"", 7, vec!["detection_all_p99", "[[crash]]"]),
+        ("[budget]\nleft_all_p999 = \"3s\"", 7, vec!["left_all_p999", "[[leave]]"]),
+        ("[[leave]]\nnodes = 9", 7, vec!["nodes", "too many"]),
         ("[budget]\nkeys_left = 0", 7, vec!["keys_left", "lifetime"]),
         ("[quick]\nnodes = 1", 7, vec!["nodes", "from 2 to"]),
         ("[quick.budget]\nvisibility_p99 = \"1s\"", 7, vec!["visibility_p99", "[writes]"]),

@@ -18,6 +18,8 @@ pub struct Budget {
     pub detection_first_p50: Option<Spanned<Time>>,
     /// From a crash to each who was there, 99th percentile over (crash, observer) pairs.
     pub detection_all_p99: Option<Spanned<Time>>,
+    /// From a leave to each who was there and learns that it left, 99.9th percentile over (leave, observer) pairs.
+    pub left_all_p999: Option<Spanned<Time>>,
     /// Bytes that a member sends per second, without UDP and IP headers.
     pub bytes_per_second: Option<Spanned<f64>>,
     /// The same in the second in which it was most.
@@ -55,6 +57,8 @@ pub(super) enum Needs {
     Nothing,
     /// `[[crash]]`.
     Crash,
+    /// `[[leave]]`.
+    Leave,
     /// Something that ends.
     End,
     /// Trouble that begins late enough.
@@ -79,7 +83,7 @@ fn seconds(time: Option<&Spanned<Time>>) -> Option<Spanned<f64>> {
 
 impl Budget {
     /// All keys, named or not.
-    pub(super) fn lines(&self) -> [Line; 12] {
+    pub(super) fn lines(&self) -> [Line; 13] {
         let line = |key, limit, needs, figure| Line { key, limit, needs, figure };
         [
             line("joined", seconds(self.joined.as_ref()), Needs::Nothing, |all| all.joined),
@@ -101,6 +105,9 @@ impl Budget {
                 Needs::Crash,
                 |all| all.detection_all_p99,
             ),
+            line("left_all_p999", seconds(self.left_all_p999.as_ref()), Needs::Leave, |all| {
+                all.left_all_p999
+            }),
             line("bytes_per_second", self.bytes_per_second.clone(), Needs::Nothing, |all| {
                 Some(all.bytes_per_second)
             }),

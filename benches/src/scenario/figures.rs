@@ -36,7 +36,12 @@ impl Latencies {
     /// The `percent`-th percentile (nearest rank) in seconds, endless if it never happened; `None` if
     /// there is nothing. It must be sorted.
     pub(super) fn percentile(&self, percent: u64) -> Option<f64> {
-        let rank = (self.count() * percent).div_ceil(100).max(1) - 1;
+        self.permille(percent * 10)
+    }
+
+    /// The same in thousandths.
+    pub(super) fn permille(&self, permille: u64) -> Option<f64> {
+        let rank = (self.count() * permille).div_ceil(1_000).max(1) - 1;
         if self.count() == 0 {
             return None;
         }
@@ -91,6 +96,12 @@ pub struct Figures {
     pub detection_all_max: Option<f64>,
     /// (crash, observer) pairs that were never detected.
     pub undetected: u64,
+    /// Nodes that left.
+    pub leaves: u64,
+    /// From a leave to each observer that learns that it left, 99.9th percentile; who holds it failed never does.
+    pub left_all_p999: Option<f64>,
+    /// (leave, observer) pairs in which it was held failed.
+    pub left_as_failed: u64,
     /// UDP payload that a member sent per second.
     pub bytes_per_second: f64,
     /// The same with headers of UDP and IPv4.
@@ -155,6 +166,7 @@ mod tests {
         assert_eq!(times.percentile(50), Some(50.0));
         assert_eq!(times.percentile(99), Some(99.0));
         assert_eq!(times.percentile(100), Some(f64::INFINITY));
+        assert_eq!((times.permille(501), times.permille(990)), (Some(51.0), Some(99.0)));
         let distribution = times.distribution(10);
         assert_eq!(distribution.len(), 10);
         assert_eq!(*distribution.last().unwrap(), (99.0, 0.99));

@@ -76,6 +76,9 @@ pub struct Scenario {
     /// Nodes die.
     #[serde(default)]
     pub crash: Vec<Crash>,
+    /// Nodes leave.
+    #[serde(default)]
+    pub leave: Vec<Leave>,
     /// Keys are written.
     pub writes: Option<Writes>,
     /// What the full size must reach.
@@ -98,6 +101,7 @@ pub struct Quick {
     slow: Option<Vec<Slow>>,
     pause: Option<Vec<Pause>>,
     crash: Option<Vec<Crash>>,
+    leave: Option<Vec<Leave>>,
     writes: Option<Writes>,
     #[serde(default)]
     budget: Budget,
@@ -176,6 +180,18 @@ pub struct Crash {
     pub back_after: Option<Spanned<Time>>,
 }
 
+/// `[[leave]]`: these nodes say goodbye and end, one after the other.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leave {
+    /// Who.
+    pub nodes: Spanned<Pick>,
+    /// When the first leaves.
+    pub begin: Option<Spanned<Time>>,
+    /// Until when the others follow, at even distances; without it, all leave at once.
+    pub end: Option<Spanned<Time>>,
+}
+
 /// `[writes]`: nodes write keys.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -226,6 +242,7 @@ impl Scenario {
             slow: quick.slow.unwrap_or(self.slow),
             pause: quick.pause.unwrap_or(self.pause),
             crash: quick.crash.unwrap_or(self.crash),
+            leave: quick.leave.unwrap_or(self.leave),
             writes: quick.writes.or(self.writes),
             budget: quick.budget,
             quick: None,

@@ -121,6 +121,10 @@ impl Scenario {
             self.span(crash.begin.as_ref(), crash.end.as_ref())?;
             self.check_return(crash)?;
         }
+        for leave in &self.leave {
+            picks(Some(&leave.nodes), nodes)?;
+            self.span(leave.begin.as_ref(), leave.end.as_ref())?;
+        }
         if let Some(writes) = &self.writes {
             self.check_writes(writes)?;
         }
@@ -224,6 +228,7 @@ impl Scenario {
             let missing = match line.needs {
                 Needs::Nothing => None,
                 Needs::Crash => self.crash.is_empty().then_some("`[[crash]]`"),
+                Needs::Leave => self.leave.is_empty().then_some("`[[leave]]`"),
                 Needs::End => self.never_ends().then_some("trouble that ends before the run does"),
                 Needs::Idle => self.first_trouble().is_none_or(|at| at.is_zero()).then_some(
                     "trouble whose `begin` is above 0, so that there is an idle time before it",
@@ -257,6 +262,7 @@ impl Scenario {
         let begins = begins.chain(self.slow.iter().map(|one| one.begin.as_ref()));
         let begins = begins.chain(self.pause.iter().map(|one| one.begin.as_ref()));
         let begins = begins.chain(self.crash.iter().map(|one| one.begin.as_ref()));
+        let begins = begins.chain(self.leave.iter().map(|one| one.begin.as_ref()));
         begins.map(time).min()
     }
 }

@@ -22,7 +22,7 @@ mod value;
 
 pub use budget::{Budget, Verdict};
 pub use figures::{Figures, Sample};
-pub use file::{Crash, Loss, Pause, Profile, Quick, Scenario, Slow, Split, Writes};
+pub use file::{Crash, Leave, Loss, Pause, Profile, Quick, Scenario, Slow, Split, Writes};
 pub use load::BadFile;
 pub use run::Outcome;
 pub use value::{Pick, Share, Time};

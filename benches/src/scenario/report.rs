@@ -62,6 +62,11 @@ const ROWS: &[Row] = &[
     ("declared by all, p50", "", Unit::Seconds, |all| all.detection_all_p50),
     ("declared by all, p99", "detection_all_p99", Unit::Seconds, |all| all.detection_all_p99),
     ("declared by all, longest", "", Unit::Seconds, |all| all.detection_all_max),
+    ("leaves", "", Unit::Plain, |all| Some(all.leaves as f64).filter(|&count| count > 0.0)),
+    ("heard of by all, p99.9", "left_all_p999", Unit::Seconds, |all| all.left_all_p999),
+    ("taken for failures", "", Unit::Plain, |all| {
+        Some(all.left_as_failed as f64).filter(|&pairs| pairs > 0.0)
+    }),
     ("bytes per second and member", "bytes_per_second", Unit::Bytes, |all| {
         Some(all.bytes_per_second)
     }),

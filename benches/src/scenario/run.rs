@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant as Wall};
 
-use brickwork_core::Instant;
 use brickwork_core::sim::Sim;
+use brickwork_core::{Event, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::budget::Verdict;
@@ -259,11 +259,20 @@ impl<'s> Run<'s> {
     /// Takes the events of a place.
     fn look(&mut self, place: usize) {
         let now = self.sim.now();
+        let mut over = false;
         for event in self.sim.events(place) {
+            over |= matches!(event, Event::LeaveFinished { .. });
+            // What one hears that says goodbye is nobody's view.
+            if !self.truth.is_up(place) {
+                continue;
+            }
             self.truth.heard(now, place, &event);
             if let Some(keys) = &mut self.keys {
                 keys.heard(&self.sim, place, &event);
             }
+        }
+        if over {
+            self.sim.crash(place);
         }
     }
 
@@ -309,6 +318,16 @@ impl<'s> Run<'s> {
                 if self.truth.is_up(place) {
                     self.sim.crash(place);
                     self.truth.crashed(now, place);
+                    if let Some(keys) = &mut self.keys {
+                        keys.crashed(place);
+                    }
+                }
+            }
+            Act::Leave(place) => {
+                self.trouble();
+                if self.truth.is_up(place) {
+                    self.truth.leaves(now, place);
+                    self.sim.with(place, |node, now| node.leave(now));
                     if let Some(keys) = &mut self.keys {
                         keys.crashed(place);
                     }
@@ -390,6 +409,10 @@ impl<'s> Run<'s> {
         {
             times.sort();
         }
+        noticed.left.sort();
+        figures.leaves = noticed.leaves;
+        figures.left_all_p999 = noticed.left.permille(999);
+        figures.left_as_failed = noticed.left_as_failed;
         figures.member_hours = hours;
         figures.false_deaths = noticed.false_deaths;
         figures.false_deaths_per_member_hour = noticed.false_deaths as f64 / hours;

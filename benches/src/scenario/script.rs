@@ -28,6 +28,8 @@ pub(super) enum Act {
     Well(Vec<usize>),
     /// The node at this place dies, and comes back or not.
     Crash(usize, bool),
+    /// The node at this place says goodbye, and ends when enough know.
+    Leave(usize),
     /// It starts again without state.
     Return(usize),
     /// Something of the kind that all must recover from is over.
@@ -127,6 +129,12 @@ pub(super) fn script(scenario: &Scenario, seed: u64) -> Vec<Step> {
     for crash in &scenario.crash {
         writer.crashes(crash);
     }
+    for leave in &scenario.leave {
+        let some = writer.some(&leave.nodes);
+        for (at, place) in spread(some, leave.begin.as_ref(), leave.end.as_ref()) {
+            writer.steps.push((at, Act::Leave(place)));
+        }
+    }
     // Stable: acts of one moment keep the order in which they were written.
     writer.steps.sort_by_key(|(at, _)| *at);
     writer.steps
@@ -185,11 +193,7 @@ impl Writer<'_> {
     /// All at once, or at even distances.
     fn crashes(&mut self, crash: &Crash) {
         let some = self.some(&crash.nodes);
-        let begin = time(crash.begin.as_ref());
-        let whole = crash.end.as_ref().map_or(Duration::ZERO, |end| end.get_ref().0 - begin);
-        let count = some.len() as u32;
-        for (number, place) in (0..).zip(some) {
-            let at = begin + whole * number / count;
+        for (at, place) in spread(some, crash.begin.as_ref(), crash.end.as_ref()) {
             self.steps.push((at, Act::Crash(place, crash.back_after.is_some())));
             if let Some(back) = &crash.back_after {
                 self.steps.push((at + back.get_ref().0, Act::Return(place)));
@@ -197,4 +201,15 @@ impl Writer<'_> {
             }
         }
     }
+}
+
+/// Places and their moments: all at `begin`, or until `end` at even distances.
+fn spread(
+    places: Vec<usize>,
+    begin: Option<&Spanned<Time>>,
+    end: Option<&Spanned<Time>>,
+) -> impl Iterator<Item = (Duration, usize)> {
+    let (begin, count) = (time(begin), places.len() as u32);
+    let whole = end.map_or(Duration::ZERO, |end| end.get_ref().0 - begin);
+    (0..).zip(places).map(move |(number, place)| (begin + whole * number / count, place))
 }

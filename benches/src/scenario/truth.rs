@@ -47,6 +47,8 @@ struct Cut {
 #[derive(Debug)]
 struct Death {
     at: Instant,
+    /// It said goodbye.
+    left_by_itself: bool,
     /// Who was up then and has not noticed.
     unaware: Bits,
     left: usize,
@@ -92,6 +94,10 @@ pub(super) struct Noticed {
     pub(super) declared: Latencies,
     /// (crash, observer) pairs of nodes that stayed dead and unnoticed.
     pub(super) undetected: u64,
+    pub(super) leaves: u64,
+    /// From a leave to each observer that hears of it.
+    pub(super) left: Latencies,
+    pub(super) left_as_failed: u64,
 }
 
 /// All of it.
@@ -174,9 +180,21 @@ impl Truth {
     }
 
     pub(super) fn crashed(&mut self, now: Instant, place: usize) {
-        if !self.subjects[place].up {
-            return;
+        if self.subjects[place].up {
+            self.noticed.crashes += 1;
+            self.gone(now, place, false);
         }
+    }
+
+    /// From here on all should learn that the node at `place` has left.
+    pub(super) fn leaves(&mut self, now: Instant, place: usize) {
+        if self.subjects[place].up {
+            self.noticed.leaves += 1;
+            self.gone(now, place, true);
+        }
+    }
+
+    fn gone(&mut self, now: Instant, place: usize, left_by_itself: bool) {
         self.subjects[place].up = false;
         self.up -= 1;
         let row = &self.lists[place];
@@ -198,9 +216,14 @@ impl Truth {
             unaware.set(other, subject.up && self.lists[other].has(place));
         }
         let left = (0..self.subjects.len()).filter(|&other| unaware.has(other)).count();
-        self.subjects[place].death =
-            Some(Death { at: now, unaware, left, suspected: false, declared: false });
-        self.noticed.crashes += 1;
+        self.subjects[place].death = Some(Death {
+            at: now,
+            left_by_itself,
+            unaware,
+            left,
+            suspected: false,
+            declared: false,
+        });
     }
 
     /// What all observers list about `place` is judged by the other truth from now on.
@@ -253,7 +276,9 @@ impl Truth {
                 self.listed(now, observer, identity.id, true);
             }
             Event::Left { id } => {
-                self.listed(now, observer, *id, false);
+                if let Some(subject) = self.listed(now, observer, *id, false) {
+                    self.left(now, observer, subject);
+                }
             }
             Event::Failed { id } => {
                 if let Some(subject) = self.listed(now, observer, *id, false) {
@@ -301,12 +326,30 @@ impl Truth {
         }
         let Some(death) = &mut self.subjects[place].death else { return };
         let after = now - death.at;
+        if death.left_by_itself {
+            if death.unaware.set(observer, false) {
+                death.left -= 1;
+                self.noticed.left.never(1);
+                self.noticed.left_as_failed += 1;
+            }
+            return;
+        }
         if !core::mem::replace(&mut death.declared, true) {
             self.noticed.first_declared.push(after);
         }
         if death.unaware.set(observer, false) {
             death.left -= 1;
             self.noticed.declared.push(after);
+        }
+    }
+
+    fn left(&mut self, now: Instant, observer: usize, place: usize) {
+        let death = self.subjects[place].death.as_mut().filter(|death| death.left_by_itself);
+        if let Some(death) = death
+            && death.unaware.set(observer, false)
+        {
+            death.left -= 1;
+            self.noticed.left.push(now - death.at);
         }
     }
 
@@ -318,6 +361,7 @@ impl Truth {
             return;
         }
         if let Some(death) = &mut self.subjects[place].death
+            && !death.left_by_itself
             && !core::mem::replace(&mut death.suspected, true)
         {
             self.noticed.first_suspected.push(now - death.at);
@@ -346,6 +390,10 @@ impl Truth {
         let mut noticed = core::mem::take(&mut self.noticed);
         let unnoticed = self.subjects.iter().filter_map(|subject| subject.death.as_ref());
         for death in unnoticed {
+            if death.left_by_itself {
+                noticed.left.never(death.left as u64);
+                continue;
+            }
             noticed.undetected += death.left as u64;
             noticed.declared.never(death.left as u64);
             noticed.first_suspected.never(u64::from(!death.suspected));
