@@ -228,6 +228,7 @@ impl World {
 /// What there is at some time.
 struct State {
     heap: i64,
+    by_size: [i64; alloc::CLASSES],
     keys: usize,
     metadata: usize,
 }
@@ -235,7 +236,8 @@ struct State {
 fn look(world: &World, without: i64) -> State {
     let metadata = world.maps.iter().map(|map| map.metadata().0 + map.metadata().1).sum();
     let keys = world.maps.iter().map(Map::len).max().unwrap_or(0);
-    State { heap: alloc::live_bytes() - without, keys, metadata }
+    let (heap, by_size) = (alloc::live_bytes() - without, alloc::live_by_size());
+    State { heap, by_size, keys, metadata }
 }
 
 fn main() -> ExitCode {
@@ -271,6 +273,7 @@ fn main() -> ExitCode {
     let waited = [None, None, Some(after_keys), Some(after_restarts)];
     let states = [nothing, before, keys, all];
     println!("{}", render(&args, &states, waited));
+    println!("\n{}", profile(&states));
     let retired: Vec<u64> = world.maps.iter().map(|map| map.stats().retired).collect();
     println!("\nlives retired, by map: {retired:?}; a round of gossip is {GOSSIP:?}");
     println!("the slowest write of a new life took {:?} and at most half a second", world.longest);
@@ -314,6 +317,27 @@ fn render(args: &Args, states: &[State; 4], waited: [Option<Duration>; 4]) -> St
     for column in 1..6 {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.to_string()
+}
+
+/// Of which sizes the allocations are that make the difference.
+fn profile(states: &[State; 4]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header([
+        "allocations of up to",
+        "what stays",
+        "before",
+        "after the keys",
+        "after the restarts",
+    ]);
+    for class in 0..alloc::CLASSES {
+        let kilobytes = |state: &State| format!("{:.1} kB", state.by_size[class] as f64 / 1e3);
+        if states.iter().any(|state| state.by_size[class] >= 10_000) {
+            let size = format!("{} B", 1_u64 << class);
+            table.add_row([vec![size], states.iter().map(kilobytes).collect()].concat());
         }
     }
     table.to_string()
