@@ -11,6 +11,7 @@ mod healing;
 mod hearsay;
 mod join;
 mod leaving;
+mod paper;
 mod probing;
 mod propagation;
 mod seeking;
