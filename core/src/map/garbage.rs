@@ -517,5 +517,6 @@ impl Map {
     }
 }
 
-#[cfg(test)]
+// An interpreter takes a quarter of an hour for each: they fill pages.
+#[cfg(all(test, not(miri)))]
 mod tests;
