@@ -14,6 +14,7 @@ mod leaving;
 mod paper;
 mod probing;
 mod propagation;
+mod rumours;
 mod seeking;
 mod swim;
 mod why;
