@@ -27,18 +27,17 @@ use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::time::Duration;
 use smallvec::SmallVec;
 
 /// Boot epochs above are nobody's: adopting the next would exhaust them.
 pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
 /// Incarnations above are nobody's: a member refutes at most once per shortest retry.
-const LAST_INCARNATION: u32 = u32::MAX / 2;
+pub(super) const LAST_INCARNATION: u32 = u32::MAX / 2;
 
 /// By how much others may raise what is known of a member's incarnation within the shortest retry, and of the version of its
 /// identity at a time. What they say beyond that is taken for this much: the member was at such a number, or will be soon,
 /// for by as much it raises its own when it answers.
-const MAX_STEP: u32 = 8;
+pub(super) const MAX_STEP: u32 = 8;
 
 /// Most members that are warned per gossip interval.
 const MAX_WARNINGS: u32 = 64;
@@ -150,7 +149,7 @@ impl Swim {
     }
 
     /// Tells the sender what is known of `about`: its own news were older.
-    fn correct(&mut self, origin: Origin, about: u32) {
+    pub(super) fn correct(&mut self, origin: Origin, about: u32) {
         if let Some(slot) = origin.slot.filter(|_| !self.is_memberlist()) {
             self.outbox.row(slot, about);
         }
@@ -365,62 +364,6 @@ impl Swim {
         }
         self.arm_join(now);
         self.tell_first(now, slot);
-    }
-
-    /// This node is accused: raise the incarnation and say so, first of all to the sender.
-    ///
-    /// An accusation of the present incarnation soon after a refutation waits for its turn, without an
-    /// answer: whoever holds this node suspect would answer the unchanged row with the suspicion, and
-    /// the two would go on at the speed of the network.
-    fn refute(&mut self, now: Instant, origin: Origin, accused: u32) {
-        let me = self.table.me();
-        if me.state != State::Alive {
-            return;
-        }
-        if accused < me.incarnation {
-            self.correct(origin, ME);
-            return;
-        }
-        self.refute_to = origin.slot;
-        // Who told of it believes a number that is not this node's. A step at a time: nobody can use them up, and others
-        // pass the answer on.
-        let most = if self.is_memberlist() { u32::MAX } else { MAX_STEP - 1 };
-        let above = accused.min(me.incarnation.saturating_add(most));
-        self.refute_above = self.refute_above.max(above);
-        if self.refute_after > now {
-            self.refute_due = true;
-        } else {
-            self.raise_incarnation(now);
-        }
-    }
-
-    /// A refutation that had to wait is due.
-    pub(super) fn fire_refutation(&mut self, now: Instant) {
-        if !self.refute_due || self.refute_after > now {
-            return;
-        }
-        self.refute_due = false;
-        // Who has begun to leave meanwhile has nothing to refute.
-        if self.table.me().state == State::Alive {
-            self.raise_incarnation(now);
-        }
-    }
-
-    fn raise_incarnation(&mut self, now: Instant) {
-        self.refute_due = false;
-        let pause = if self.is_memberlist() { Duration::ZERO } else { self.config.retry_min };
-        self.refute_after = now + pause;
-        let row = self.table.row_mut(ME);
-        let by = u32::from(!sabotaged!("refutes-too-low"));
-        let above = row.member.incarnation.max(core::mem::take(&mut self.refute_above));
-        row.member.incarnation = above.saturating_add(by).min(LAST_INCARNATION);
-        self.stats.refutations += 1;
-        self.worsen_health();
-        self.tell_first(now, ME);
-        let accuser = self.refute_to.take().filter(|_| !self.is_memberlist());
-        if let Some(slot) = accuser.filter(|&slot| self.table.try_row(slot).is_some()) {
-            self.outbox.row(slot, ME);
-        }
     }
 
     /// Adds accusers of a live member, heard through `relay`, and moves the deadline of its suspicion.

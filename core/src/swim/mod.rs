@@ -48,6 +48,7 @@ mod member;
 mod memberlist;
 mod outbox;
 mod probe;
+mod refute;
 mod spread;
 mod stats;
 mod suspicion;

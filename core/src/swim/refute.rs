@@ -1,0 +1,67 @@
+//! How this node answers that it is accused: by a higher incarnation, first of all to who told it (SWIM section 4.2).
+
+use core::time::Duration;
+
+use super::evidence::{LAST_INCARNATION, MAX_STEP};
+use super::member::{ME, State};
+use super::{Origin, Swim};
+use crate::sabotage::sabotaged;
+use crate::time::Instant;
+
+impl Swim {
+    /// This node is accused: raise the incarnation and say so, first of all to the sender.
+    ///
+    /// An accusation of the present incarnation soon after a refutation waits for its turn, without an
+    /// answer: whoever holds this node suspect would answer the unchanged row with the suspicion, and
+    /// the two would go on at the speed of the network.
+    pub(super) fn refute(&mut self, now: Instant, origin: Origin, accused: u32) {
+        let me = self.table.me();
+        if me.state != State::Alive {
+            return;
+        }
+        if accused < me.incarnation {
+            self.correct(origin, ME);
+            return;
+        }
+        self.refute_to = origin.slot;
+        // Who told of it believes a number that is not this node's. A step at a time: nobody can use them up, and others
+        // pass the answer on.
+        let most = if self.is_memberlist() { u32::MAX } else { MAX_STEP - 1 };
+        let above = accused.min(me.incarnation.saturating_add(most));
+        self.refute_above = self.refute_above.max(above);
+        if self.refute_after > now {
+            self.refute_due = true;
+        } else {
+            self.raise_incarnation(now);
+        }
+    }
+
+    /// A refutation that had to wait is due.
+    pub(super) fn fire_refutation(&mut self, now: Instant) {
+        if !self.refute_due || self.refute_after > now {
+            return;
+        }
+        self.refute_due = false;
+        // Who has begun to leave meanwhile has nothing to refute.
+        if self.table.me().state == State::Alive {
+            self.raise_incarnation(now);
+        }
+    }
+
+    fn raise_incarnation(&mut self, now: Instant) {
+        self.refute_due = false;
+        let pause = if self.is_memberlist() { Duration::ZERO } else { self.config.retry_min };
+        self.refute_after = now + pause;
+        let row = self.table.row_mut(ME);
+        let by = u32::from(!sabotaged!("refutes-too-low"));
+        let above = row.member.incarnation.max(core::mem::take(&mut self.refute_above));
+        row.member.incarnation = above.saturating_add(by).min(LAST_INCARNATION);
+        self.stats.refutations += 1;
+        self.worsen_health();
+        self.tell_first(now, ME);
+        let accuser = self.refute_to.take().filter(|_| !self.is_memberlist());
+        if let Some(slot) = accuser.filter(|&slot| self.table.try_row(slot).is_some()) {
+            self.outbox.row(slot, ME);
+        }
+    }
+}
