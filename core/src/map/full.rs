@@ -36,9 +36,6 @@ pub(super) const PIN: Duration = Duration::from_secs(30);
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// So much longer for each slot that is given.
 const SLOT_AGE: Duration = Duration::from_millis(1);
-/// Who lacks more writes than so many, and for each entry so many more, is given all entries.
-const FEW: u64 = 256;
-const LACKED: u64 = 2;
 /// Most sessions at a time. Others are sent away, to one who has been served.
 const MAX_SESSIONS: usize = 8;
 
@@ -136,34 +133,7 @@ impl Map {
         !self.sessions.open.is_empty()
     }
 
-    /// Whether all entries are fewer bytes than what the log tells the peer that pulls, and may be given. The log tells
-    /// an entry for each write that is lacked, those that were written over since too: of 2,000 keys that were written once,
-    /// four times and forty times it takes 0.11, 0.47 and 5.1 MB, and a full sync 0.095 MB.
-    pub(super) fn is_better_whole(&self, now: Instant, slot: u32, pull: &Pull<'_>) -> bool {
-        let of_all = pull.after.is_none() && pull.upto.is_none() && pull.share.is_none();
-        let Some(peer) = self.peers.get(slot).filter(|_| of_all) else { return false };
-        let lacked = self.replicas.numbers().fold(0_u64, |sum, number| {
-            let known = peer.known.runs(number).counters_len();
-            sum.saturating_add(self.replicas.base(number).saturating_sub(known))
-        });
-        let open = !self.sessions.open.is_empty();
-        lacked > FEW + LACKED * u64::from(self.store.slots())
-            && self.is_free_for(slot)
-            && !(open && now >= self.sessions.since + self.session_age())
-    }
-
-    /// Whether there is room for a session with the peer in `slot`.
-    fn is_free_for(&self, slot: u32) -> bool {
-        let sessions = &self.sessions.open;
-        let free = sessions.len() < MAX_SESSIONS || sessions.iter().any(|one| one.peer == slot);
-        free && !self.yields_to(slot)
-    }
-
-    fn session_age(&self) -> Duration {
-        MAX_AGE + SLOT_AGE.saturating_mul(self.store.slots())
-    }
-
-    /// Answers a pull that the log cannot answer, or not as well.
+    /// Answers a pull that the log cannot answer.
     pub(super) fn offer_full(&mut self, now: Instant, slot: u32, pull: &Pull<'_>) {
         if self.sessions.open.iter().any(|open| open.peer == slot && open.asked == pull.nonce) {
             // A second copy of what is being answered.
@@ -174,12 +144,15 @@ impl Map {
             self.tell_gone(slot, pull.nonce);
             return;
         }
-        let age = self.session_age();
-        if !self.is_free_for(slot) {
+        let free = self.sessions.open.len() < MAX_SESSIONS
+            || self.sessions.open.iter().any(|session| session.peer == slot);
+        if !free || self.yields_to(slot) {
             reached!("map: full sync refused");
             self.tell_gone(slot, pull.nonce);
             return;
         }
+        let slots = self.store.slots();
+        let age = MAX_AGE + SLOT_AGE.saturating_mul(slots);
         if self.sessions.open.is_empty() {
             self.sessions.since = now;
         } else if now >= self.sessions.since + age {

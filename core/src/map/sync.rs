@@ -305,8 +305,7 @@ impl Map {
             let next = self.replicas.next_missing(number, peer.known.runs(number), from);
             next.is_none_or(|next| next > self.replicas.served_from(number))
         });
-        let by_log = logged && !pull.whole && !self.is_better_whole(now, slot, &pull);
-        if by_log || sabotaged!("served-below-the-floor") {
+        if logged && !pull.whole || sabotaged!("served-below-the-floor") {
             if !peer.member {
                 reached!("map: page of one who may lack what is gone");
             }

@@ -128,6 +128,9 @@ impl Prober {
     /// of a probe are not lost by chance; two where members are asked more than twice until they answer, from a third of
     /// all datagrams on. Of a thousand members at 40 % loss eight probes fail by chance each second, and who asked for no
     /// second one held two live members dead within 166 member-hours.
+    ///
+    /// Members further away than two retries count as well, for it is not known which try was answered: there it takes a probe
+    /// more than it would have to.
     pub(super) fn looks(&self) -> u8 {
         if self.tries > MANY_TRIES { 2 } else { 1 }
     }

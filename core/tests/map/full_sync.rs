@@ -104,39 +104,3 @@ fn a_fragment_that_comes_first_ends_nothing() {
     settle(&mut maps, now);
     assert_eq!((maps[1].digest(), maps[1].stats().full_syncs), (maps[0].digest(), 1));
 }
-
-/// Goal: who lacks many more writes than there are keys is not told of each. Method: keys that are written over again and again
-/// while one hears nothing, which then asks; bytes, next to what it takes to tell of each key once.
-#[test]
-fn what_was_written_over_often_is_given_once() {
-    let mut told = Vec::new();
-    for times in [1, 2, 20] {
-        let (mut a, mut b) = (replica(1, &[2]), replica(2, &[1]));
-        for number in 0..times {
-            for key in 0..1_000_u32 {
-                a.insert(NOW, &key.to_be_bytes(), &[number; 32]).unwrap();
-                drain(&mut a);
-            }
-        }
-        let (mut now, mut bytes) = (NOW, 0);
-        while b.digest() != a.digest() || b.len() < 1_000 {
-            now += Duration::from_millis(1);
-            assert!(now < NOW + Duration::from_secs(60));
-            a.handle_timeout(now);
-            b.handle_timeout(now);
-            for (_, datagram) in drain(&mut a) {
-                bytes += datagram.len();
-                deliver(&mut b, now, 1, &datagram);
-            }
-            for (_, datagram) in drain(&mut b) {
-                deliver(&mut a, now, 2, &datagram);
-            }
-        }
-        let kept =
-            b.prefix(b"").map(|(_, value)| value.to_vec()).all(|value| value == [times - 1; 32]);
-        assert!(kept, "{times} times");
-        assert_eq!(b.stats().full_syncs, u64::from(times > 2));
-        told.push(bytes);
-    }
-    assert!(told[2] < told[1], "{told:?}");
-}
