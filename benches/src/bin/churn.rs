@@ -322,7 +322,7 @@ fn render(args: &Args, states: &[State; 4], waited: [Option<Duration>; 4]) -> St
     table.to_string()
 }
 
-/// Of which sizes the allocations are that make the difference.
+/// Of which sizes the allocations are that make the difference, those of the program itself among them.
 fn profile(states: &[State; 4]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);

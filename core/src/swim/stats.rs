@@ -26,7 +26,7 @@ pub struct Stats {
     pub recoveries: u64,
     /// Members that were held failed and came back in the same boot: they were wrongly held so, or were cut off.
     pub returns: u64,
-    /// Members told that others accuse them, or tell numbers of them that are not believed.
+    /// Members told that others accuse them.
     pub warnings: u64,
     /// Rows by which others would raise a member's incarnation by more than they may.
     pub jumps_cut: u64,
