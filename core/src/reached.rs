@@ -29,7 +29,8 @@ pub(crate) use reached;
 /// twice, a key that is not known here, a value without a mark of its own, which `tests/map/forged.rs` and the
 /// fuzzing send; and a pull that would have to share its datagram, which no caller makes it do.
 ///
-/// Four more are left out because two hundred plans are too few for them: a full sync whose taker falls silent
+/// Five more are left out because two hundred plans are too few for them: what is told of keys that were overwritten often
+/// (`tests/map/overwritten.rs`), a full sync whose taker falls silent
 /// and is given up (`tests/map/full_sync.rs`), one whose giver does (`tests/map/staging.rs`), slots that are numbered anew
 /// (a property in `store/tests.rs`), and a dot that comes when the log is cut beyond it (`tests/model_random.rs`,
 /// whose I7 fails without its entry being noted). So is what follows if somebody has a write that a seal is

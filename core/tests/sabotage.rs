@@ -107,6 +107,7 @@ const BUGS: &[Bug] = &[
     ("names-unchecked", Histories, &["OC3", "OC9", "OC10"]),
     ("object-omitted", Histories, &["OC9", "OC10"]),
     ("older-boot-believed", Plans, &["OM3"]),
+    ("overwritten-at-once", Histories, &["OC9"]),
     ("own-death-believed", Plans, &["OM7"]),
     ("other-past-ignored", Histories, &["OC3", "OC10"]),
     ("owner-by-own-scores", Plans, &["OR5"]),

@@ -10,7 +10,7 @@ use super::replica::Replicas;
 use super::skim::Skim;
 use super::store::{Entry, Guess, Guesses, Look, Store, Told};
 use super::streak::Streak;
-use super::wire::{Body, Chunk, Item, ReplicaRef, Step};
+use super::wire::{Body, Chunk, Item, ReplicaRef, Span, Step};
 use crate::event::{Event, Key};
 use crate::reached::reached;
 use crate::time::Instant;
@@ -20,6 +20,8 @@ use crate::time::Instant;
 pub(super) struct Applied {
     /// Dots that were new.
     pub(super) news: u64,
+    /// Dots that were newly set aside.
+    pub(super) set_aside: u64,
     /// Whether every dot of it is known now.
     pub(super) whole: bool,
 }
@@ -137,6 +139,7 @@ impl Map {
         let mut objects = Objects { guesses, slots: SmallVec::new() };
         let mut items = chunk.items;
         let (mut replica, mut news, mut run, mut streak) = (0, 0, None, Streak::default());
+        let mut set_aside = 0;
         loop {
             let step = items.next().ok().flatten();
             if let Some(Step::Item(item)) = step
@@ -155,6 +158,14 @@ impl Map {
                     replica = introduced.resolve(&mut self.replicas, reference)?;
                     continue;
                 }
+                Some(Step::Overwritten(reference, Span { from, to, limit })) => {
+                    let of = introduced.resolve(&mut self.replicas, reference)?;
+                    let taken = self.replicas.set_aside(of, (from, to), limit);
+                    whole &= taken.is_some();
+                    set_aside += taken.unwrap_or_default();
+                    self.extend_run(slot, &mut run, (of, from, to));
+                    continue;
+                }
                 Some(Step::Item(item)) => item,
             };
             let dot = Packed::new(replica, item.counter);
@@ -170,9 +181,27 @@ impl Map {
             }
         }
         self.note_known(slot, run);
+        let overwritten = self.settle_overwritten();
+        self.stats.dots_overwritten += overwritten;
+        news += overwritten;
         self.stats.dots_received += news;
         whole &= refused == self.stats.dots_refused;
-        Some(Applied { news, whole })
+        Some(Applied { news, set_aside, whole })
+    }
+
+    /// Takes in what was set aside and is complete now. Returns how many dots that were.
+    fn settle_overwritten(&mut self) -> u64 {
+        let (mut at, mut news) = (0, 0);
+        while let Some(replica) = self.replicas.waiting(at) {
+            let log = &mut self.log;
+            news += self.replicas.settle(replica, |dot, about| {
+                if let Some(log) = log {
+                    log.note(dot, about);
+                }
+            });
+            at += 1;
+        }
+        news
     }
 
     /// Takes in a lone value that is next in a streak, if it is as simple as that. Returns its slot.
@@ -352,6 +381,10 @@ impl Map {
             let item = match step {
                 Step::Run(reference) => {
                     replica = number(&self.replicas, &mut numbers, reference);
+                    continue;
+                }
+                Step::Overwritten(reference, _) => {
+                    number(&self.replicas, &mut numbers, reference);
                     continue;
                 }
                 Step::Item(item) => item,

@@ -177,7 +177,7 @@ impl Map {
         let listed = |after| replicas.range(after, None).filter(move |(_, number)| lists(*number));
         let dots = |w: &mut Writer<'_>, id, number| {
             let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
-            wire::write_replica_dots(w, id, base, ahead)
+            wire::write_replica_dots(w, id, base, ahead, replicas.with_set_aside(number))
         };
         let whole = |w: &mut Writer<'_>, head: &PullHead| {
             w.frame(wire::PULL, |w| {

@@ -10,10 +10,13 @@ use smallvec::SmallVec;
 
 use super::dot::Packed;
 use super::introduced::Introduced;
-use super::peer::{Context, Cursor};
+use super::peer::{Cursor, Theirs};
 use super::replica::Replicas;
 use super::store::{Entry, Store};
-use super::wire::{self, FLAG_LAST, FLAG_MORE, ITEM_BARE, ITEM_FULL, ITEM_KEY, ITEM_OWN, ITEM_REF};
+use super::window::{self, Window};
+use super::wire::{
+    self, FLAG_LAST, FLAG_MORE, ITEM_BARE, ITEM_FULL, ITEM_KEY, ITEM_OWN, ITEM_REF, Span,
+};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::wire::{NoRoom, Writer};
@@ -35,10 +38,32 @@ struct Mark {
 }
 
 impl Marks {
-    fn begin(&mut self) {
-        if sabotaged!("marks-kept") && self.serial > 0 {
-            return;
+    /// How many have a number.
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Gives a slot this number. Returns the one that it had.
+    pub(super) fn replace(&mut self, slot: u32, number: u32) -> Option<u32> {
+        if let Some(place) = self.place(slot) {
+            let mark = &mut self.marks[place];
+            if mark.serial == self.serial {
+                return Some(core::mem::replace(&mut mark.number, number));
+            }
         }
+        self.set(slot, number);
+        None
+    }
+
+    /// Gives the room for more than so many back.
+    pub(super) fn shrink_to(&mut self, room: usize) {
+        if self.marks.len() > room * 2 {
+            *self = Self::default();
+        }
+    }
+
+    /// Forgets all numbers.
+    pub(super) fn begin(&mut self) {
         self.serial = self.serial.wrapping_add(1);
         self.len = 0;
         if self.serial == 0 {
@@ -144,13 +169,21 @@ pub(super) enum End {
     Large,
 }
 
+/// The window that is told now, and room to look through the next.
+struct Windows<'m> {
+    now: &'m mut Option<Window>,
+    seen: &'m mut Marks,
+}
+
 /// Writes one chunk.
 pub(super) struct ChunkWriter<'m> {
     pub(super) replicas: &'m Replicas,
     pub(super) store: &'m Store,
     pub(super) marks: &'m mut Marks,
-    /// What the receiver has for certain.
-    pub(super) known: &'m Context,
+    /// What the receiver has.
+    pub(super) theirs: Theirs<'m>,
+    /// Of an answer: what of it was overwritten.
+    window: Option<Windows<'m>>,
     introduced: Introduced,
     objects: u32,
     /// The run being written: replica, last counter, place of its count, count.
@@ -162,11 +195,18 @@ impl<'m> ChunkWriter<'m> {
         replicas: &'m Replicas,
         store: &'m Store,
         marks: &'m mut Marks,
-        known: &'m Context,
+        theirs: Theirs<'m>,
     ) -> Self {
-        marks.begin();
-        let introduced = Introduced::default();
-        Self { replicas, store, marks, known, introduced, objects: 0, run: None }
+        if !sabotaged!("marks-kept") || marks.serial == 0 {
+            marks.begin();
+        }
+        let (introduced, window) = (Introduced::default(), None);
+        Self { replicas, store, marks, theirs, window, introduced, objects: 0, run: None }
+    }
+
+    /// One that tells no entry for a dot that was overwritten in a window, this one while it lasts.
+    pub(super) fn in_windows(self, now: &'m mut Option<Window>, seen: &'m mut Marks) -> Self {
+        Self { window: Some(Windows { now, seen }), ..self }
     }
 
     /// Writes what the peer lacks from `cursor` on, at most about `budget` bytes, as one frame: of this answer to a
@@ -220,7 +260,7 @@ impl<'m> ChunkWriter<'m> {
         let start = w.len();
         self.reach(*cursor);
         loop {
-            let Some(dot) = cursor.next(self.replicas, self.known) else {
+            let Some(dot) = cursor.next(self.replicas, self.theirs) else {
                 reached!("map: chunk complete");
                 return End::Complete;
             };
@@ -228,7 +268,15 @@ impl<'m> ChunkWriter<'m> {
                 reached!("map: chunk at the budget");
                 return End::Budget;
             }
-            // Every dot that is answered from the log has a slot.
+            if let Some(span) = self.overwritten(dot) {
+                if self.span(w, dot.replica(), span).is_err() {
+                    reached!("map: chunk full");
+                    return End::Full;
+                }
+                cursor.pass(Packed::new(dot.replica(), span.to));
+                continue;
+            }
+            // Every other dot that is answered from the log has a slot.
             let slot = self.replicas.slot(dot);
             if slot.is_some_and(|slot| self.waits(slot)) {
                 cursor.pass(dot);
@@ -252,12 +300,47 @@ impl<'m> ChunkWriter<'m> {
     fn reach(&self, mut cursor: Cursor) {
         let mut slots: SmallVec<[u32; AHEAD]> = SmallVec::new();
         while slots.len() < AHEAD
-            && let Some(dot) = cursor.next(self.replicas, self.known)
+            && let Some(dot) = cursor.next(self.replicas, self.theirs)
         {
             slots.push(self.replicas.slot(dot).unwrap_or_default());
             cursor.pass(dot);
         }
         self.store.touch(slots.iter().copied());
+    }
+
+    /// The run of dots from this one on that is told as overwritten, if it is.
+    fn overwritten(&mut self, dot: Packed) -> Option<Span> {
+        let (replica, from) = (dot.replica(), dot.counter());
+        let known = from <= self.replicas.base(replica);
+        let mut window = None;
+        if let Some(Windows { now, seen }) = self.window.as_mut().filter(|_| known) {
+            if !now.as_ref().is_some_and(|now| now.has(replica, from)) {
+                **now = Some(Window::new(self.replicas, seen, self.theirs, replica, from));
+            }
+            window = now.as_ref();
+        }
+        let (to, limit) = window::overwritten(self.replicas, window, replica, from)?;
+        Some(Span { from, to, limit })
+    }
+
+    /// Writes that dots of a replica were overwritten.
+    pub(super) fn span(
+        &mut self,
+        w: &mut Writer<'_>,
+        replica: u16,
+        span: Span,
+    ) -> Result<(), NoRoom> {
+        let introduced = self.introduced.len();
+        let result = w.attempt(|w| {
+            self.introduced.write(w, self.replicas, replica)?;
+            w.varint(span.from)?;
+            span.write(w)
+        });
+        match result {
+            Ok(()) => self.run = None,
+            Err(NoRoom) => self.introduced.truncate(introduced),
+        }
+        result
     }
 
     /// Whether what a dot is about, the entry in `slot`, is told when it has been written anew.
@@ -319,7 +402,7 @@ impl<'m> ChunkWriter<'m> {
         let mut dots = siblings.chain(marks);
         let dead = entry.siblings().all(|sibling| sibling.dot != dot);
         let omitted = dead && sabotaged!("object-omitted");
-        if omitted || dots.all(|dot| self.known.contains(dot)) {
+        if omitted || dots.all(|dot| self.theirs.known.contains(dot)) {
             w.u8(ITEM_KEY)?;
             return w.bytes(entry.key);
         }

@@ -21,8 +21,10 @@ use alloc::vec::Vec;
 use super::Map;
 use super::chunk::ChunkWriter;
 use super::dot::{Dot, Packed};
-use super::peer::Context;
+use super::peer::{Context, Theirs};
+use super::replica::About;
 use super::snapshot;
+use super::wire::Span;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
@@ -66,7 +68,7 @@ pub(super) struct Log {
     chain: u64,
     /// Number of the next record.
     next: u64,
-    /// Dots that the disk was not handed, each with the slot of its key.
+    /// Dots that the disk was not handed, each with the slot of its key, or what a log of dots has in its place.
     fresh: Vec<(Packed, u32)>,
     /// Whether what comes continues nothing that is on disk.
     begin: bool,
@@ -284,19 +286,44 @@ impl Map {
         log.next += 1;
         let context = self.replicas.digest();
         let nothing = Context::default();
-        let mut items = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, &nothing);
+        let theirs = Theirs::certain(&nothing);
+        let mut items = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, theirs);
         let mut bytes = alloc::vec![0; 256];
         let mut len = 0;
         grow(&mut bytes, &mut len, |w| {
             snapshot::write_head(w, self.cluster, chain, number, snapshot::RECORD)?;
             w.u64(context)
         });
-        for (dot, slot) in fresh {
-            grow(&mut bytes, &mut len, |w| items.item(w, dot, slot));
+        let mut fresh = fresh.into_iter().peekable();
+        while let Some((dot, logged)) = fresh.next() {
+            let Some(limit) = overwritten(dot, logged) else {
+                grow(&mut bytes, &mut len, |w| items.item(w, dot, logged));
+                continue;
+            };
+            let mut span = Span { from: dot.counter(), to: dot.counter(), limit };
+            let mut last = dot;
+            while let Some((next, limit)) = fresh
+                .peek()
+                .filter(|(next, _)| *next == last.next())
+                .and_then(|(next, logged)| Some((*next, overwritten(*next, *logged)?)))
+            {
+                fresh.next();
+                last = next;
+                (span.to, span.limit) = (next.counter(), span.limit.max(limit));
+            }
+            grow(&mut bytes, &mut len, |w| items.span(w, dot.replica(), span));
         }
         bytes.truncate(len);
         snapshot::add_checksum(&mut bytes);
         bytes
+    }
+}
+
+/// If the dot was overwritten, not later than by which.
+fn overwritten(dot: Packed, logged: u32) -> Option<u64> {
+    match About::of(dot.counter(), logged) {
+        About::Overwritten(limit) => Some(limit),
+        About::Key(_) | About::Unknown => None,
     }
 }
 

@@ -94,6 +94,7 @@ mod streak;
 mod sync;
 mod views;
 mod whom;
+mod window;
 mod wire;
 mod write;
 
@@ -145,6 +146,8 @@ pub struct Stats {
     pub writes: u64,
     /// Dots learned from peers.
     pub dots_received: u64,
+    /// Those of them that came without their keys, for their writers had overwritten them.
+    pub dots_overwritten: u64,
     /// Dots that were not claimed for lack of room ahead of a gap.
     pub dots_refused: u64,
     /// Pulls sent.
@@ -201,6 +204,8 @@ pub struct Map {
     store: Store,
     peers: Peers,
     marks: Marks,
+    /// Room to look through what an answer tells next.
+    seen: Marks,
     pulling: Option<Pulling>,
     /// Those for shares, while there is none for all.
     shares: Shares,
@@ -282,6 +287,7 @@ impl Map {
             store: if config.ordered { store.ordered() } else { store },
             peers: Peers::new(secret),
             marks: Marks::default(),
+            seen: Marks::default(),
             pulling: None,
             shares: Shares::default(),
             late: None,

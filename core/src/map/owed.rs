@@ -3,7 +3,7 @@
 use super::Map;
 use super::chunk::{ChunkWriter, End};
 use super::dot::Packed;
-use super::peer::Cursor;
+use super::peer::{Cursor, Theirs};
 use super::wire;
 use crate::sabotage::sabotaged;
 use crate::wire::Writer;
@@ -56,13 +56,14 @@ impl Map {
         let mut cursor = Cursor::of(&self.replicas, me, peer.pushed);
         let last = self.replicas.made();
         let addressee = self.under_seals(peer.addressee());
-        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, &peer.known);
+        let theirs = Theirs::certain(&peer.known);
+        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, theirs);
         let end = chunk.write(w, addressee, None, &mut cursor, u64::MAX);
         let large = end == Ok(End::Large);
-        if let Some(dot) = cursor.next(&self.replicas, &peer.known).filter(|_| large) {
+        if let Some(dot) = cursor.next(&self.replicas, theirs).filter(|_| large) {
             cursor.pass(dot);
         }
-        let next = cursor.next(&self.replicas, &peer.known).map_or(last, Packed::counter_before);
+        let next = cursor.next(&self.replicas, theirs).map_or(last, Packed::counter_before);
         if let Some(peer) = self.peers.get_mut(slot) {
             peer.pushed = next;
             if sabotaged!("push-counts-as-heard") {

@@ -11,6 +11,7 @@ use super::fragment::Fragments;
 use super::fragment_wire::Held;
 use super::replica::Replicas;
 use super::shares::Share;
+use super::window::Window;
 use super::wire;
 use crate::hash::{Index, Secret};
 use crate::id::NodeId;
@@ -52,6 +53,52 @@ impl Context {
     }
 }
 
+/// What a peer said that it will have of a replica when it has the rest up to a limit, which is told it now.
+#[derive(Debug)]
+pub(super) struct Assumed {
+    pub(super) replica: u16,
+    /// The dots that it knows or has [set aside](super::replica).
+    pub(super) runs: Runs,
+    /// All dots up to this one are known here.
+    pub(super) limit: u64,
+}
+
+/// What need not be told to a peer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Theirs<'m> {
+    /// What it has for certain.
+    pub(super) known: &'m Context,
+    /// In an answer to its pull: what it will have.
+    pub(super) assumed: &'m [Assumed],
+}
+
+impl<'m> Theirs<'m> {
+    /// What it has, and no more.
+    pub(super) const fn certain(known: &'m Context) -> Self {
+        Self { known, assumed: &[] }
+    }
+
+    fn assumed(self, replica: u16) -> Option<&'m Assumed> {
+        self.assumed.iter().find(|assumed| assumed.replica == replica)
+    }
+
+    /// Up to where at least a window of the replica goes.
+    pub(super) fn limit(self, replica: u16) -> u64 {
+        self.assumed(replica).map_or(0, |assumed| assumed.limit)
+    }
+
+    /// How many dots of a replica from one to another are to be told.
+    pub(super) fn lacked(self, replica: u16, from: u64, to: u64) -> u64 {
+        let within = |runs: &Runs| -> u64 {
+            let parts = runs.all().map(|(first, last)| (first.max(from), last.min(to)));
+            parts.filter(|(first, last)| first <= last).map(|(first, last)| last - first + 1).sum()
+        };
+        let had = within(self.known.runs(replica));
+        let assumed = self.assumed(replica).map_or(0, |assumed| within(&assumed.runs));
+        (to + 1).saturating_sub(from).saturating_sub(had.max(assumed))
+    }
+}
+
 /// Walks the dots that a peer lacks, replica by replica in the shared order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
@@ -80,13 +127,12 @@ impl Cursor {
     }
 
     /// The next dot that is known here and not in `theirs`; stays there until [`Cursor::pass`].
-    pub(super) fn next(&mut self, replicas: &Replicas, theirs: &Context) -> Option<Packed> {
+    pub(super) fn next(&mut self, replicas: &Replicas, theirs: Theirs<'_>) -> Option<Packed> {
         loop {
             if let Some(replica) = self.current {
-                let runs = theirs.runs(replica);
                 // What is not logged any more the peer has, or it would not be answered so.
                 let from = self.counter.max(replicas.served_from(replica) + 1);
-                if let Some(counter) = self.next_of(replicas, replica, runs, from) {
+                if let Some(counter) = self.next_of(replicas, replica, theirs, from) {
                     return Some(Packed::new(replica, counter));
                 }
                 self.after = Some(replicas.id(replica));
@@ -99,16 +145,25 @@ impl Cursor {
     }
 
     /// The next of a replica from the counter `from` on. What is of other shares is skipped a block at a time.
-    fn next_of(&self, replicas: &Replicas, replica: u16, runs: &Runs, from: u64) -> Option<u64> {
+    fn next_of(
+        &self,
+        replicas: &Replicas,
+        replica: u16,
+        theirs: Theirs<'_>,
+        from: u64,
+    ) -> Option<u64> {
+        let (runs, assumed) = (theirs.known.runs(replica), theirs.assumed(replica));
         let mut next = replicas.next_missing(replica, runs, from)?;
-        while let Some(share) = self.share {
-            let first = share.first(replicas.life_hash(replica), next);
+        loop {
+            let mut first = assumed.map_or(next, |assumed| assumed.runs.next_absent(next));
+            if let Some(share) = self.share {
+                first = share.first(replicas.life_hash(replica), first);
+            }
             if first == next {
-                break;
+                return Some(next);
             }
             next = replicas.next_missing(replica, runs, first)?;
         }
-        Some(next)
     }
 
     pub(super) const fn pass(&mut self, dot: Packed) {
@@ -125,6 +180,10 @@ pub(super) struct Serve {
     pub(super) cursor: Cursor,
     /// Bytes that the peer still wants.
     pub(super) budget: u64,
+    /// What it will have when it has the rest.
+    pub(super) assumed: SmallVec<[Assumed; 1]>,
+    /// What is looked through of the dots that come next.
+    pub(super) window: Option<Window>,
     /// What it has already of entries that come in fragments.
     pub(super) held: SmallVec<[Held; 1]>,
     /// Dots whose entries fit no datagram: they come last, so that nothing waits for them.
@@ -152,11 +211,14 @@ impl Serve {
         let fragments = None;
         let (reserved, passed) = (0, 0);
         let (number, small_only) = (0, false);
+        let (assumed, window) = (SmallVec::new(), None);
         Self {
             nonce,
             number,
             cursor,
             budget,
+            assumed,
+            window,
             held,
             large,
             reserved,

@@ -15,10 +15,12 @@ use crate::sabotage::sabotaged;
 
 mod buckets;
 mod known;
+mod overwritten;
 mod past;
 mod sealed;
 
 pub(super) use buckets::BUCKETS;
+pub(super) use known::{About, OVERWRITTEN};
 use known::{Known, UNLOGGED};
 use past::Pasts;
 pub(super) use past::{Fate, LAST, Merged, Verdict};
@@ -47,6 +49,8 @@ pub(super) struct Replicas {
     /// The share of the seals in it.
     seals: u64,
     past: Pasts,
+    /// Those of which something is [set aside](overwritten), and maybe more.
+    waiting: Vec<u16>,
     /// Whether a log was cut, so that entries may have marks to which none leads.
     cut: bool,
     max: usize,
@@ -59,9 +63,10 @@ impl Replicas {
     pub(super) fn new(me: ReplicaId, max: usize, max_ahead: usize) -> Self {
         let (known, order) = (Vec::new(), BTreeMap::new());
         let (past, policy) = (Pasts::default(), Policy::default());
-        let cut = false;
+        let (waiting, cut) = (Vec::new(), false);
+        let (digest, seals) = (0, 0);
         let mut replicas =
-            Self { known, me: 0, order, digest: 0, seals: 0, past, cut, max, max_ahead, policy };
+            Self { known, me: 0, order, digest, seals, past, waiting, cut, max, max_ahead, policy };
         replicas.intern(me);
         replicas
     }
@@ -133,7 +138,10 @@ impl Replicas {
     /// Whether a pull lists what is known of a replica: not if that is nothing, or if it is [whole](Self::is_whole).
     pub(super) fn is_listed(&self, replica: u16) -> bool {
         let known = &self.known[usize::from(replica)];
-        known.is_named() || replica == self.me || !known.ahead.is_empty()
+        known.is_named()
+            || replica == self.me
+            || !known.ahead.is_empty()
+            || !known.overwritten.is_empty()
     }
 
     /// Whether a replica's life is sealed, and all is known of it that counts. Of two with the same seals it goes without
@@ -191,7 +199,7 @@ impl Replicas {
             let back = usize::try_from(known.base - dot.counter()).ok()?;
             known.log.get(known.log.len().checked_sub(back + 1)?)
         };
-        slot.copied().filter(|slot| *slot != UNLOGGED)
+        slot.copied().filter(|slot| *slot < OVERWRITTEN)
     }
 
     /// There was no room to claim a dot of this replica.
@@ -202,7 +210,9 @@ impl Replicas {
     /// Whether there is room to claim the dot.
     pub(super) fn has_room(&self, dot: Packed) -> bool {
         let known = &self.known[usize::from(dot.replica())];
-        dot.counter() <= known.base + 1 || known.ahead.len() < self.max_ahead
+        let counter = dot.counter();
+        let room = counter <= known.base + 1 || known.ahead.len() < self.max_ahead;
+        room || known.overwritten.may_await(counter)
     }
 
     /// Whether a dot is what most are: the next in order, with none ahead of it, and logged.
@@ -250,6 +260,7 @@ impl Replicas {
             reached!("map: dot ahead of a gap");
             let slot = if dot.counter() > known.logged { slot } else { UNLOGGED };
             known.ahead.insert(dot.counter(), slot);
+            known.overwritten.note_known(dot.counter());
             self.digest = self.digest.wrapping_add(self.hash(dot));
             return true;
         }
@@ -327,7 +338,8 @@ impl Replicas {
             if known.log.capacity() > ROOM && known.log.len() * 8 < known.log.capacity() {
                 known.log.shrink_to(known.log.len() * 2);
             }
-            if slot != UNLOGGED {
+            // The key of one that was overwritten has a later dot.
+            if slot < OVERWRITTEN {
                 return Some(slot);
             }
         }
@@ -382,35 +394,41 @@ impl Replicas {
         self.digest = self.digest.wrapping_add(known.digest());
     }
 
-    /// The dots of a replica after `after` that the log tells of, or that are ahead of a gap, each with its slot if
-    /// that is known. Those are left out that the floor has passed.
-    pub(super) fn records(
-        &self,
-        replica: u16,
-        after: u64,
-    ) -> impl Iterator<Item = (u64, Option<u32>)> {
+    /// The dots of a replica after `after` that the log tells of, or that are ahead of a gap, each with what it is about.
+    /// Those are left out that the floor has passed.
+    pub(super) fn records(&self, replica: u16, after: u64) -> impl Iterator<Item = (u64, About)> {
         let known = &self.known[usize::from(replica)];
         let first = known.base + 1 - known.log.len() as u64;
         let from = after.max(self.served_from(replica)) + 1;
         let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
         let log = (first..).zip(known.log.iter().copied()).skip(skip);
         let ahead = known.ahead.range(after + 1..).map(|(counter, slot)| (*counter, *slot));
-        log.chain(ahead).map(|(counter, slot)| (counter, (slot != UNLOGGED).then_some(slot)))
+        log.chain(ahead).map(|(counter, logged)| (counter, About::of(counter, logged)))
     }
 
     /// Adds a dot that [`records`](Self::records) told. Returns whether it is in its place: the dots of a log one
     /// after the other up to the base, and those beyond it each once.
-    pub(super) fn record(&mut self, dot: Packed, slot: Option<u32>) -> bool {
+    pub(super) fn record(&mut self, dot: Packed, about: About) -> bool {
         let known = &mut self.known[usize::from(dot.replica())];
         let counter = dot.counter();
         if counter <= known.base {
             let next = known.logged + 1 + known.log.len() as u64;
-            known.log.push_back(slot.unwrap_or(UNLOGGED));
-            return counter == next && (slot.is_some() || known.is_void(counter));
+            known.log.push_back(about.logged(counter));
+            let right = match about {
+                About::Key(_) => true,
+                About::Overwritten(limit) => limit <= known.base && known.is_plain(),
+                About::Unknown => known.is_void(counter),
+            };
+            return counter == next && right;
         }
-        let unlogged = slot.is_none() == (counter <= known.logged);
+        let (slot, keyless) = match about {
+            About::Key(slot) => (slot, false),
+            About::Unknown => (UNLOGGED, true),
+            About::Overwritten(_) => return false,
+        };
+        let unlogged = keyless == (counter <= known.logged);
         let gap = counter > known.base + 1;
-        let new = known.ahead.insert(counter, slot.unwrap_or(UNLOGGED)).is_none();
+        let new = known.ahead.insert(counter, slot).is_none();
         self.digest = self.digest.wrapping_add(self.hash(dot));
         unlogged && gap && new
     }

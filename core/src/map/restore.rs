@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::chunk::Marks;
 use super::dot::{MAX_COUNTER, Packed, ReplicaId, Runs};
 use super::garbage::Garbage;
-use super::replica::{Bounds, Merged, Replicas};
+use super::replica::{About, Bounds, Merged, OVERWRITTEN, Replicas};
 use super::retire::Retiring;
 use super::seal::{Seal, Seals};
 use super::snapshot::{CHECKSUM, MAGIC, MERGED, OWN, RECORD, RETIRED};
@@ -245,10 +245,14 @@ impl Restoring {
         }
         for counter in first.counter()..first.counter() + dots {
             let number = r.varint32()?;
-            let slot = (number > 0).then(|| number - 1);
-            let exists = slot.is_none_or(|slot| slot < self.entries);
+            let about = match number {
+                0 => About::Unknown,
+                1..=OVERWRITTEN => About::Key(number - 1),
+                later => About::Overwritten(counter + u64::from(later - OVERWRITTEN)),
+            };
+            let exists = !matches!(about, About::Key(slot) if slot >= self.entries);
             let dot = Packed::new(first.replica(), counter);
-            if !exists || !self.replicas.record(dot, slot) {
+            if !exists || !self.replicas.record(dot, about) {
                 return Err(Refused::Malformed);
             }
         }

@@ -2,13 +2,16 @@
 //!
 //! The oldest writes come first. What is fresh reaches a member by the pushes of its writer meanwhile, however much it
 //! lacks; and what a pull brought ahead of a gap would cost it a record for each write until the gap is closed, and all
-//! of it again if it starts over.
+//! of it again if it starts over. A key that was overwritten meanwhile is told once, with the last write to it, and of
+//! those before no more than their numbers; see [`window`](super::window).
+
+use smallvec::SmallVec;
 
 use super::Map;
 use super::chunk::{self, Answer, ChunkWriter, End};
 use super::fragment::Fragments;
 use super::fragment_wire::Of;
-use super::peer::{Cursor, Serve};
+use super::peer::{Assumed, Cursor, Serve, Theirs};
 use super::wire::Pull;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
@@ -21,11 +24,18 @@ impl Map {
     }
 
     /// Begins the answer to the peer's pull, with what the cursor comes to.
-    pub(super) fn serve_pull(&mut self, now: Instant, slot: u32, pull: &Pull<'_>, cursor: Cursor) {
+    pub(super) fn serve_pull(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        pull: &Pull<'_>,
+        cursor: Cursor,
+        assumed: SmallVec<[Assumed; 1]>,
+    ) {
         let budget = self.grant(now, pull.budget);
         let cursor = cursor.of_share(pull.share);
         let mut serve = Serve::new(pull.nonce, cursor, budget, pull.held.collect());
-        serve.small_only = pull.share.is_some();
+        (serve.small_only, serve.assumed) = (pull.share.is_some(), assumed);
         self.peers.serve(slot, serve);
     }
 
@@ -71,14 +81,16 @@ impl Map {
         let before = w.len();
         let goes_on = serve.more || !serve.large.is_empty();
         let answer = Answer { nonce: serve.nonce, number: serve.number, goes_on };
-        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, &peer.known);
+        let theirs = Theirs { known: &peer.known, assumed: &serve.assumed };
+        let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, theirs)
+            .in_windows(&mut serve.window, &mut self.seen);
         let budget = serve.budget.saturating_sub(serve.reserved);
         let end = chunk.write(w, addressee, Some(answer), &mut serve.cursor, budget);
         serve.number += u64::from(w.len() > before);
         serve.budget = serve.budget.saturating_sub((w.len() - before) as u64);
         match end {
             Ok(End::Large) => {
-                if let Some(dot) = serve.cursor.next(&self.replicas, &peer.known) {
+                if let Some(dot) = serve.cursor.next(&self.replicas, theirs) {
                     serve.cursor.pass(dot);
                     serve.leave_for_last(dot);
                 }

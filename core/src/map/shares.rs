@@ -18,6 +18,7 @@ use core::time::Duration;
 use smallvec::SmallVec;
 
 use super::Map;
+use super::apply::Applied;
 use super::ask::{Listing, Pulling};
 use super::dot::MAX_RUNS;
 use super::wire::Chunk;
@@ -204,22 +205,21 @@ impl Map {
         pulling.took.map_or_else(|| self.pull_patience(), |took| (took * 4).clamp(min, max))
     }
 
-    /// A chunk from the peer in `slot` brought so many new dots, and all of its own or not. Returns whether it
-    /// answers a pull for a share.
+    /// A chunk from the peer in `slot` was applied. Returns whether it answers a pull for a share.
     pub(super) fn on_shared(
         &mut self,
         now: Instant,
         slot: u32,
         chunk: &Chunk<'_>,
-        news: u64,
-        whole: bool,
+        applied: Applied,
     ) -> bool {
         let Some(mut pulling) = self.shares.take(|pulling| pulling.is(slot, chunk.nonce)) else {
             return false;
         };
-        pulling.news += news;
-        self.shares.news |= news > 0;
-        let in_order = pulling.next == Some(chunk.number) && whole;
+        let told = applied.news + applied.set_aside;
+        pulling.news += told;
+        self.shares.news |= told > 0;
+        let in_order = pulling.next == Some(chunk.number) && applied.whole;
         pulling.next = in_order.then_some(chunk.number + 1);
         if !pulling.answered {
             (pulling.answered, pulling.took) = (true, Some(now - pulling.started));
@@ -245,9 +245,10 @@ impl Map {
 
     /// Whether a digest lists every dot that is here. What it leaves out would be told again.
     fn lists_all(&self) -> bool {
-        self.replicas
-            .numbers()
-            .all(|number| self.replicas.runs_ahead(number).nth(MAX_RUNS).is_none())
+        self.replicas.numbers().all(|number| match self.replicas.with_set_aside(number) {
+            Some((both, _)) => both.runs.len() < MAX_RUNS,
+            None => self.replicas.runs_ahead(number).nth(MAX_RUNS).is_none(),
+        })
     }
 
     /// If no pull for a share is under way any more, the rest is asked for as usual.

@@ -73,6 +73,10 @@ impl<'p> Skim<'p> {
                     run = self.name(reference, 0);
                     continue;
                 }
+                Step::Overwritten(reference, span) => {
+                    self.name(reference, span.limit);
+                    continue;
+                }
                 Step::Item(item) => item,
             };
             self.raise(run, item.counter);

@@ -15,7 +15,8 @@
 //!      1    entries: key, siblings varint, each (replica varint, counter varint, value),
 //!                    superseded varint, each (replica varint, counter varint)
 //!      2    logs:    replica varint, first counter varint, dots u8, an entry's number varint for each, counted
-//!                    from one; 0: of a dot ahead of a gap of which that is not known
+//!                    from one; 0: of a dot ahead of a gap of which that is not known; more than 2^31: of one that
+//!                    its replica overwrote by a dot not more than so many, less 2^31, later
 //!      3    the end: entries varint, digest of the context u64, digest of the content u64,
 //!                    chain u64 and number varint of the first record that goes on from here; 0 and 0 if none does,
 //!                    u8: 1 if others know of writes that count as known here (see retire.rs), or 0
@@ -34,7 +35,7 @@ use smallvec::SmallVec;
 use super::Map;
 use super::dot::{Packed, ReplicaId};
 use super::log::Log;
-use super::replica::{Bounds, Merged, Replicas};
+use super::replica::{About, Bounds, Merged, OVERWRITTEN, Replicas};
 use super::seal::Seal;
 use super::wire;
 use crate::hash;
@@ -171,7 +172,7 @@ impl<'m> Snapshot<'m> {
         Ok(())
     }
 
-    #[allow(clippy::cast_possible_truncation)] // at most 127 dots
+    #[allow(clippy::cast_possible_truncation)] // at most 127 dots; limits are near
     fn write_logs(&mut self, w: &mut Writer<'_>, first: u16, after: u64) -> Result<(), NoRoom> {
         let replicas = &self.map.replicas;
         let mut after = after;
@@ -180,10 +181,14 @@ impl<'m> Snapshot<'m> {
             while let Some(&(from, _)) = dots.peek() {
                 let mut run: SmallVec<[u32; RUN]> = SmallVec::new();
                 while run.len() < RUN
-                    && let Some((_, slot)) = dots.next_if(|dot| dot.0 == from + run.len() as u64)
+                    && let Some((counter, about)) =
+                        dots.next_if(|dot| dot.0 == from + run.len() as u64)
                 {
-                    let number = slot.and_then(|slot| self.numbers.get(slot as usize));
-                    run.push(number.copied().unwrap_or(0));
+                    run.push(match about {
+                        About::Key(slot) => self.numbers.get(slot as usize).copied().unwrap_or(0),
+                        About::Overwritten(limit) => OVERWRITTEN + (limit - counter) as u32,
+                        About::Unknown => 0,
+                    });
                 }
                 w.attempt(|w| {
                     w.varint(u64::from(place))?;

@@ -19,10 +19,10 @@ use smallvec::SmallVec;
 use super::Map;
 use super::ask::Pulling;
 use super::dot::{Packed, ReplicaId};
-use super::peer::Cursor;
+use super::peer::{Assumed, Cursor};
 use super::replica::Fate;
 use super::skim::Skim;
-use super::wire::{Chunk, Frame, Pull};
+use super::wire::{Chunk, Frame, Listed, Pull};
 use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
@@ -285,7 +285,8 @@ impl Map {
         if pull.after.is_some() || pull.upto.is_some() {
             reached!("map: asked for a page");
         }
-        let (behind, past) = self.hear_listed(slot, pull);
+        let mut assumed = SmallVec::new();
+        let (behind, past) = self.hear_listed(slot, pull, &mut assumed);
         if let Some(merged) = past {
             self.lacks_past(now, slot, &pull, merged);
             return;
@@ -309,7 +310,7 @@ impl Map {
             if !peer.member {
                 reached!("map: page of one who may lack what is gone");
             }
-            self.serve_pull(now, slot, &pull, cursor);
+            self.serve_pull(now, slot, &pull, cursor, assumed);
         } else {
             self.peers.stop_serving(slot);
             self.offer_full(now, slot, &pull);
@@ -322,13 +323,19 @@ impl Map {
         }
     }
 
-    /// Hears what the peer in `slot` says in a pull that it has. Returns whether it knows of writes that are unknown here,
-    /// and whether it tells of lives that were retired here, and of merged ones even.
-    fn hear_listed(&mut self, slot: u32, mut pull: Pull<'_>) -> (bool, Option<bool>) {
+    /// Hears what the peer in `slot` says in a pull that it has, and what may be assumed of it in the answer. Returns
+    /// whether it knows of writes that are unknown here, and whether it tells of lives that were retired here, and
+    /// of merged ones even.
+    fn hear_listed(
+        &mut self,
+        slot: u32,
+        mut pull: Pull<'_>,
+        assumed: &mut SmallVec<[Assumed; 1]>,
+    ) -> (bool, Option<bool>) {
         let (mut behind, mut past) = (false, None);
         let Some(peer) = self.peers.get_mut(slot) else { return (behind, past) };
         let mut sealed: SmallVec<[u16; 16]> = SmallVec::new();
-        while let Ok(Some((id, runs))) = pull.next() {
+        while let Ok(Some((id, Listed { known: runs, set_aside }))) = pull.next() {
             if let Some(fate) = self.replicas.fate(id) {
                 // It would not tell of a life of which it has all that counts.
                 past = past.max(Some(matches!(fate, Fate::Merged)));
@@ -349,6 +356,11 @@ impl Map {
             known.add(1, runs.base);
             for (from, to) in runs.runs {
                 known.add(if sabotaged!("gaps-unheard") { 1 } else { from }, to);
+            }
+            if let Some((runs, limit)) = set_aside {
+                // Who has all up to the limit can tell what is missing, and nobody else.
+                let all = limit <= self.replicas.base(number) && self.replicas.is_plain(number);
+                assumed.extend(all.then_some(Assumed { replica: number, runs, limit }));
             }
             sealed.extend(self.replicas.seal(number).map(|_| number));
         }
@@ -391,7 +403,7 @@ impl Map {
         let answers = |pulling: &&mut Pulling| pulling.peer == slot && pulling.nonce == chunk.nonce;
         let patience = self.pull_patience();
         if let Some(pulling) = self.pulling.as_mut().filter(answers) {
-            pulling.news += applied.news;
+            pulling.news += applied.news + applied.set_aside;
             let in_order = pulling.next == Some(chunk.number) && applied.whole;
             if in_order {
                 reached!("map: answer in order");
@@ -416,7 +428,7 @@ impl Map {
             if chunk.last && !chunk.more && self.page == late.after {
                 self.page = late.upto;
             }
-        } else if !self.on_shared(now, slot, chunk, applied.news, applied.whole) {
+        } else if !self.on_shared(now, slot, chunk, applied) {
             self.look_for_gap(now, slot);
         }
     }

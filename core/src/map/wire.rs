@@ -9,12 +9,18 @@
 //!              [the share u8: 16 times how many there are (2..=3), and its number from 0 on],
 //!              [entries held in part u8 (1..=8), each name u64, bytes varint], [replica: not above],
 //!              [replica: not beyond], then per replica, ascending, to the end:
-//!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint
+//!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint. If dots were set aside
+//!                as overwritten, the number of runs is more by 128, and there follow: counters from the base to the
+//!                greatest limit varint, dots in a row after the base that are known or set aside varint,
+//!                runs of such after those u8 (<= 32), and they as above
 //! a2   STATE   digest of the context u64, digest of the content u64,
 //!              [replica epoch u64, if it is not the boot epoch of the header]
 //! a3   CHUNK   addressee u64, nonce varint (0: a push), [number varint, unless a push], flags u8 (bit 0: last of
 //!              this pull, bit 1: there is more), then runs of claimed dots to the end:
-//!                replica ref, first counter varint, dots u8 (1..=127), an item per dot
+//!                replica ref, first counter varint, dots u8 (1..=127), an item per dot; or, of dots each of
+//!                which its replica overwrote not later than by a limit,
+//!                replica ref, first counter varint, 0 u8, how many there are, less one, varint, counters from the
+//!                last to the limit varint
 //!
 //! a4   FETCH   session u64, its number varint (from one on), flags u8 (bit 0: go on from where the last answer has
 //!              got to, if that is further than the last range begins), byte budget varint, bytes held of a unit that
@@ -105,6 +111,11 @@ pub(super) const ITEM_BARE: u8 = 2;
 pub(super) const ITEM_FULL: u8 = 3;
 pub(super) const ITEM_KEY: u8 = 4;
 
+/// In the place of the number of items, of a run of dots that were overwritten.
+pub(super) const OVERWRITTEN: u8 = 0;
+/// Added to the number of runs, of a replica of which dots are set aside.
+const SET_ASIDE: u8 = 128;
+
 pub(super) const FLAG_LAST: u8 = 1;
 pub(super) const FLAG_MORE: u8 = 2;
 
@@ -170,27 +181,49 @@ pub(super) struct Pull<'p> {
     rest: Reader<'p>,
 }
 
+/// What a pull lists of a replica.
+#[derive(Debug, Clone)]
+pub(super) struct Listed {
+    /// The dots that it knows.
+    pub(super) known: Runs,
+    /// Those that it knows or has set aside, if it has any such; and when all up to which one are known, so are those.
+    pub(super) set_aside: Option<(Runs, u64)>,
+}
+
 impl Pull<'_> {
     /// The next replica of the digest and its dots.
-    pub(super) fn next(&mut self) -> Result<Option<(ReplicaId, Runs)>, PacketError> {
+    pub(super) fn next(&mut self) -> Result<Option<(ReplicaId, Listed)>, PacketError> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let r = &mut self.rest;
         let id = replica(r)?;
-        let mut runs = Runs { base: counter(r, 0)?, runs: SmallVec::new() };
-        let count = usize::from(r.u8()?);
-        if count > MAX_RUNS {
-            return Err(PacketError::LimitExceeded);
+        let base = counter(r, 0)?;
+        let count = r.u8()?;
+        let known = read_runs(r, base, count & !SET_ASIDE)?;
+        let mut set_aside = None;
+        if count & SET_ASIDE != 0 {
+            let limit = add(base, r.varint()?, 0)?;
+            let upto = add(base, r.varint()?, 0)?;
+            let count = r.u8()?;
+            set_aside = Some((read_runs(r, upto, count)?, limit));
         }
-        let mut end = runs.base;
-        for _ in 0..count {
-            let from = add(end, r.varint()?, 2)?;
-            end = add(from, r.varint()?, 0)?;
-            runs.runs.push((from, end));
-        }
-        Ok(Some((id, runs)))
+        Ok(Some((id, Listed { known, set_aside })))
     }
+}
+
+fn read_runs(r: &mut Reader<'_>, base: u64, count: u8) -> Result<Runs, PacketError> {
+    if usize::from(count) > MAX_RUNS {
+        return Err(PacketError::LimitExceeded);
+    }
+    let mut runs = Runs { base, runs: SmallVec::new() };
+    let mut end = base;
+    for _ in 0..count {
+        let from = add(end, r.varint()?, 2)?;
+        end = add(from, r.varint()?, 0)?;
+        runs.runs.push((from, end));
+    }
+    Ok(runs)
 }
 
 /// The bases of its context that a peer tells.
@@ -355,6 +388,30 @@ pub(super) enum Step<'p> {
     /// A run of this replica's dots begins.
     Run(ReplicaRef),
     Item(Item<'p>),
+    /// Dots of this replica, each of which it overwrote by one that is not after the limit.
+    Overwritten(ReplicaRef, Span),
+}
+
+/// A run of dots that were overwritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    pub(super) limit: u64,
+}
+
+impl Span {
+    /// Writes what follows the first counter.
+    pub(super) fn write(&self, w: &mut Writer<'_>) -> Result<(), NoRoom> {
+        w.u8(OVERWRITTEN)?;
+        w.varint(self.to - self.from)?;
+        w.varint(self.limit.saturating_sub(self.to))
+    }
+
+    fn read(r: &mut Reader<'_>, from: u64) -> Result<Self, PacketError> {
+        let to = add(from, r.varint()?, 0)?;
+        Ok(Self { from, to, limit: add(to, r.varint()?, 0)? })
+    }
 }
 
 pub(super) fn replica_ref(r: &mut Reader<'_>) -> Result<ReplicaRef, PacketError> {
@@ -435,7 +492,11 @@ impl<'p> Items<'p> {
         let replica = checked_ref(&mut self.rest, &mut self.replicas)?;
         let first = counter(&mut self.rest, 1)?;
         let dots = self.rest.u8()?;
-        if dots == 0 || dots > 127 {
+        if dots == OVERWRITTEN {
+            let span = Span::read(&mut self.rest, first)?;
+            return Ok(Some(Step::Overwritten(replica, span)));
+        }
+        if dots > 127 {
             return Err(PacketError::LimitExceeded);
         }
         add(first, u64::from(dots), 0)?;
@@ -523,28 +584,46 @@ impl PullHead {
 /// Bytes that [`write_replica`] takes.
 pub(super) const REPLICA_LEN: usize = 16;
 
-/// Writes one replica of a digest: its base and as many runs ahead of it as are allowed.
+/// Writes one replica of a digest: its base and as many runs ahead of it as are allowed; and if dots of it are set
+/// aside, what is known or set aside, and the limit.
 pub(super) fn write_replica_dots(
     w: &mut Writer<'_>,
     id: ReplicaId,
     base: u64,
     runs: impl Iterator<Item = (u64, u64)>,
+    set_aside: Option<(Runs, u64)>,
 ) -> Result<(), NoRoom> {
     w.attempt(|w| {
         write_replica(w, id)?;
         w.varint(base)?;
-        let count_at = w.len();
-        w.u8(0)?;
-        let (mut end, mut count) = (base, 0);
-        for (from, to) in runs.take(MAX_RUNS) {
-            w.varint(from - end - 2)?;
-            w.varint(to - from)?;
-            end = to;
-            count += 1;
-        }
-        w.set(count_at, &[count]);
-        Ok(())
+        let also = if set_aside.is_some() { SET_ASIDE } else { 0 };
+        write_runs(w, base, runs, also)?;
+        set_aside.map_or(Ok(()), |(both, limit)| {
+            w.varint(limit.saturating_sub(base))?;
+            w.varint(both.base.saturating_sub(base))?;
+            write_runs(w, both.base, both.runs.iter().copied(), 0)
+        })
     })
+}
+
+/// Writes how many runs there are, that and `also`, and each of them.
+fn write_runs(
+    w: &mut Writer<'_>,
+    base: u64,
+    runs: impl Iterator<Item = (u64, u64)>,
+    also: u8,
+) -> Result<(), NoRoom> {
+    let count_at = w.len();
+    w.u8(0)?;
+    let (mut end, mut count) = (base, 0);
+    for (from, to) in runs.take(MAX_RUNS) {
+        w.varint(from - end - 2)?;
+        w.varint(to - from)?;
+        end = to;
+        count += 1;
+    }
+    w.set(count_at, &[count | also]);
+    Ok(())
 }
 
 pub(super) fn write_replica(w: &mut Writer<'_>, id: ReplicaId) -> Result<(), NoRoom> {

@@ -15,6 +15,7 @@ mod garbage;
 mod giving;
 mod limits;
 mod log;
+mod overwritten;
 mod policy;
 mod pulling;
 mod retiring;

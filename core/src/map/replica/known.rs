@@ -2,15 +2,51 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
+use super::overwritten::Overwritten;
 use crate::hash;
 use crate::id::NodeId;
-use crate::map::dot::ReplicaId;
+use crate::map::dot::{ReplicaId, Runs};
 use crate::map::seal::Seal;
 
 /// Void names in a row that are logged.
 const VOID_LOGGED: u64 = 64;
 /// The slot of a dot whose key is not known.
 pub(super) const UNLOGGED: u32 = u32::MAX;
+/// Slots are below this; what is above it is that of a dot that was [overwritten](super::overwritten), and says how
+/// many dots later at most.
+pub(in crate::map) const OVERWRITTEN: u32 = 1 << 31;
+
+/// What a dot is about, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::map) enum About {
+    /// The key in this slot.
+    Key(u32),
+    /// A key that its replica wrote again not later than by the dot of this counter. Both are known.
+    Overwritten(u64),
+    /// It names no write, or nobody asks any more.
+    Unknown,
+}
+
+impl About {
+    /// What a log keeps, of the dot of this counter.
+    pub(in crate::map) const fn of(counter: u64, logged: u32) -> Self {
+        match logged {
+            UNLOGGED => Self::Unknown,
+            slot if slot < OVERWRITTEN => Self::Key(slot),
+            later => Self::Overwritten(counter + (later - OVERWRITTEN) as u64),
+        }
+    }
+
+    /// What a log keeps of it.
+    #[allow(clippy::cast_possible_truncation)] // limits are near
+    pub(super) const fn logged(self, counter: u64) -> u32 {
+        match self {
+            Self::Key(slot) => slot,
+            Self::Overwritten(limit) => OVERWRITTEN + limit.saturating_sub(counter) as u32,
+            Self::Unknown => UNLOGGED,
+        }
+    }
+}
 
 /// The dots known of one replica: all up to `base`, and some ahead of gaps.
 #[derive(Debug)]
@@ -29,6 +65,8 @@ pub(super) struct Known {
     pub(super) log: VecDeque<u32>,
     /// The same for dots ahead of a gap.
     pub(super) ahead: BTreeMap<u64, u32>,
+    /// Dots that will be known with others.
+    pub(super) overwritten: Overwritten,
     /// Whether it is a life of this replica's node.
     pub(super) mine: bool,
     /// Whether a dot of it was not claimed for lack of room, though its effect was taken in.
@@ -53,6 +91,7 @@ impl Known {
             logged: 0,
             log: VecDeque::new(),
             ahead: BTreeMap::new(),
+            overwritten: Overwritten::default(),
             mine,
             refused: false,
             seal: None,
@@ -79,6 +118,11 @@ impl Known {
     /// Whether it is sealed, and all is known of it that counts.
     pub(super) fn is_whole(&self) -> bool {
         self.ahead.is_empty() && self.seal.as_ref().is_some_and(|seal| seal.end == self.base)
+    }
+
+    /// Whether none of its dots before the last that counts is void.
+    pub(super) fn is_plain(&self) -> bool {
+        self.seal.as_ref().is_none_or(|seal| seal.void == Runs::default())
     }
 
     pub(super) fn is_void(&self, counter: u64) -> bool {

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Replicas, UNLOGGED};
+use super::{About, OVERWRITTEN, Replicas, UNLOGGED};
 use crate::hash;
 use crate::map::dot::{Packed, ReplicaId, Runs};
 use crate::map::seal::{Gone, MAX_MERGED, Seal};
@@ -78,9 +78,12 @@ impl Replicas {
             gone.unlogged |= first <= to.min(served).min(base) && !was_void(first);
             let logged = from.max(served + 1)..=to.min(base);
             for counter in logged.filter(|counter| !was_void(*counter)) {
-                let slot = self.slot(Packed::new(replica, counter));
-                gone.unlogged |= slot.is_none();
-                gone.logged.extend(slot.map(|slot| (counter, slot)));
+                match self.about(Packed::new(replica, counter)) {
+                    About::Key(slot) => gone.logged.push((counter, slot)),
+                    // Nothing of it is here but what came later.
+                    About::Overwritten(_) => {}
+                    About::Unknown => gone.unlogged = true,
+                }
             }
             let known = &self.known[usize::from(replica)];
             let ahead = known.ahead.range(from.max(base + 1)..=to.max(base + 1));
@@ -107,10 +110,27 @@ impl Replicas {
             }
         }
         self.set_seal(replica, seal);
+        self.untell_overwritten(replica, base);
         self.close_gap(replica, share);
         // Marks beyond the new end are settled now, and no log need lead to them.
         self.cut |= before.is_some();
         Some(gone)
+    }
+
+    /// What a replica's life is sealed with may be without that by which a dot was overwritten: then who lacks such a one
+    /// is given a full sync. So it is left out of the log, with all before it.
+    fn untell_overwritten(&mut self, replica: u16, base: u64) {
+        let known = &mut self.known[usize::from(replica)];
+        known.overwritten.clear();
+        if known.is_plain() && known.base >= base {
+            return;
+        }
+        let overwritten = |logged: &u32| (OVERWRITTEN..UNLOGGED).contains(logged);
+        if let Some(at) = known.log.iter().rposition(overwritten) {
+            known.log.drain(..=at);
+            known.logged = known.logged.max(known.base - known.log.len() as u64);
+            self.cut = true;
+        }
     }
 
     /// Forgets the dots of a replica beyond `end`.

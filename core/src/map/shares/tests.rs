@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::NodeId;
 use crate::map::dot::{Packed, ReplicaId};
-use crate::map::peer::{Context, Cursor};
+use crate::map::peer::{Context, Cursor, Theirs};
 use crate::map::replica::Replicas;
 
 fn all_of(of: u8) -> impl Iterator<Item = Share> {
@@ -16,7 +16,7 @@ fn all_of(of: u8) -> impl Iterator<Item = Share> {
 /// The dots that a cursor comes to, in its order.
 fn walk(mut cursor: Cursor, replicas: &Replicas, theirs: &Context) -> Vec<Packed> {
     core::iter::from_fn(|| {
-        let dot = cursor.next(replicas, theirs)?;
+        let dot = cursor.next(replicas, Theirs::certain(theirs))?;
         cursor.pass(dot);
         Some(dot)
     })

@@ -251,6 +251,11 @@ fn map(text: &mut Exposition, seen: &Seen) {
         ("brickwork_map_writes_total", "Writes and removals of this node.", stats.writes),
         ("brickwork_map_dots_received_total", "Writes learned from peers.", stats.dots_received),
         (
+            "brickwork_map_dots_overwritten_total",
+            "Those that came without their keys, overwritten since.",
+            stats.dots_overwritten,
+        ),
+        (
             "brickwork_map_dots_refused_total",
             "Writes not taken in for lack of room ahead of a gap.",
             stats.dots_refused,

@@ -1,0 +1,298 @@
+//! Dots that were overwritten: known without their keys, once what came of them is.
+//!
+//! A writer that gives a key a new value has seen all that it gave it before. So whoever reflects a write of a replica
+//! to some key reflects all earlier writes of that replica to it: which key that is need not be told. It is enough to
+//! say that each of a run of dots was overwritten by another of the same replica, not later than by some *limit*. That
+//! is true for ever, whoever says it. The run is set aside, and as soon as every dot up to the limit is known or itself
+//! set aside with a limit not beyond, all of it is known: the last write to each of those keys is among what is
+//! known, for nothing is after it that it could have been set aside for.
+//!
+//! By this a key that was overwritten a thousand times costs one object, and what lies before it a few bytes. What is set
+//! aside counts for nothing until then: it is in no digest, it does not move the floor, and its dots are taken
+//! in like any others if somebody tells of them. A pull says what is set aside, with the limit, so that no source of
+//! which that can be completed tells it again.
+
+use alloc::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use super::Replicas;
+use super::known::About;
+use crate::hash;
+use crate::map::dot::{MAX_RUNS, Packed, Runs};
+use crate::map::window;
+use crate::sabotage::sabotaged;
+
+/// How far beyond the base a limit may be: twice as far as an answer sets it.
+const MAX_SPAN: u64 = 2 * window::MAX_DOTS;
+
+/// What is set aside of one replica.
+#[derive(Debug, Default)]
+pub(super) struct Overwritten {
+    /// By their first counters: the last, and the limit. They do not overlap.
+    runs: BTreeMap<u64, (u64, u64)>,
+    /// No limit is beyond this.
+    most: u64,
+    seen: Seen,
+}
+
+/// How far the dots after a base were found to be known or set aside, and the greatest limit on the way.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    base: u64,
+    upto: u64,
+    limit: u64,
+}
+
+impl Overwritten {
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether the dot may be waited for, so that there has to be room for it.
+    pub(super) fn may_await(&self, counter: u64) -> bool {
+        !self.is_empty() && counter <= self.most
+    }
+
+    /// The run with this dot: its last, and the limit.
+    fn run_with(&self, counter: u64) -> Option<(u64, u64)> {
+        let (_, run) = self.runs.range(..=counter).next_back()?;
+        (run.0 >= counter).then_some(*run)
+    }
+
+    /// Sets a run aside, with this limit where its dots had none or a further one. Returns how many of it are new. In
+    /// which order runs come makes no difference, nor does one that comes twice.
+    fn add(&mut self, from: u64, to: u64, limit: u64) -> u64 {
+        let before = self.runs.range(..from).next_back().filter(|(_, run)| run.0 >= from);
+        let overlaps = before.into_iter().chain(self.runs.range(from..=to));
+        let overlaps: SmallVec<[_; 4]> = overlaps.map(|(first, run)| (*first, *run)).collect();
+        let (mut next, mut new) = (from, 0);
+        for (first, (last, other)) in overlaps {
+            self.runs.remove(&first);
+            if first < from {
+                self.put(first, from - 1, other);
+            }
+            let (both, end) = (first.max(from), last.min(to));
+            if next < both {
+                self.put(next, both - 1, limit);
+                new += both - next;
+            }
+            self.put(both, end, limit.min(other));
+            if last > to {
+                self.put(to + 1, last, other);
+            }
+            if limit < other {
+                // Less may be waited for.
+                self.seen = Seen::default();
+            }
+            next = end + 1;
+        }
+        if next <= to {
+            self.put(next, to, limit);
+            new += to - next + 1;
+        }
+        self.most = self.most.max(limit);
+        new
+    }
+
+    /// Notes a run, at once with the one before if they are alike.
+    fn put(&mut self, from: u64, to: u64, limit: u64) {
+        match self.runs.range_mut(..from).next_back() {
+            Some((_, before)) if *before == (from - 1, limit) => before.0 = to,
+            _ => drop(self.runs.insert(from, (to, limit))),
+        }
+    }
+
+    /// A dot ahead of a gap is known now. If it was set aside, less may be waited for.
+    pub(super) fn note_known(&mut self, counter: u64) {
+        if self.run_with(counter).is_some() {
+            self.seen = Seen::default();
+        }
+    }
+
+    /// Up to where all dots after the base are known or set aside, if no limit is beyond that.
+    fn complete(&mut self, base: u64, ahead: &BTreeMap<u64, u32>) -> Option<u64> {
+        if self.seen.base != base || self.seen.upto < base {
+            self.seen = Seen { base, upto: base, limit: 0 };
+        }
+        let Seen { mut upto, mut limit, .. } = self.seen;
+        let mut known = ahead.range(upto + 1..).map(|(counter, _)| *counter).peekable();
+        loop {
+            while known.next_if(|counter| *counter <= upto + 1).is_some_and(|next| next > upto) {
+                upto += 1;
+            }
+            if upto > base && upto >= limit {
+                return Some(upto);
+            }
+            if known.peek().is_some_and(|next| *next <= upto + 1) {
+                continue;
+            }
+            let Some((last, further)) = self.run_with(upto + 1) else { break };
+            (upto, limit) = (last, limit.max(further));
+        }
+        self.seen = Seen { base, upto, limit };
+        None
+    }
+
+    /// Drops what is up to this counter.
+    fn drop_to(&mut self, upto: u64) {
+        let mut rest = self.runs.split_off(&(upto + 1));
+        if let Some((_, &(last, limit))) =
+            self.runs.last_key_value().filter(|(_, run)| run.0 > upto)
+        {
+            rest.insert(upto + 1, (last, limit));
+        }
+        self.runs = rest;
+        self.seen = Seen::default();
+    }
+}
+
+impl Replicas {
+    /// Sets dots of a replica aside: each was overwritten by one of the same replica that is not after `limit`. Returns
+    /// how many of them were not set aside yet, or nothing if there is no room for them, or they may not be
+    /// believed.
+    pub(in crate::map) fn set_aside(
+        &mut self,
+        replica: u16,
+        (from, to): (u64, u64),
+        limit: u64,
+    ) -> Option<u64> {
+        let known = &mut self.known[usize::from(replica)];
+        let from = from.max(known.base + 1);
+        if from > to || known.is_void(from) && known.is_void(to) {
+            return Some(0);
+        }
+        if !known.is_plain() || known.is_void(limit) || limit > known.base + MAX_SPAN {
+            return None;
+        }
+        let limit = if sabotaged!("overwritten-at-once") { to } else { limit };
+        let new = known.overwritten.add(from, to, limit);
+        if !self.waiting.contains(&replica) {
+            self.waiting.push(replica);
+        }
+        Some(new)
+    }
+
+    /// Adds what was set aside of a replica and is complete now, in order. Returns how many there were.
+    pub(in crate::map) fn settle(
+        &mut self,
+        replica: u16,
+        mut added: impl FnMut(Packed, u32),
+    ) -> u64 {
+        let mut new = 0;
+        loop {
+            let known = &mut self.known[usize::from(replica)];
+            let complete = known.overwritten.complete(known.base, &known.ahead);
+            let Some(upto) = complete else { break };
+            let (before, mut run) = (known.digest(), (0, 0));
+            while known.base < upto {
+                let counter = known.base + 1;
+                if let Some(slot) = known.ahead.remove(&counter) {
+                    let ahead = hash::mix_with(known.of_dots, counter);
+                    self.digest = self.digest.wrapping_sub(ahead);
+                    known.push(slot);
+                    continue;
+                }
+                if counter > run.0 {
+                    run = known.overwritten.run_with(counter).unwrap_or((counter, upto));
+                }
+                let about = About::Overwritten(run.1).logged(counter);
+                known.push(about);
+                added(Packed::new(replica, counter), about);
+                new += 1;
+            }
+            known.overwritten.drop_to(upto);
+            self.close_gap(replica, before);
+        }
+        let known = &mut self.known[usize::from(replica)];
+        if known.overwritten.runs.last_key_value().is_some_and(|(_, run)| run.0 <= known.base) {
+            known.overwritten.clear();
+        }
+        new
+    }
+
+    /// A replica of which something is set aside, of those from this place on in a list of such.
+    pub(in crate::map) fn waiting(&mut self, at: usize) -> Option<u16> {
+        while let Some(&replica) = self.waiting.get(at) {
+            if !self.known[usize::from(replica)].overwritten.is_empty() {
+                return Some(replica);
+            }
+            self.waiting.swap_remove(at);
+        }
+        None
+    }
+
+    /// What a pull tells of a replica of which something is set aside: what is known or set aside, and the greatest limit
+    /// of that. Its runs are as many as are told.
+    pub(in crate::map) fn with_set_aside(&self, replica: u16) -> Option<(Runs, u64)> {
+        let known = &self.known[usize::from(replica)];
+        if known.overwritten.is_empty() {
+            return None;
+        }
+        let Seen { upto, mut limit, base } = known.overwritten.seen;
+        let mut both = Runs { base: upto, ..Runs::default() };
+        if base != known.base || upto < base {
+            (both.base, limit) = (known.base, 0);
+        }
+        let mut ahead = known.ahead.range(both.base + 1..).map(|(counter, _)| *counter).peekable();
+        let (set_aside, next) = (&known.overwritten.runs, both.base + 1);
+        let across = set_aside.range(..next).next_back();
+        let runs = across.into_iter().chain(set_aside.range(next..));
+        let mut runs = runs.map(|(from, run)| (*from, *run)).peekable();
+        let mut last = both.base;
+        while both.runs.len() < MAX_RUNS {
+            while ahead.next_if(|counter| *counter <= last).is_some() {}
+            while runs.next_if(|(_, run)| run.0 <= last).is_some() {}
+            let next_run = runs.peek().map(|(from, _)| (*from).max(last + 1));
+            let (from, to) = match (ahead.peek().copied(), next_run) {
+                (Some(counter), run) if run.is_none_or(|run| counter < run) => (counter, counter),
+                (_, Some(from)) => {
+                    let (_, (to, further)) = runs.next()?;
+                    limit = limit.max(further);
+                    (from, to)
+                }
+                _ => break,
+            };
+            both.add(from, to);
+            last = to;
+        }
+        Some((both, limit))
+    }
+
+    /// What a dot up to the base is about.
+    pub(in crate::map) fn about(&self, dot: Packed) -> About {
+        let known = &self.known[usize::from(dot.replica())];
+        let back =
+            known.base.checked_sub(dot.counter()).and_then(|back| usize::try_from(back).ok());
+        let at = back.and_then(|back| known.log.len().checked_sub(back + 1));
+        at.map_or(About::Unknown, |at| About::of(dot.counter(), known.log[at]))
+    }
+
+    /// What the dots of a replica from a logged one on are about, up to the base.
+    pub(in crate::map) fn abouts(
+        &self,
+        replica: u16,
+        from: u64,
+    ) -> impl Iterator<Item = (u64, About)> {
+        let known = &self.known[usize::from(replica)];
+        let first = known.base + 1 - known.log.len() as u64;
+        let skip = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
+        let logged = known.log.range(skip.min(known.log.len())..);
+        (from.max(first)..)
+            .zip(logged)
+            .map(|(counter, logged)| (counter, About::of(counter, *logged)))
+    }
+
+    /// Whether its dots may be told as overwritten: none before its last that counts is void.
+    pub(in crate::map) fn is_plain(&self, replica: u16) -> bool {
+        self.known[usize::from(replica)].is_plain()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
