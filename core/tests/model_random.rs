@@ -34,7 +34,7 @@ use random::world::{self, Coverage, Outcome};
 const SEEDS: u64 = 10_000;
 
 /// What the histories must have met. With few seeds the rare ones may be missing.
-const WANTED: [&str; 41] = [
+const WANTED: [&str; 42] = [
     "another life",
     "answer with news",
     "arrived superseded",
@@ -60,6 +60,7 @@ const WANTED: [&str; 41] = [
     "many replicas",
     "member that is waited for no longer",
     "nothing left to collect",
+    "overwritten dots",
     "paged digest",
     "peer down",
     "pull for a share",

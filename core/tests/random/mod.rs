@@ -21,6 +21,11 @@ pub enum Step {
         at: usize,
         key: usize,
     },
+    /// Some keys are written again and again, one write in five is a removal.
+    Burst {
+        at: usize,
+        count: usize,
+    },
     /// Reads a context and keeps it for a later `Resolve`.
     Read {
         at: usize,
@@ -113,10 +118,11 @@ pub struct Plan {
 
 impl Plan {
     /// The history of a seed: every fifth is one of full syncs, and another fifth are ones of seals, half of them with lives
-    /// that are retired. One in 200 is one of many replicas.
+    /// that are retired. One in 200 is one of many replicas, and one in 20 of few keys that are written often.
     pub fn new(seed: u64) -> Self {
         match seed % 5 {
             _ if seed % 200 == 21 => Self::crowded(seed),
+            _ if seed % 20 == 10 => Self::hot(seed),
             4 => Self::forgetful(seed),
             3 if seed.is_multiple_of(2) => Self::fleeting(seed),
             3 => Self::mortal(seed),
@@ -261,6 +267,38 @@ impl Plan {
         }
     }
 
+    /// A history of keys that are overwritten many times between two answers, which come from one replica and another.
+    fn hot(seed: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let replicas = 3 + dice.below(3);
+        let keys = [2, 5, 9, 30][dice.below(4)];
+        let seals = dice.percent(50);
+        let steps = [60, 120, 240][dice.below(3)];
+        let steps =
+            (0..steps).map(|_| (hot_step(&mut dice, replicas, keys), dice.next())).collect();
+        Self {
+            seed,
+            replicas,
+            keys,
+            max_datagram: 512,
+            loss: [0, 30, 60][dice.below(3)],
+            duplication: 20,
+            collect: [1, 300][dice.below(2)],
+            // Where all is waited for a twentieth of the time in the end, what is kept is kept no longer.
+            keep: [0, 20, if seals { 0 } else { 5_000 }][dice.below(3)],
+            small_budget: dice.percent(70),
+            large: false,
+            durable: is_durable(seed),
+            seals,
+            past: vec![64],
+            restarts: RESTARTS,
+            epochs: Epochs::Rise,
+            compared: is_compared(seed),
+            crowd: 0,
+            steps,
+        }
+    }
+
     fn mixed(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let replicas = 2 + dice.below(5);
@@ -379,6 +417,27 @@ fn crowded_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
         92 => Step::Restart { at },
         93 => Step::Restore { at },
         94..=96 => Step::Down { at, peer },
+        _ => Step::Up { at, peer },
+    }
+}
+
+fn hot_step(dice: &mut Dice, replicas: usize, keys: usize) -> Step {
+    let (at, key, pick) = (dice.below(replicas), dice.below(keys), dice.below(1 << 20));
+    let peer = dice.below(replicas);
+    match dice.below(100) {
+        0..=3 => Step::Burst { at, count: 20 + dice.below(60) },
+        4..=9 => Step::Insert { at, key, len: dice.below(40) },
+        10..=11 => Step::Remove { at, key },
+        12 => Step::Read { at, key },
+        13..=14 => Step::Resolve { pick, put: dice.percent(60) },
+        15..=69 => Step::Deliver { pick },
+        70..=74 => Step::Repeat { pick },
+        75..=80 => Step::Pass { millis: [1, 20, 100][dice.below(3)] },
+        81..=84 => Step::Restore { at },
+        85..=91 => Step::Fire { at },
+        92 => Step::Restart { at },
+        93 => Step::Part { group: pick, millis: 20 + dice.below(200) as u64 },
+        94..=95 => Step::Down { at, peer },
         _ => Step::Up { at, peer },
     }
 }

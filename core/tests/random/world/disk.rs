@@ -176,7 +176,7 @@ impl World<'_> {
         let lost: Vec<Dot> = made.collect();
         for dot in lost {
             let knows = |reflected: &[Rc<Events>]| reflected.iter().any(|key| key.contains(dot));
-            let mut under_way = self.flights.iter().chain(&self.taken);
+            let mut under_way = self.flights.iter().chain(self.taken.iter().map(|it| &it.0));
             ensure!(!under_way.any(|flight| knows(&flight.knew)), "{dot:?} left, and is lost");
             let mut others = self.replicas.iter().enumerate().filter(|(other, _)| *other != at);
             ensure!(!others.any(|(_, it)| knows(&it.reflects)), "{dot:?} arrived, and is lost");

@@ -297,6 +297,7 @@ impl World<'_> {
         for at in 0..self.replicas.len() {
             let stats = *self.replicas[at].map.stats();
             self.met("member that is waited for no longer", stats.stragglers > 0);
+            self.met("overwritten dots", stats.dots_overwritten > 0);
             let retired = stats.retired;
             self.met("lives retired", retired > 0);
             self.met("more lives of a node retired than are kept", retired > 20);
