@@ -17,9 +17,10 @@ use super::Map;
 use super::compare_wire;
 use super::dot::ReplicaId;
 use super::fragment_wire::Held;
+use super::pull_wire::{PullHead, write_replica_dots};
 use super::replica::Replicas;
 use super::shares::Share;
-use super::wire::{self, PullHead};
+use super::wire;
 use crate::id::NodeId;
 use crate::reached::reached;
 use crate::time::Instant;
@@ -177,7 +178,7 @@ impl Map {
         let listed = |after| replicas.range(after, None).filter(move |(_, number)| lists(*number));
         let dots = |w: &mut Writer<'_>, id, number| {
             let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
-            wire::write_replica_dots(w, id, base, ahead, replicas.with_set_aside(number))
+            write_replica_dots(w, id, base, ahead, replicas.with_set_aside(number))
         };
         let whole = |w: &mut Writer<'_>, head: &PullHead| {
             w.frame(wire::PULL, |w| {

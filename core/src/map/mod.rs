@@ -78,6 +78,7 @@ mod order;
 mod owed;
 mod peer;
 mod policy;
+mod pull_wire;
 mod repair;
 mod replica;
 mod restore;

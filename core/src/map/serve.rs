@@ -12,7 +12,7 @@ use super::chunk::{self, Answer, ChunkWriter, End};
 use super::fragment::Fragments;
 use super::fragment_wire::Of;
 use super::peer::{Assumed, Cursor, Serve, Theirs};
-use super::wire::Pull;
+use super::pull_wire::Pull;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
