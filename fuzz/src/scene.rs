@@ -193,6 +193,15 @@ fn trouble(net: &mut Net<Recorder>) {
     net.run(Duration::from_secs(1));
     net.thaw(2);
     net.run(Duration::from_secs(1));
+    // Of what is written meanwhile the victim hears by an answer.
+    net.split(1 << VICTIM);
+    net.run(Duration::from_millis(50));
+    for round in 0..60_u8 {
+        net.with(1, |member, now| member.insert(now, &[b'k', round % 3], &[round; 60]));
+    }
+    net.run(Duration::from_secs(2));
+    net.split(0);
+    net.run(Duration::from_secs(4));
 }
 
 /// Datagrams that differ in the frames that they carry.
@@ -202,19 +211,36 @@ fn choose(lived: &[(Instant, Step)]) -> Vec<(SocketAddr, Vec<u8>)> {
         let Step::Packet(from, bytes) = step else { continue };
         let tags: Vec<(u8, u8)> =
             frames_of(bytes).iter().map(|(tag, body)| kind(*tag, body)).collect();
-        if chosen.len() < MAX_RECORDED && kinds.insert(tags) {
+        let late = tags.contains(&OVERWRITTEN);
+        if (chosen.len() < MAX_RECORDED || late) && kinds.insert(tags) {
             chosen.push((*from, bytes.clone()));
         }
     }
     chosen
 }
 
-/// A frame's tag, and for updates the kind of the first row and, ids being small, whom it is about.
+/// The kind of a chunk that begins with dots that were overwritten: there are few, and late ones.
+const OVERWRITTEN: (u8, u8) = (0xa3, 1);
+
+/// A frame's tag, and for updates the kind of the first row and, ids being small, whom it is about; for chunks, whether
+/// they begin with dots that were overwritten.
 fn kind(tag: u8, body: &[u8]) -> (u8, u8) {
     match (tag, body) {
         (0x07, [kind, id, ..]) => (tag, kind << 4 | id),
+        (0xa3, body) if begins_overwritten(body) => OVERWRITTEN,
         _ => (tag, 0),
     }
+}
+
+/// Whether the first run of a chunk that answers a pull has no items.
+fn begins_overwritten(chunk: &[u8]) -> bool {
+    let varint = |from: usize| {
+        let rest = chunk.get(from..).unwrap_or_default();
+        from + rest.iter().take_while(|byte| **byte > 127).count() + 1
+    };
+    // After the addressee its nonce, number and flags, and a replica that is named in full.
+    let items_at = varint(varint(varint(8)) + 1 + 17);
+    chunk.get(8) != Some(&0) && chunk.get(items_at) == Some(&0)
 }
 
 /// The frames of a sound datagram.

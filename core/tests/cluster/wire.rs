@@ -289,6 +289,54 @@ fn a_pull_for_a_share() {
 }
 
 #[test]
+fn keys_that_were_overwritten() {
+    let mut config = map::Config::lan();
+    config.pull_budget = 1400;
+    let [mut a, mut b] = [1, 2].map(|id| {
+        let life = ReplicaId::new(NodeId(id), 0x0102_0304);
+        let mut map =
+            Map::new(Instant::ZERO, life, "golden", config.clone(), 1400, [7; 32]).unwrap();
+        // What is written before they meet is not pushed.
+        for write in 0..40_u8 {
+            if id == 1 {
+                let key = if write < 20 { write % 2 } else { write };
+                map.insert(Instant::ZERO, &[key], &[write; 100]).unwrap();
+            }
+        }
+        map.peer_up(Instant::ZERO, NodeId(3 - id), 0x0102_0304, addr(3 - id as u16));
+        map
+    });
+    map_out(&mut b);
+    for mut bytes in map_out(&mut a) {
+        b.handle_packet(Instant::ZERO, addr(1), &mut bytes).unwrap();
+    }
+    let mut pull = map_out(&mut b).remove(0);
+    a.handle_packet(Instant::ZERO, addr(2), &mut pull).unwrap();
+    let answer = map_out(&mut a);
+    let told = frame(&answer[0], 0xa3);
+    // Length; addressee; nonce, number 0, no flags; of replica 1 from its first dot on no items but 18, less one, dots
+    // that it overwrote not later than 22 after the last of them; then a run of the same replica.
+    assert_eq!(
+        told[..90],
+        *"a3870a80a55e200bd137d1c885bea50900000001000000000000000403020100000000010011160113\
+          0c010100"
+    );
+    for mut bytes in answer {
+        b.handle_packet(Instant::ZERO, addr(1), &mut bytes).unwrap();
+    }
+    let pull = map_out(&mut b).remove(0);
+    // Nonce; budget; replica epoch; no flags; of replica 1 up to none, and one run: after 18, less one, that are missing
+    // 13, less one; the limit; 31 in a row are known or set aside, and no runs after those; of replica 2 none.
+    assert_eq!(
+        frame(&pull, 0xa1),
+        concat!(
+            "a139bf908e8a02f80a040302010000000000010000000000000004030201000000000081110c281f00",
+            "020000000000000004030201000000000000"
+        )
+    );
+}
+
+#[test]
 fn the_sums_of_a_context_and_where_another_differs() {
     let mut config = map::Config::lan();
     config.max_listed = 0;
