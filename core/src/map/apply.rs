@@ -6,7 +6,7 @@ use super::Map;
 use super::dot::Packed;
 use super::entry_wire::FullEntry;
 use super::introduced::Introduced;
-use super::replica::Replicas;
+use super::replica::{MAX_SPAN, Replicas};
 use super::skim::Skim;
 use super::store::{Entry, Guess, Guesses, Look, Store, Told};
 use super::streak::Streak;
@@ -158,12 +158,11 @@ impl Map {
                     replica = introduced.resolve(&mut self.replicas, reference)?;
                     continue;
                 }
-                Some(Step::Overwritten(reference, Span { from, to, limit })) => {
+                Some(Step::Overwritten(reference, span)) => {
                     let of = introduced.resolve(&mut self.replicas, reference)?;
-                    let taken = self.replicas.set_aside(of, (from, to), limit);
+                    let taken = self.set_aside(slot, of, span, &mut news);
                     whole &= taken.is_some();
                     set_aside += taken.unwrap_or_default();
-                    self.extend_run(slot, &mut run, (of, from, to));
                     continue;
                 }
                 Some(Step::Item(item)) => item,
@@ -181,27 +180,44 @@ impl Map {
             }
         }
         self.note_known(slot, run);
-        let overwritten = self.settle_overwritten();
-        self.stats.dots_overwritten += overwritten;
-        news += overwritten;
+        let mut at = 0;
+        while let Some(replica) = self.replicas.waiting(at) {
+            news += self.settle(replica);
+            at += 1;
+        }
         self.stats.dots_received += news;
         whole &= refused == self.stats.dots_refused;
         Some(Applied { news, set_aside, whole })
     }
 
-    /// Takes in what was set aside and is complete now. Returns how many dots that were.
-    fn settle_overwritten(&mut self) -> u64 {
-        let (mut at, mut news) = (0, 0);
-        while let Some(replica) = self.replicas.waiting(at) {
-            let log = &mut self.log;
-            news += self.replicas.settle(replica, |dot, about| {
-                if let Some(log) = log {
-                    log.note(dot, about);
-                }
-            });
-            at += 1;
+    /// Sets aside what a peer told, or the disk. Returns how many dots that were, unless they are not believed.
+    #[cold]
+    fn set_aside(
+        &mut self,
+        slot: Option<u32>,
+        replica: u16,
+        span: Span,
+        news: &mut u64,
+    ) -> Option<u64> {
+        let Span { from, to, limit } = span;
+        self.note_known(slot, Some((replica, from, to)));
+        // One chunk may tell of several windows, of which each begins where the one before is complete.
+        if limit > self.replicas.base(replica) + MAX_SPAN {
+            *news += self.settle(replica);
         }
-        news
+        self.replicas.set_aside(replica, (from, to), limit)
+    }
+
+    /// Takes in what was set aside of a replica, if it is complete now. Returns how many dots that were.
+    fn settle(&mut self, replica: u16) -> u64 {
+        let log = &mut self.log;
+        let new = self.replicas.settle(replica, |span| {
+            if let Some(log) = log {
+                log.note_overwritten(replica, span);
+            }
+        });
+        self.stats.dots_overwritten += new;
+        new
     }
 
     /// Takes in a lone value that is next in a streak, if it is as simple as that. Returns its slot.

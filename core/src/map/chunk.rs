@@ -13,7 +13,7 @@ use super::introduced::Introduced;
 use super::peer::{Cursor, Theirs};
 use super::replica::Replicas;
 use super::store::{Entry, Store};
-use super::window::{self, Window};
+use super::window::{self, Most, Window};
 use super::wire::{
     self, FLAG_LAST, FLAG_MORE, ITEM_BARE, ITEM_FULL, ITEM_KEY, ITEM_OWN, ITEM_REF, Span,
 };
@@ -107,6 +107,8 @@ impl Marks {
     }
 }
 
+/// Dots to look through for one chunk; one window is looked through to its end.
+const MAX_LOOKED: u64 = 1 << 16;
 /// How many dots ahead entries are brought near: about as many as a datagram holds.
 const AHEAD: usize = 32;
 
@@ -173,6 +175,9 @@ pub(super) enum End {
 struct Windows<'m> {
     now: &'m mut Option<Window>,
     seen: &'m mut Marks,
+    most: Most,
+    /// How many dots were looked through for this chunk.
+    looked: u64,
 }
 
 /// Writes one chunk.
@@ -204,9 +209,15 @@ impl<'m> ChunkWriter<'m> {
         Self { replicas, store, marks, theirs, window, introduced, objects: 0, run: None }
     }
 
-    /// One that tells no entry for a dot that was overwritten in a window, this one while it lasts.
-    pub(super) fn in_windows(self, now: &'m mut Option<Window>, seen: &'m mut Marks) -> Self {
-        Self { window: Some(Windows { now, seen }), ..self }
+    /// One that tells no entry for a dot that was overwritten in a window, this one while it lasts, and then others that come
+    /// to so much.
+    pub(super) fn in_windows(
+        self,
+        now: &'m mut Option<Window>,
+        seen: &'m mut Marks,
+        most: Most,
+    ) -> Self {
+        Self { window: Some(Windows { now, seen, most, looked: 0 }), ..self }
     }
 
     /// Writes what the peer lacks from `cursor` on, at most about `budget` bytes, as one frame: of this answer to a
@@ -268,6 +279,9 @@ impl<'m> ChunkWriter<'m> {
                 reached!("map: chunk at the budget");
                 return End::Budget;
             }
+            if w.len() > start && self.has_looked_enough(dot) {
+                return End::Full;
+            }
             if let Some(span) = self.overwritten(dot) {
                 if self.span(w, dot.replica(), span).is_err() {
                     reached!("map: chunk full");
@@ -308,14 +322,24 @@ impl<'m> ChunkWriter<'m> {
         self.store.touch(slots.iter().copied());
     }
 
+    /// Whether so many dots were looked through for this chunk that the rest is left to the next, though it has room.
+    fn has_looked_enough(&self, dot: Packed) -> bool {
+        let has = |now: &Window| now.has(dot.replica(), dot.counter());
+        self.window.as_ref().is_some_and(|windows| {
+            windows.looked > MAX_LOOKED && !windows.now.as_ref().is_some_and(has)
+        })
+    }
+
     /// The run of dots from this one on that is told as overwritten, if it is.
     fn overwritten(&mut self, dot: Packed) -> Option<Span> {
         let (replica, from) = (dot.replica(), dot.counter());
         let known = from <= self.replicas.base(replica);
         let mut window = None;
-        if let Some(Windows { now, seen }) = self.window.as_mut().filter(|_| known) {
+        if let Some(Windows { now, seen, most, looked }) = self.window.as_mut().filter(|_| known) {
             if !now.as_ref().is_some_and(|now| now.has(replica, from)) {
-                **now = Some(Window::new(self.replicas, seen, self.theirs, replica, from));
+                let new = Window::new(self.replicas, seen, self.theirs, (replica, from), *most);
+                *looked += new.len();
+                **now = Some(new);
             }
             window = now.as_ref();
         }

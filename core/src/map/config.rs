@@ -56,8 +56,12 @@ pub struct Config {
     /// the highest epochs). Of those before whoever was cut off takes the word of the others: what all members on its
     /// side had, and the others did not, is lost then; what some of them had is written again.
     pub max_past_lives: usize,
-    /// Most dots of one replica that are known ahead of a gap.
+    /// Most dots of one replica that are known ahead of a gap, beside those that others are waited for with: an answer
+    /// that tells keys once which were overwritten closes the gap at its end, at most 524,288 dots on.
     pub max_gap_dots: usize,
+    /// Most dots of one replica, from 16 to 262,144, that an answer looks through at a time for keys that were written
+    /// again. Who is answered keeps what it is told of so many apart until it has all.
+    pub max_window_dots: usize,
     /// Local changes are pushed to the peers at once, but at most once per this time.
     pub push_interval: Duration,
     /// Missing data is asked for at most once per this time, unless the last answer brought some.
@@ -111,6 +115,7 @@ impl Config {
             max_replicas: 65_535,
             max_past_lives: 64,
             max_gap_dots: 65_536,
+            max_window_dots: 1 << 18,
             push_interval: Duration::from_millis(20),
             pull_interval: Duration::from_millis(150),
             pull_timeout_min: Duration::from_millis(25),
@@ -163,6 +168,9 @@ impl Config {
         }
         if self.max_siblings == 0 || self.max_siblings > MAX_WRITTEN_SIBLINGS {
             return refuse("map.max_siblings must be from 1 to 1,024");
+        }
+        if !(16..=1 << 18).contains(&self.max_window_dots) {
+            return refuse("map.max_window_dots must be from 16 to 262,144");
         }
         if self.max_gap_dots == 0 || self.max_peers == 0 || self.max_events == 0 {
             return refuse("map.max_gap_dots, max_peers and max_events must be above zero");

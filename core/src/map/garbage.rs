@@ -421,7 +421,7 @@ impl Map {
             self.replicas.shrink();
             // What each has in particular is known by the floor.
             self.peers.forget_contexts();
-            self.marks = Marks::default();
+            (self.marks, self.seen) = (Marks::default(), Marks::default());
             self.assemblies = Vec::new();
         }
         self.give_back(now);

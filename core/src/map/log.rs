@@ -22,7 +22,6 @@ use super::Map;
 use super::chunk::ChunkWriter;
 use super::dot::{Dot, Packed};
 use super::peer::{Context, Theirs};
-use super::replica::About;
 use super::snapshot;
 use super::wire::Span;
 use crate::sabotage::sabotaged;
@@ -32,7 +31,7 @@ use crate::wire::{NoRoom, Writer};
 /// Most dots of one record: items refer to at most twice as many objects.
 const MAX_FRESH: usize = 32_768;
 /// So many dots of others are worth a record.
-const WORTH: usize = 4_096;
+const WORTH: u64 = 4_096;
 
 /// What is to be done with the chunks of a [`LogWrite`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,8 +67,12 @@ pub(super) struct Log {
     chain: u64,
     /// Number of the next record.
     next: u64,
-    /// Dots that the disk was not handed, each with the slot of its key, or what a log of dots has in its place.
+    /// Dots that the disk was not handed, each with the slot of its key,
     fresh: Vec<(Packed, u32)>,
+    /// and those whose keys are not known, for they were overwritten.
+    overwritten: Vec<(u16, Span)>,
+    /// How many of those there are.
+    overwritten_dots: u64,
     /// Whether what comes continues nothing that is on disk.
     begin: bool,
     /// Whether garbage waits for the disk.
@@ -105,15 +108,33 @@ impl Log {
         }
     }
 
+    /// Dots of a replica are known that were overwritten.
+    pub(super) fn note_overwritten(&mut self, replica: u16, span: Span) {
+        if self.begin {
+            return;
+        }
+        self.overwritten.push((replica, span));
+        self.overwritten_dots += span.to - span.from + 1;
+        if self.overwritten.len() > MAX_FRESH {
+            self.restart();
+        }
+    }
+
+    /// Whether the disk was handed all.
+    const fn is_idle(&self) -> bool {
+        self.fresh.is_empty() && self.overwritten.is_empty()
+    }
+
     /// A number goes to another life, and all members have what the one of before wrote, the disk too.
     pub(super) fn forget(&mut self, replica: u16) {
         self.fresh.retain(|(dot, _)| dot.replica() != replica);
+        self.overwritten.retain(|(of, _)| *of != replica);
     }
 
     /// What is on disk is not what the next record continues.
     pub(super) fn restart(&mut self) {
         self.begin = true;
-        self.fresh = Vec::new();
+        (self.fresh, self.overwritten, self.overwritten_dots) = (Vec::new(), Vec::new(), 0);
     }
 
     /// Whether the disk was not handed one of the dots up to these bases. If so it is to be handed them now.
@@ -122,7 +143,10 @@ impl Log {
             bases.get(usize::from(dot.replica())).is_some_and(|base| dot.counter() <= *base)
         };
         // Looked through once, and not again for each word of a peer until it was handed them.
-        self.awaited |= self.begin || self.fresh.iter().any(|(dot, _)| below(*dot));
+        let mut spans = self.overwritten.iter();
+        self.awaited |= self.begin
+            || self.fresh.iter().any(|(dot, _)| below(*dot))
+            || spans.any(|(replica, span)| below(Packed::new(*replica, span.from)));
         self.awaited
     }
 
@@ -184,6 +208,8 @@ impl Map {
                 chain: 0,
                 next: 0,
                 fresh: Vec::new(),
+                overwritten: Vec::new(),
+                overwritten_dots: 0,
                 begin: true,
                 awaited: false,
                 compacted: 0,
@@ -206,13 +232,14 @@ impl Map {
         let large = self.store.large() > 0;
         let chain = self.log.as_ref().filter(|log| log.begin).map(|_| self.rng.u64() | 1);
         let log = self.log.as_mut()?;
-        let waits = log.handed < last || log.awaited || log.fresh.len() >= WORTH;
+        let many = log.fresh.len() as u64 + log.overwritten_dots >= WORTH;
+        let waits = log.handed < last || log.awaited || many;
         if let Some(chain) = chain {
             (log.chain, log.next, log.begin, log.awaited) = (chain, 0, false, false);
             log.renewed = log.renewed.map(|_| log.tickets + 1);
             return self.log_snapshot(LogKind::Begin);
         }
-        if waits && !log.fresh.is_empty() {
+        if waits && !log.is_idle() {
             log.awaited = false;
             if large {
                 log.restart();
@@ -224,7 +251,7 @@ impl Map {
             let (kind, ticket) = (LogKind::Append, log.ticket(last));
             return Some(LogWrite { kind, ticket, chunks: alloc::vec![chunk] });
         }
-        if log.fresh.is_empty() && log.appended > self.config.compact_log_from.max(log.compacted) {
+        if log.is_idle() && log.appended > self.config.compact_log_from.max(log.compacted) {
             return self.log_snapshot(LogKind::Compact);
         }
         None
@@ -281,6 +308,8 @@ impl Map {
     fn log_record(&mut self) -> Vec<u8> {
         let Some(log) = &mut self.log else { return Vec::new() };
         let mut fresh = core::mem::take(&mut log.fresh);
+        let overwritten = core::mem::take(&mut log.overwritten);
+        log.overwritten_dots = 0;
         fresh.sort_unstable_by_key(|(dot, _)| *dot);
         let (chain, number) = (log.chain, log.next);
         log.next += 1;
@@ -294,36 +323,15 @@ impl Map {
             snapshot::write_head(w, self.cluster, chain, number, snapshot::RECORD)?;
             w.u64(context)
         });
-        let mut fresh = fresh.into_iter().peekable();
-        while let Some((dot, logged)) = fresh.next() {
-            let Some(limit) = overwritten(dot, logged) else {
-                grow(&mut bytes, &mut len, |w| items.item(w, dot, logged));
-                continue;
-            };
-            let mut span = Span { from: dot.counter(), to: dot.counter(), limit };
-            let mut last = dot;
-            while let Some((next, limit)) = fresh
-                .peek()
-                .filter(|(next, _)| *next == last.next())
-                .and_then(|(next, logged)| Some((*next, overwritten(*next, *logged)?)))
-            {
-                fresh.next();
-                last = next;
-                (span.to, span.limit) = (next.counter(), span.limit.max(limit));
-            }
-            grow(&mut bytes, &mut len, |w| items.span(w, dot.replica(), span));
+        for (dot, slot) in fresh {
+            grow(&mut bytes, &mut len, |w| items.item(w, dot, slot));
+        }
+        for (replica, span) in overwritten {
+            grow(&mut bytes, &mut len, |w| items.span(w, replica, span));
         }
         bytes.truncate(len);
         snapshot::add_checksum(&mut bytes);
         bytes
-    }
-}
-
-/// If the dot was overwritten, not later than by which.
-fn overwritten(dot: Packed, logged: u32) -> Option<u64> {
-    match About::of(dot.counter(), logged) {
-        About::Overwritten(limit) => Some(limit),
-        About::Key(_) | About::Unknown => None,
     }
 }
 

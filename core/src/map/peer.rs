@@ -178,7 +178,8 @@ pub(super) struct Serve {
     /// Number of the chunk that comes next.
     pub(super) number: u64,
     pub(super) cursor: Cursor,
-    /// Bytes that the peer still wants.
+    /// Bytes that it gets in all, and that it still wants.
+    pub(super) granted: u64,
     pub(super) budget: u64,
     /// What it will have when it has the rest.
     pub(super) assumed: SmallVec<[Assumed; 1]>,
@@ -216,6 +217,7 @@ impl Serve {
             nonce,
             number,
             cursor,
+            granted: budget,
             budget,
             assumed,
             window,

@@ -22,6 +22,7 @@ mod sealed;
 pub(super) use buckets::BUCKETS;
 pub(super) use known::{About, OVERWRITTEN};
 use known::{Known, UNLOGGED};
+pub(super) use overwritten::MAX_SPAN;
 use past::Pasts;
 pub(super) use past::{Fate, LAST, Merged, Verdict};
 
@@ -55,6 +56,8 @@ pub(super) struct Replicas {
     cut: bool,
     max: usize,
     max_ahead: usize,
+    /// Whether there is room for all.
+    unbounded: bool,
     policy: Policy,
 }
 
@@ -65,8 +68,21 @@ impl Replicas {
         let (past, policy) = (Pasts::default(), Policy::default());
         let (waiting, cut) = (Vec::new(), false);
         let (digest, seals) = (0, 0);
-        let mut replicas =
-            Self { known, me: 0, order, digest, seals, past, waiting, cut, max, max_ahead, policy };
+        let unbounded = false;
+        let mut replicas = Self {
+            known,
+            me: 0,
+            order,
+            digest,
+            seals,
+            past,
+            waiting,
+            cut,
+            max,
+            max_ahead,
+            unbounded,
+            policy,
+        };
         replicas.intern(me);
         replicas
     }
@@ -202,6 +218,11 @@ impl Replicas {
         slot.copied().filter(|slot| *slot < OVERWRITTEN)
     }
 
+    /// From now on there is room for all that comes, or no more than the limits say: a log of one's own is taken in whole.
+    pub(super) const fn set_unbounded(&mut self, unbounded: bool) {
+        self.unbounded = unbounded;
+    }
+
     /// There was no room to claim a dot of this replica.
     pub(super) fn note_refused(&mut self, replica: u16) {
         self.known[usize::from(replica)].refused = true;
@@ -212,7 +233,7 @@ impl Replicas {
         let known = &self.known[usize::from(dot.replica())];
         let counter = dot.counter();
         let room = counter <= known.base + 1 || known.ahead.len() < self.max_ahead;
-        room || known.overwritten.may_await(counter)
+        room || known.overwritten.may_await(counter) || self.unbounded
     }
 
     /// Whether a dot is what most are: the next in order, with none ahead of it, and logged.
@@ -334,6 +355,9 @@ impl Replicas {
             }
             let slot = known.log.pop_front()?;
             known.logged = known.logged.max(first);
+            if slot >= OVERWRITTEN {
+                known.forget_marks();
+            }
             // Room for what a burst left is given back, but not what is filled again and again.
             if known.log.capacity() > ROOM && known.log.len() * 8 < known.log.capacity() {
                 known.log.shrink_to(known.log.len() * 2);
@@ -373,6 +397,8 @@ impl Replicas {
         let kept = usize::try_from(known.base.saturating_sub(known.logged)).unwrap_or(usize::MAX);
         let cut = known.log.len().saturating_sub(kept);
         known.log.drain(..cut);
+        known.forget_marks();
+        known.overwritten.look_again();
         if cut_before < known.logged {
             for (_, slot) in known.ahead.range_mut(cut_before + 1..=known.logged) {
                 *slot = UNLOGGED;
@@ -416,7 +442,10 @@ impl Replicas {
             known.log.push_back(about.logged(counter));
             let right = match about {
                 About::Key(_) => true,
-                About::Overwritten(limit) => limit <= known.base && known.is_plain(),
+                About::Overwritten(limit) => {
+                    known.mark(counter, limit);
+                    limit > counter && limit <= known.base && known.is_plain()
+                }
                 About::Unknown => known.is_void(counter),
             };
             return counter == next && right;

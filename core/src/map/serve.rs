@@ -13,6 +13,7 @@ use super::fragment::Fragments;
 use super::fragment_wire::Of;
 use super::peer::{Assumed, Cursor, Serve, Theirs};
 use super::pull_wire::Pull;
+use super::window::Most;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
@@ -81,9 +82,10 @@ impl Map {
         let before = w.len();
         let goes_on = serve.more || !serve.large.is_empty();
         let answer = Answer { nonce: serve.nonce, number: serve.number, goes_on };
+        let most = Most::of(serve.granted, self.config.max_window_dots);
         let theirs = Theirs { known: &peer.known, assumed: &serve.assumed };
         let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, theirs)
-            .in_windows(&mut serve.window, &mut self.seen);
+            .in_windows(&mut serve.window, &mut self.seen, most);
         let budget = serve.budget.saturating_sub(serve.reserved);
         let end = chunk.write(w, addressee, Some(answer), &mut serve.cursor, budget);
         serve.number += u64::from(w.len() > before);

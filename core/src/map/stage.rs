@@ -16,7 +16,7 @@ use super::dot::{Packed, Runs};
 use super::fetch::Asking;
 use super::full_wire::{ContextUnit, Range, Stage, Unit};
 use super::introduced::Introduced;
-use super::replica::Replicas;
+use super::replica::{MAX_SPAN, Replicas};
 use super::store::{Look, Told};
 use super::wire;
 use crate::event::Key;
@@ -228,7 +228,7 @@ impl Map {
         while let Ok(Some(unit)) = units.next() {
             let put = match unit {
                 Unit::Context(unit) => {
-                    let most = self.config.max_gap_dots as u64;
+                    let most = self.config.max_gap_dots as u64 + MAX_SPAN;
                     let replica = self.replicas.intern(unit.id);
                     replica
                         .filter(|&replica| {

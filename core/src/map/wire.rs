@@ -20,7 +20,7 @@
 //!                replica ref, first counter varint, dots u8 (1..=127), an item per dot; or, of dots each of
 //!                which its replica overwrote not later than by a limit,
 //!                replica ref, first counter varint, 0 u8, how many there are, less one, varint, counters from the
-//!                last to the limit varint
+//!                last to the limit, less one, varint
 //!
 //! a4   FETCH   session u64, its number varint (from one on), flags u8 (bit 0: go on from where the last answer has
 //!              got to, if that is further than the last range begins), byte budget varint, bytes held of a unit that
@@ -307,12 +307,12 @@ impl Span {
     pub(super) fn write(&self, w: &mut Writer<'_>) -> Result<(), NoRoom> {
         w.u8(OVERWRITTEN)?;
         w.varint(self.to - self.from)?;
-        w.varint(self.limit.saturating_sub(self.to))
+        w.varint(self.limit.saturating_sub(self.to + 1))
     }
 
     fn read(r: &mut Reader<'_>, from: u64) -> Result<Self, PacketError> {
         let to = add(from, r.varint()?, 0)?;
-        Ok(Self { from, to, limit: add(to, r.varint()?, 0)? })
+        Ok(Self { from, to, limit: add(to, r.varint()?, 1)? })
     }
 }
 
@@ -395,8 +395,7 @@ impl<'p> Items<'p> {
         let first = counter(&mut self.rest, 1)?;
         let dots = self.rest.u8()?;
         if dots == OVERWRITTEN {
-            let span = Span::read(&mut self.rest, first)?;
-            return Ok(Some(Step::Overwritten(replica, span)));
+            return self.overwritten(replica, first);
         }
         if dots > 127 {
             return Err(PacketError::LimitExceeded);
@@ -404,6 +403,17 @@ impl<'p> Items<'p> {
         add(first, u64::from(dots), 0)?;
         (self.left_in_run, self.counter) = (dots, first - 1);
         Ok(Some(Step::Run(replica)))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn overwritten(
+        &mut self,
+        replica: ReplicaRef,
+        first: u64,
+    ) -> Result<Option<Step<'p>>, PacketError> {
+        let span = Span::read(&mut self.rest, first)?;
+        Ok(Some(Step::Overwritten(replica, span)))
     }
 
     #[inline(always)]

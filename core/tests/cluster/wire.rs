@@ -315,10 +315,10 @@ fn keys_that_were_overwritten() {
     let answer = map_out(&mut a);
     let told = frame(&answer[0], 0xa3);
     // Length; addressee; nonce, number 0, no flags; of replica 1 from its first dot on no items but 18, less one, dots
-    // that it overwrote not later than 22 after the last of them; then a run of the same replica.
+    // that it overwrote not later than 22, less one, after the last of them; then a run of the same replica.
     assert_eq!(
         told[..90],
-        *"a3870a80a55e200bd137d1c885bea50900000001000000000000000403020100000000010011160113\
+        *"a3870a80a55e200bd137d1c885bea50900000001000000000000000403020100000000010011150113\
           0c010100"
     );
     for mut bytes in answer {

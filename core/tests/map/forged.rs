@@ -255,6 +255,29 @@ proptest! {
 
 /// Goal: one write is one value, however often a hostile item names it.
 /// Method: an item that lists a dot twice, then the item again in the same chunk.
+/// A limit that no answer could set is not believed, in a pull neither: what lies up to it is not looked through.
+#[test]
+fn a_limit_that_is_too_far_is_not_believed() {
+    let (mut maps, addressee) = victim();
+    let before = maps[0].digest();
+    let span = |len: usize, limit: usize| [vec![1, 0], varint(len), varint(limit)].concat();
+    for (len, limit) in [(0, 1 << 19), (4, 1 << 40)] {
+        let told = [new(9, 1), span(len, limit)].concat();
+        deliver(&mut maps[0], NOW, 2, &chunk(addressee, &told));
+        assert_eq!((maps[0].digest(), maps[0].stats().dots_overwritten), (before, 0));
+    }
+    // One that it could set is waited for, and what does not come is not claimed.
+    let told = [new(9, 1), span(4, 1)].concat();
+    deliver(&mut maps[0], NOW, 2, &chunk(addressee, &told));
+    assert_eq!((maps[0].digest(), maps[0].stats().dots_overwritten), (before, 0));
+    let told = [new(9, 1), vec![6, 2, 2, 1, 7, 0, 2, 1, 8, 0]].concat();
+    deliver(&mut maps[0], NOW, 2, &chunk(addressee, &told));
+    assert_eq!(maps[0].stats().dots_overwritten, 5);
+    let chunks: Vec<_> = maps[0].snapshot().collect();
+    let mut again = replica(1, &[]);
+    assert_eq!(again.restore(NOW, &chunks), Ok(()), "it can be told to the disk");
+}
+
 #[test]
 fn a_write_named_twice_is_one_sibling() {
     let (mut maps, addressee) = victim();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::common::maps::{NOW, addr, deliver, drain};
 use crate::common::played::CHUNK;
@@ -12,8 +13,13 @@ use brickwork_core::{Instant, NodeId};
 
 /// A replica beside others, whose rate of answers is bounded by nothing.
 fn eager(id: u64, others: &[u64]) -> Map {
+    with(id, others, |_| ())
+}
+
+fn with(id: u64, others: &[u64], change: impl Fn(&mut Config)) -> Map {
     let mut config = Config::lan();
     config.pull_rate = 1 << 30;
+    change(&mut config);
     let life = ReplicaId::new(NodeId(id), 1);
     let mut map = Map::new(NOW, life, "test", config, 1_400, [id as u8; 32]).unwrap();
     for &other in others {
@@ -238,5 +244,90 @@ fn a_writer_that_goes_while_it_answers_leaves_nothing_undone() {
             let behind = content(&one).into_iter().filter(|(key, _)| two.get(key).is_none());
             assert_eq!(behind.count(), 0, "all keys were known to one of them");
         }
+    }
+}
+
+/// Goal: who begins elsewhere than those before is told all the same. Method: a window is as long as it may be, and the
+/// third and the fourth replica each hear of the writes by the one before alone, from other dots on.
+#[test]
+fn windows_that_begin_elsewhere_are_passed_on() {
+    const WINDOW: u64 = 1 << 18;
+    let keep = |config: &mut Config| config.keep_for = Duration::from_secs(80_000);
+    let others = |me: u64| -> Vec<u64> { (1..=4).filter(|id| *id != me).collect() };
+    let [mut a, mut b, mut c, mut d] = [1, 2, 3, 4].map(|id| with(id, &others(id), keep));
+    let mut now = NOW;
+    let writes = |a: &mut Map, now: &mut Instant, count: u64| {
+        for n in 0..count {
+            a.insert(*now, &(n % 10).to_le_bytes(), &n.to_le_bytes()).unwrap();
+        }
+        while a.poll_event().is_some() {}
+        forget_pushes(a, *now);
+        *now += millis(5_000);
+    };
+    let met = |one: &mut Map, other: &mut Map, now: &mut Instant| {
+        *now = agree(one, other, *now, |_| false).0;
+    };
+    writes(&mut a, &mut now, 10);
+    met(&mut a, &mut d, &mut now);
+    writes(&mut a, &mut now, WINDOW - 10);
+    met(&mut a, &mut b, &mut now);
+    met(&mut a, &mut c, &mut now);
+    writes(&mut a, &mut now, 5);
+    met(&mut a, &mut c, &mut now);
+    writes(&mut a, &mut now, 2 * WINDOW - 5);
+    met(&mut a, &mut b, &mut now);
+    [&mut b, &mut c, &mut d].into_iter().for_each(|map| map.peer_down(now, NodeId(1)));
+    met(&mut b, &mut c, &mut now);
+    [&mut c, &mut d].into_iter().for_each(|map| map.peer_down(now, NodeId(2)));
+    met(&mut c, &mut d, &mut now);
+    assert_eq!(content(&a), content(&d));
+    assert!(d.stats().dots_overwritten > 2 * WINDOW, "{:?}", d.stats());
+}
+
+/// Goal: what was waited for is not on disk, and is not needed to read the log. Method: more writes come ahead of some
+/// that are set aside than may be ahead of a gap, and a crash before those are complete, and after.
+#[test]
+fn a_log_is_read_back_whatever_lay_ahead() {
+    for complete in [false, true] {
+        let few = |config: &mut Config| config.max_gap_dots = 100;
+        let (mut one, mut two) = (with(1, &[2], few), with(2, &[1], few));
+        two.start_log();
+        let mut file: Vec<Vec<u8>> = Vec::new();
+        // The first half twice, and the second once, so that all of the second waits for the end.
+        let second = (0..1_000_u64).chain(0..1_000).chain(1_000..2_000);
+        for key in second {
+            one.insert(NOW, &key.to_le_bytes(), &[7; 40]).unwrap();
+        }
+        while one.poll_event().is_some() {}
+        forget_pushes(&mut one, NOW);
+        let mut now = LATER;
+        while two.digest() != one.digest() && (complete || two.stats().dots_received < 1_500) {
+            for (_, bytes) in drain(&mut two) {
+                deliver(&mut one, now, 2, &bytes);
+            }
+            for (_, bytes) in drain(&mut one) {
+                if complete || two.stats().dots_received < 1_500 {
+                    deliver(&mut two, now, 1, &bytes);
+                }
+            }
+            while let Some(write) = two.poll_log() {
+                if write.kind != LogKind::Append {
+                    file.clear();
+                }
+                file.extend(write.chunks);
+                two.log_synced(now, write.ticket);
+            }
+            now += millis(1);
+            one.handle_timeout(now);
+            two.handle_timeout(now);
+        }
+        // A write of its own makes a record of all that came.
+        two.insert(now, b"own", b"value").unwrap();
+        file.extend(two.poll_log().unwrap().chunks);
+        let before = if complete { 1_000 } else { 0 };
+        assert_eq!(two.stats().dots_overwritten, before, "{:?}", two.stats());
+        let mut again = with(2, &[], few);
+        assert_eq!(again.resume(now, &file), Ok(()));
+        assert_eq!(again.digest(), two.digest());
     }
 }

@@ -8,6 +8,8 @@ use crate::common::Dice;
 
 /// Every life leaves a mark on the keys that it writes, and entries must fit the smallest datagram.
 const RESTARTS: u64 = 8;
+/// As long as a window may be.
+const WINDOW: usize = 1 << 18;
 
 /// One thing that happens. Numbers are taken modulo what there is, so any list of steps is a history.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +98,8 @@ pub struct Plan {
     pub keep: u64,
     /// Whether an answer is one datagram, so that a full sync takes many.
     pub small_budget: bool,
+    /// How many dots an answer looks through at a time.
+    pub window: usize,
     /// Whether values may be longer than a datagram.
     pub large: bool,
     /// Whether replicas keep a log, and start again from that.
@@ -149,6 +153,7 @@ impl Plan {
             collect: 1,
             keep: [0, 0, 20][dice.below(3)],
             small_budget: false,
+            window: WINDOW,
             large: false,
             durable: is_durable(seed),
             seals: true,
@@ -185,6 +190,7 @@ impl Plan {
             collect: 1,
             keep: [0, 20][dice.below(2)],
             small_budget: dice.percent(30),
+            window: WINDOW,
             large: false,
             durable: dice.percent(30),
             seals: true,
@@ -224,6 +230,7 @@ impl Plan {
             collect: 1,
             keep: 0,
             small_budget: true,
+            window: WINDOW,
             large: seed % 2 == 1,
             durable,
             seals: false,
@@ -255,6 +262,7 @@ impl Plan {
             collect: [1, 30, 300][dice.below(3)],
             keep: [0, 100, 5_000][dice.below(3)],
             small_budget: dice.percent(50),
+            window: WINDOW,
             large: seed % 4 == 3,
             durable: dice.percent(50),
             seals: dice.percent(50),
@@ -287,6 +295,7 @@ impl Plan {
             // Where all is waited for a twentieth of the time in the end, what is kept is kept no longer.
             keep: [0, 20, if seals { 0 } else { 5_000 }][dice.below(3)],
             small_budget: dice.percent(70),
+            window: [16, 48, WINDOW][dice.below(3)],
             large: false,
             durable: is_durable(seed),
             seals,
@@ -323,6 +332,7 @@ impl Plan {
             collect,
             keep,
             small_budget,
+            window: WINDOW,
             large: seed % 4 == 3,
             durable: is_durable(seed),
             seals: false,

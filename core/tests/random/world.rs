@@ -204,6 +204,7 @@ impl<'p> World<'p> {
             config.pull_interval = Duration::from_millis(5);
         }
         config.ordered = self.plan.seed.is_multiple_of(2);
+        config.max_window_dots = self.plan.window;
         if self.plan.small_budget {
             config.pull_budget = self.plan.max_datagram;
         }

@@ -67,6 +67,8 @@ pub(super) struct Known {
     pub(super) ahead: BTreeMap<u64, u32>,
     /// Dots that will be known with others.
     pub(super) overwritten: Overwritten,
+    /// Of marks in the log of dots that were overwritten: the first and the limit of such as overlap, ascending.
+    pub(super) marked: VecDeque<(u64, u64)>,
     /// Whether it is a life of this replica's node.
     pub(super) mine: bool,
     /// Whether a dot of it was not claimed for lack of room, though its effect was taken in.
@@ -92,6 +94,7 @@ impl Known {
             log: VecDeque::new(),
             ahead: BTreeMap::new(),
             overwritten: Overwritten::default(),
+            marked: VecDeque::new(),
             mine,
             refused: false,
             seal: None,
@@ -151,6 +154,28 @@ impl Known {
         self.base += 1;
         if self.base > self.logged {
             self.log.push_back(slot);
+            if let About::Overwritten(limit) = About::of(self.base, slot) {
+                self.mark(self.base, limit);
+            }
+        }
+    }
+
+    /// The log has a mark of this dot, with this limit.
+    #[cold]
+    pub(super) fn mark(&mut self, counter: u64, limit: u64) {
+        match self.marked.back_mut() {
+            Some((_, end)) if *end >= counter => *end = limit.max(*end),
+            _ => self.marked.push_back((counter, limit)),
+        }
+    }
+
+    /// Some of the log was cut.
+    pub(super) fn forget_marks(&mut self) {
+        while self.marked.front().is_some_and(|(_, end)| *end <= self.logged) {
+            self.marked.pop_front();
+        }
+        if self.marked.is_empty() {
+            self.marked.shrink_to_fit();
         }
     }
 }

@@ -14,17 +14,20 @@
 
 use alloc::collections::BTreeMap;
 
-use smallvec::SmallVec;
-
 use super::Replicas;
 use super::known::About;
 use crate::hash;
 use crate::map::dot::{MAX_RUNS, Packed, Runs};
 use crate::map::window;
+use crate::map::wire::Span;
 use crate::sabotage::sabotaged;
 
-/// How far beyond the base a limit may be: twice as far as an answer sets it.
-const MAX_SPAN: u64 = 2 * window::MAX_DOTS;
+/// How far beyond the base a limit may be. An answer sets it half as far, or where what it was told so itself ends.
+pub(in crate::map) const MAX_SPAN: u64 = 2 * window::MAX_DOTS;
+/// Most runs of one replica: twice as many as an answer may come to.
+const MAX_ASIDE: usize = 1 << 17;
+/// Most runs with no further limits that one is laid around at a time. What is beyond them is told again.
+const MAX_KEPT: usize = 64;
 
 /// What is set aside of one replica.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ pub(super) struct Overwritten {
     /// No limit is beyond this.
     most: u64,
     seen: Seen,
+    /// Whether the replica is in the list of those of which something is set aside.
+    listed: bool,
 }
 
 /// How far the dots after a base were found to be known or set aside, and the greatest limit on the way.
@@ -50,7 +55,7 @@ impl Overwritten {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { listed: self.listed, ..Self::default() };
     }
 
     /// Whether the dot may be waited for, so that there has to be room for it.
@@ -64,39 +69,52 @@ impl Overwritten {
         (run.0 >= counter).then_some(*run)
     }
 
-    /// Sets a run aside, with this limit where its dots had none or a further one. Returns how many of it are new. In
-    /// which order runs come makes no difference, nor does one that comes twice.
-    fn add(&mut self, from: u64, to: u64, limit: u64) -> u64 {
-        let before = self.runs.range(..from).next_back().filter(|(_, run)| run.0 >= from);
-        let overlaps = before.into_iter().chain(self.runs.range(from..=to));
-        let overlaps: SmallVec<[_; 4]> = overlaps.map(|(first, run)| (*first, *run)).collect();
-        let (mut next, mut new) = (from, 0);
-        for (first, (last, other)) in overlaps {
+    /// Sets a run aside, with this limit where its dots had none or a further one: in which order runs come makes no
+    /// difference, nor does one that comes twice. Returns how many of it are new, and whether that is all of it.
+    fn add(&mut self, from: u64, to: u64, limit: u64) -> (u64, bool) {
+        let (mut next, mut new, mut kept) = (from, 0, 0);
+        let mut at = self.runs.range(..=from).next_back().map_or(from, |(first, _)| *first);
+        while at <= to
+            && let Some((&first, &(last, other))) = self.runs.range(at..=to).next()
+        {
+            at = last + 1;
+            if last < from {
+                continue;
+            }
+            if other <= limit {
+                if next < first {
+                    new += first - next;
+                    self.put(next, first - 1, limit);
+                }
+                next = last + 1;
+                kept += 1;
+                if kept == MAX_KEPT && next <= to {
+                    return (new, false);
+                }
+                continue;
+            }
+            // Less may be waited for.
+            self.seen = Seen::default();
             self.runs.remove(&first);
             if first < from {
                 self.put(first, from - 1, other);
             }
-            let (both, end) = (first.max(from), last.min(to));
-            if next < both {
-                self.put(next, both - 1, limit);
-                new += both - next;
-            }
-            self.put(both, end, limit.min(other));
             if last > to {
                 self.put(to + 1, last, other);
             }
-            if limit < other {
-                // Less may be waited for.
-                self.seen = Seen::default();
+            let both = first.max(from);
+            if next < both {
+                new += both - next;
             }
-            next = end + 1;
+            self.put(next.min(both), last.min(to), limit);
+            next = last.min(to) + 1;
         }
         if next <= to {
             self.put(next, to, limit);
             new += to - next + 1;
         }
         self.most = self.most.max(limit);
-        new
+        (new, true)
     }
 
     /// Notes a run, at once with the one before if they are alike.
@@ -107,10 +125,15 @@ impl Overwritten {
         }
     }
 
+    /// What is known is other than it was.
+    pub(super) fn look_again(&mut self) {
+        self.seen = Seen::default();
+    }
+
     /// A dot ahead of a gap is known now. If it was set aside, less may be waited for.
     pub(super) fn note_known(&mut self, counter: u64) {
         if self.run_with(counter).is_some() {
-            self.seen = Seen::default();
+            self.look_again();
         }
     }
 
@@ -125,7 +148,7 @@ impl Overwritten {
             while known.next_if(|counter| *counter <= upto + 1).is_some_and(|next| next > upto) {
                 upto += 1;
             }
-            if upto > base && upto >= limit {
+            if upto > base && (upto >= limit || sabotaged!("overwritten-at-once")) {
                 return Some(upto);
             }
             if known.peek().is_some_and(|next| *next <= upto + 1) {
@@ -153,8 +176,8 @@ impl Overwritten {
 
 impl Replicas {
     /// Sets dots of a replica aside: each was overwritten by one of the same replica that is not after `limit`. Returns
-    /// how many of them were not set aside yet, or nothing if there is no room for them, or they may not be
-    /// believed.
+    /// how many of them were not set aside yet, or nothing if there is no room for all of them, or they may not
+    /// be believed.
     pub(in crate::map) fn set_aside(
         &mut self,
         replica: u16,
@@ -166,45 +189,45 @@ impl Replicas {
         if from > to || known.is_void(from) && known.is_void(to) {
             return Some(0);
         }
-        if !known.is_plain() || known.is_void(limit) || limit > known.base + MAX_SPAN {
+        let far = limit > known.base + MAX_SPAN || known.overwritten.runs.len() >= MAX_ASIDE;
+        if limit <= to || !known.is_plain() || known.is_void(limit) || far && !self.unbounded {
             return None;
         }
-        let limit = if sabotaged!("overwritten-at-once") { to } else { limit };
-        let new = known.overwritten.add(from, to, limit);
-        if !self.waiting.contains(&replica) {
+        let (new, whole) = known.overwritten.add(from, to, limit);
+        if !core::mem::replace(&mut known.overwritten.listed, true) {
             self.waiting.push(replica);
         }
-        Some(new)
+        (whole || new > 0).then_some(new)
     }
 
-    /// Adds what was set aside of a replica and is complete now, in order. Returns how many there were.
-    pub(in crate::map) fn settle(
-        &mut self,
-        replica: u16,
-        mut added: impl FnMut(Packed, u32),
-    ) -> u64 {
+    /// Adds what was set aside of a replica and is complete now, in order, and tells runs of that with their limits.
+    /// Returns how many dots there were.
+    pub(in crate::map) fn settle(&mut self, replica: u16, mut added: impl FnMut(Span)) -> u64 {
         let mut new = 0;
         loop {
             let known = &mut self.known[usize::from(replica)];
             let complete = known.overwritten.complete(known.base, &known.ahead);
             let Some(upto) = complete else { break };
             let (before, mut run) = (known.digest(), (0, 0));
+            let mut span: Option<Span> = None;
             while known.base < upto {
                 let counter = known.base + 1;
                 if let Some(slot) = known.ahead.remove(&counter) {
                     let ahead = hash::mix_with(known.of_dots, counter);
                     self.digest = self.digest.wrapping_sub(ahead);
                     known.push(slot);
+                    span.take().into_iter().for_each(&mut added);
                     continue;
                 }
                 if counter > run.0 {
                     run = known.overwritten.run_with(counter).unwrap_or((counter, upto));
                 }
-                let about = About::Overwritten(run.1).logged(counter);
-                known.push(about);
-                added(Packed::new(replica, counter), about);
+                known.push(About::Overwritten(run.1).logged(counter));
+                let told = span.get_or_insert(Span { from: counter, to: counter, limit: 0 });
+                (told.to, told.limit) = (counter, told.limit.max(run.1));
                 new += 1;
             }
+            span.into_iter().for_each(&mut added);
             known.overwritten.drop_to(upto);
             self.close_gap(replica, before);
         }
@@ -218,49 +241,55 @@ impl Replicas {
     /// A replica of which something is set aside, of those from this place on in a list of such.
     pub(in crate::map) fn waiting(&mut self, at: usize) -> Option<u16> {
         while let Some(&replica) = self.waiting.get(at) {
-            if !self.known[usize::from(replica)].overwritten.is_empty() {
+            let overwritten = &mut self.known[usize::from(replica)].overwritten;
+            if !overwritten.is_empty() {
                 return Some(replica);
             }
+            overwritten.listed = false;
             self.waiting.swap_remove(at);
         }
         None
     }
 
-    /// What a pull tells of a replica of which something is set aside: what is known or set aside, and the greatest limit
-    /// of that. Its runs are as many as are told.
+    /// What a pull tells of a replica of which something is set aside: the limit of the first of that, and what is known
+    /// or set aside with a limit not beyond; of its runs as many as are told.
     pub(in crate::map) fn with_set_aside(&self, replica: u16) -> Option<(Runs, u64)> {
         let known = &self.known[usize::from(replica)];
-        if known.overwritten.is_empty() {
-            return None;
-        }
-        let Seen { upto, mut limit, base } = known.overwritten.seen;
-        let mut both = Runs { base: upto, ..Runs::default() };
-        if base != known.base || upto < base {
-            (both.base, limit) = (known.base, 0);
+        let mut runs = known.overwritten.runs.values().skip_while(|run| run.0 <= known.base);
+        let (_, limit) = *runs.next()?;
+        let Seen { upto, limit: seen, base } = known.overwritten.seen;
+        let mut both = Runs { base: known.base, ..Runs::default() };
+        if base == known.base && upto > base && seen <= limit {
+            both.base = upto;
         }
         let mut ahead = known.ahead.range(both.base + 1..).map(|(counter, _)| *counter).peekable();
         let (set_aside, next) = (&known.overwritten.runs, both.base + 1);
         let across = set_aside.range(..next).next_back();
         let runs = across.into_iter().chain(set_aside.range(next..));
-        let mut runs = runs.map(|(from, run)| (*from, *run)).peekable();
+        let runs = runs.filter(|(_, run)| run.1 <= limit);
+        let mut runs = runs.map(|(from, run)| (*from, run.0)).peekable();
         let mut last = both.base;
         while both.runs.len() < MAX_RUNS {
             while ahead.next_if(|counter| *counter <= last).is_some() {}
-            while runs.next_if(|(_, run)| run.0 <= last).is_some() {}
+            while runs.next_if(|(_, to)| *to <= last).is_some() {}
             let next_run = runs.peek().map(|(from, _)| (*from).max(last + 1));
             let (from, to) = match (ahead.peek().copied(), next_run) {
                 (Some(counter), run) if run.is_none_or(|run| counter < run) => (counter, counter),
-                (_, Some(from)) => {
-                    let (_, (to, further)) = runs.next()?;
-                    limit = limit.max(further);
-                    (from, to)
-                }
+                (_, Some(from)) => (from, runs.next()?.1),
                 _ => break,
             };
             both.add(from, to);
             last = to;
         }
         Some((both, limit))
+    }
+
+    /// Whether what is logged of a replica up to this dot is told without those after it: no dot up to it came as one
+    /// that was overwritten with a limit beyond.
+    pub(in crate::map) fn is_closed(&self, replica: u16, counter: u64) -> bool {
+        let marked = &self.known[usize::from(replica)].marked;
+        let at = marked.partition_point(|(first, _)| *first <= counter);
+        at.checked_sub(1).and_then(|at| marked.get(at)).is_none_or(|(_, end)| *end <= counter)
     }
 
     /// What a dot up to the base is about.

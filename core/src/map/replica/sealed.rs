@@ -129,6 +129,7 @@ impl Replicas {
         if let Some(at) = known.log.iter().rposition(overwritten) {
             known.log.drain(..=at);
             known.logged = known.logged.max(known.base - known.log.len() as u64);
+            known.marked.clear();
             self.cut = true;
         }
     }

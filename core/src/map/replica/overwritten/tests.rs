@@ -109,7 +109,7 @@ proptest! {
             }
             let (before, mut named) = (model.known.clone(), Vec::new());
             model.settle();
-            let count = replicas.settle(0, |dot, _| named.push(dot.counter()));
+            let count = replicas.settle(0, |span| named.extend(span.from..=span.to));
             prop_assert_eq!(count, named.len() as u64);
             let known: BTreeSet<u64> = (1..=DOTS).filter(|n| replicas.contains(Packed::new(0, *n))).collect();
             prop_assert_eq!(&known, &model.known);
@@ -136,10 +136,10 @@ proptest! {
                 prop_assert!(model.limits.is_empty());
                 continue;
             };
+            prop_assert_eq!(Some(&limit), model.limits.values().next());
             for n in 1..=DOTS {
-                let aside = model.limits.get(&n);
-                prop_assert_eq!(both.contains(n), known.contains(&n) || aside.is_some(), "{}", n);
-                prop_assert!(known.contains(&n) || aside.is_none_or(|aside| *aside <= limit));
+                let aside = model.limits.get(&n).is_some_and(|aside| *aside <= limit);
+                prop_assert_eq!(both.contains(n), known.contains(&n) || aside, "{}", n);
             }
         }
     }
@@ -149,6 +149,7 @@ proptest! {
 #[test]
 fn what_is_not_believed_changes_nothing() {
     let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+    assert_eq!(replicas.set_aside(0, (1, 5), 5), None, "none was overwritten by itself");
     assert_eq!(replicas.set_aside(0, (1, 5), MAX_SPAN), Some(5));
     assert_eq!(replicas.set_aside(0, (7, 9), MAX_SPAN + 1), None);
     let of = replicas.intern(ReplicaId::new(NodeId(2), 1)).unwrap();
@@ -162,6 +163,21 @@ fn what_is_not_believed_changes_nothing() {
     assert_eq!(replicas.set_aside(of, (1, 2), 3), None);
 }
 
+/// Who tells of many runs is believed for some at a time: what is not taken in is told again.
+#[test]
+fn many_runs_are_laid_around_some_at_a_time() {
+    let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+    let most = MAX_KEPT as u64;
+    for n in 1..=most * 2 {
+        assert_eq!(replicas.set_aside(0, (n * 2, n * 2), 999), Some(1));
+    }
+    assert_eq!(replicas.set_aside(0, (1, most * 4), 1_000), Some(most));
+    assert_eq!(replicas.set_aside(0, (1, most * 4), 1_000), None);
+    assert_eq!(replicas.set_aside(0, (most * 2, most * 4), 1_000), Some(most - 1));
+    assert_eq!(replicas.set_aside(0, (1, most * 4 - 1), 998), Some(1), "all of it is nearer");
+    assert_eq!(replicas.with_set_aside(0).unwrap().1, 998);
+}
+
 /// A log of which a seal takes a part names no dot that a void one overwrote.
 #[test]
 fn a_seal_cuts_the_log_at_what_was_overwritten() {
@@ -171,7 +187,7 @@ fn a_seal_cuts_the_log_at_what_was_overwritten() {
         replicas.claim(Packed::new(of, n), 7);
     }
     replicas.set_aside(of, (3, 4), 6);
-    assert_eq!(replicas.settle(of, |_, _| ()), 2);
+    assert_eq!(replicas.settle(of, |_| ()), 2);
     replicas.take_seal(of, 6, &Runs::default());
     assert_eq!(replicas.served_from(of), 0, "all of it counts");
     let gone = replicas.take_seal(of, 5, &Runs::default()).unwrap();
