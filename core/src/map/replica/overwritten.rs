@@ -10,7 +10,13 @@
 //! By this a key that was overwritten a thousand times costs one object, and what lies before it a few bytes. What is set
 //! aside counts for nothing until then: it is in no digest, it does not move the floor, and its dots are taken
 //! in like any others if somebody tells of them. A pull says what is set aside, with the limit, so that no source of
-//! which that can be completed tells it again.
+//! which that can be completed tells it again. It is part of no snapshot and no write-ahead log: who starts again is told
+//! it again.
+//!
+//! In the log of dots a mark in the place of the key says how many dots later the limit was, and so the dots are told on.
+//! Windows of an answer end where no mark leads beyond (`Known::marked`), so that limits come no further with each who
+//! passes them on. Of a sealed life nothing is set aside if some of what it wrote is void, and a seal that makes it so
+//! cuts the log at the last mark: what overwrote a dot may be void itself.
 
 use alloc::collections::BTreeMap;
 
