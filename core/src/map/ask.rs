@@ -178,7 +178,7 @@ impl Map {
         let listed = |after| replicas.range(after, None).filter(move |(_, number)| lists(*number));
         let dots = |w: &mut Writer<'_>, id, number| {
             let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
-            let set_aside = replicas.with_set_aside(number);
+            let set_aside = replicas.told_aside(number);
             let more = set_aside.is_some();
             let written = write_replica_dots(w, id, base, ahead, set_aside);
             // What is set aside may be told again, where a datagram is too short for that.

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::dot::{MAX_RUNS, ReplicaId, Runs};
 use super::fragment_wire::{Held, HeldList};
+use super::replica::ToldAside;
 use super::shares::Share;
 use super::wire::{add, counter, replica, write_replica};
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
@@ -40,8 +41,8 @@ pub(super) struct Pull<'p> {
 pub(super) struct Listed {
     /// The dots that it knows.
     pub(super) known: Runs,
-    /// Those that it knows or has set aside, if it has any such; and when all up to which one are known, so are those.
-    pub(super) set_aside: Option<(Runs, u64)>,
+    /// What it has set aside, if anything.
+    pub(super) set_aside: Option<ToldAside>,
 }
 
 impl Pull<'_> {
@@ -58,9 +59,11 @@ impl Pull<'_> {
         let mut set_aside = None;
         if count & SET_ASIDE != 0 {
             let limit = add(base, r.varint()?, 0)?;
-            let upto = add(base, r.varint()?, 0)?;
+            let near = (add(base, r.varint()?, 0)?, limit);
+            let limit = add(limit, r.varint()?, 0)?;
+            let upto = add(near.0, r.varint()?, 0)?;
             let count = r.u8()?;
-            set_aside = Some((read_runs(r, upto, count)?, limit));
+            set_aside = Some(ToldAside { near, all: (read_runs(r, upto, count)?, limit) });
         }
         Ok(Some((id, Listed { known, set_aside })))
     }
@@ -155,22 +158,24 @@ impl PullHead {
 }
 
 /// Writes one replica of a digest: its base and as many runs ahead of it as are allowed; and if dots of it are set
-/// aside, what is known or set aside, and the limit.
+/// aside, what is known or set aside.
 pub(super) fn write_replica_dots(
     w: &mut Writer<'_>,
     id: ReplicaId,
     base: u64,
     runs: impl Iterator<Item = (u64, u64)>,
-    set_aside: Option<(Runs, u64)>,
+    set_aside: Option<ToldAside>,
 ) -> Result<(), NoRoom> {
     w.attempt(|w| {
         write_replica(w, id)?;
         w.varint(base)?;
         let also = if set_aside.is_some() { SET_ASIDE } else { 0 };
         write_runs(w, base, runs, also)?;
-        set_aside.map_or(Ok(()), |(both, limit)| {
-            w.varint(limit.saturating_sub(base))?;
-            w.varint(both.base.saturating_sub(base))?;
+        set_aside.map_or(Ok(()), |ToldAside { near, all: (both, limit) }| {
+            w.varint(near.1.saturating_sub(base))?;
+            w.varint(near.0.saturating_sub(base))?;
+            w.varint(limit.saturating_sub(near.1))?;
+            w.varint(both.base.saturating_sub(near.0))?;
             write_runs(w, both.base, both.runs.iter().copied(), 0)
         })
     })

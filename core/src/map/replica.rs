@@ -22,7 +22,7 @@ mod sealed;
 pub(super) use buckets::BUCKETS;
 pub(super) use known::{About, OVERWRITTEN};
 use known::{Known, UNLOGGED};
-pub(super) use overwritten::MAX_SPAN;
+pub(super) use overwritten::{MAX_SPAN, ToldAside};
 use past::Pasts;
 pub(super) use past::{Fate, LAST, Merged, Verdict};
 

@@ -245,8 +245,8 @@ impl Map {
 
     /// Whether a digest lists every dot that is here. What it leaves out would be told again.
     fn lists_all(&self) -> bool {
-        self.replicas.numbers().all(|number| match self.replicas.with_set_aside(number) {
-            Some((both, _)) => both.runs.len() < MAX_RUNS,
+        self.replicas.numbers().all(|number| match self.replicas.told_aside(number) {
+            Some(told) => told.all.0.runs.len() < MAX_RUNS,
             None => self.replicas.runs_ahead(number).nth(MAX_RUNS).is_none(),
         })
     }

@@ -21,7 +21,7 @@ use super::ask::Pulling;
 use super::dot::{Packed, ReplicaId};
 use super::peer::{Assumed, Cursor};
 use super::pull_wire::{Listed, Pull};
-use super::replica::{Fate, MAX_SPAN};
+use super::replica::Fate;
 use super::skim::Skim;
 use super::wire::{Chunk, Frame};
 use crate::reached::reached;
@@ -359,16 +359,9 @@ impl Map {
             for (from, to) in runs.runs {
                 known.add(if sabotaged!("gaps-unheard") { 1 } else { from }, to);
             }
-            if let Some((runs, limit)) = set_aside {
-                // Who has all up to the limit can tell what is missing, and nobody else.
-                let all = limit <= self.replicas.base(number) && self.replicas.is_plain(number);
-                let near = base < limit && limit <= base + MAX_SPAN;
-                let closed = self.replicas.is_closed(number, limit);
-                assumed.extend((all && near && closed).then_some(Assumed {
-                    replica: number,
-                    runs,
-                    limit,
-                }));
+            if let Some(told) = set_aside {
+                let all = self.replicas.assume(number, base, told);
+                assumed.extend(all.map(|(runs, limit)| Assumed { replica: number, runs, limit }));
             }
             sealed.extend(self.replicas.seal(number).map(|_| number));
         }

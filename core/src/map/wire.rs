@@ -11,8 +11,9 @@
 //!              [replica: not beyond], then per replica, ascending, to the end:
 //!                replica, base varint, runs u8 (<= 32), per run: gap varint, length varint. If dots were set aside
 //!                as overwritten, the number of runs is more by 128, and there follow: counters from the base to the
-//!                greatest limit varint, dots in a row after the base that are known or set aside varint,
-//!                runs of such after those u8 (<= 32), and they as above
+//!                limit of the first varint, dots in a row after the base that are known, or set aside with no
+//!                limit beyond varint; counters from that limit to the greatest varint, dots in a row after
+//!                those that are known or set aside varint, runs of such after them u8 (<= 32), and they as above
 //! a2   STATE   digest of the context u64, digest of the content u64,
 //!              [replica epoch u64, if it is not the boot epoch of the header]
 //! a3   CHUNK   addressee u64, nonce varint (0: a push), [number varint, unless a push], flags u8 (bit 0: last of

@@ -326,11 +326,12 @@ fn keys_that_were_overwritten() {
     }
     let pull = map_out(&mut b).remove(0);
     // Nonce; budget; replica epoch; no flags; of replica 1 up to none, and one run: after 18, less one, that are missing
-    // 13, less one; the limit; 31 in a row are known or set aside, and no runs after those; of replica 2 none.
+    // 13, less one; the limit; 31 in a row are known or set aside; the same limit, no more in a row, and no runs after
+    // those; of replica 2 none.
     assert_eq!(
         frame(&pull, 0xa1),
         concat!(
-            "a139bf908e8a02f80a040302010000000000010000000000000004030201000000000081110c281f00",
+            "a13bbf908e8a02f80a040302010000000000010000000000000004030201000000000081110c281f000000",
             "020000000000000004030201000000000000"
         )
     );

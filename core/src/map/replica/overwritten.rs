@@ -55,6 +55,15 @@ struct Seen {
     limit: u64,
 }
 
+/// What a pull tells of dots that were set aside. Sources give other limits, and not each can complete what another began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::map) struct ToldAside {
+    /// Up to where all dots are known, or set aside with no limit beyond the first, and that limit.
+    pub(in crate::map) near: (u64, u64),
+    /// All that is known or set aside, as many runs as are told, and the greatest limit of that.
+    pub(in crate::map) all: (Runs, u64),
+}
+
 impl Overwritten {
     pub(super) fn is_empty(&self) -> bool {
         self.runs.is_empty()
@@ -257,45 +266,73 @@ impl Replicas {
         None
     }
 
-    /// What a pull tells of a replica of which something is set aside: the limit of the first of that, and what is known
-    /// or set aside with a limit not beyond; of its runs as many as are told.
-    pub(in crate::map) fn with_set_aside(&self, replica: u16) -> Option<(Runs, u64)> {
+    /// What a pull tells of a replica of which something is set aside.
+    pub(in crate::map) fn told_aside(&self, replica: u16) -> Option<ToldAside> {
         let known = &self.known[usize::from(replica)];
         let mut runs = known.overwritten.runs.values().skip_while(|run| run.0 <= known.base);
-        let (_, limit) = *runs.next()?;
-        let Seen { upto, limit: seen, base } = known.overwritten.seen;
-        let mut both = Runs { base: known.base, ..Runs::default() };
-        if base == known.base && upto > base && seen <= limit {
-            both.base = upto;
-        }
-        let mut ahead = known.ahead.range(both.base + 1..).map(|(counter, _)| *counter).peekable();
-        let (set_aside, next) = (&known.overwritten.runs, both.base + 1);
-        let across = set_aside.range(..next).next_back();
-        let runs = across.into_iter().chain(set_aside.range(next..));
-        let runs = runs.filter(|(_, run)| run.1 <= limit);
-        let mut runs = runs.map(|(from, run)| (*from, run.0)).peekable();
-        let mut last = both.base;
-        while both.runs.len() < MAX_RUNS {
+        let (_, first) = *runs.next()?;
+        let Seen { upto, limit, base } = known.overwritten.seen;
+        let seen = base == known.base && upto > base && limit == first;
+        let from = if seen { upto } else { known.base };
+        let mut told =
+            ToldAside { near: (from, first), all: (Runs { base: from, ..Runs::default() }, first) };
+        let mut ahead = known.ahead.range(from + 1..).map(|(counter, _)| *counter).peekable();
+        let set_aside = &known.overwritten.runs;
+        let across = set_aside.range(..=from).next_back();
+        let runs = across.into_iter().chain(set_aside.range(from + 1..));
+        let mut runs = runs.map(|(from, run)| (*from, *run)).peekable();
+        let mut last = from;
+        while told.all.0.runs.len() < MAX_RUNS {
             while ahead.next_if(|counter| *counter <= last).is_some() {}
-            while runs.next_if(|(_, to)| *to <= last).is_some() {}
+            while runs.next_if(|(_, run)| run.0 <= last).is_some() {}
             let next_run = runs.peek().map(|(from, _)| (*from).max(last + 1));
-            let (from, to) = match (ahead.peek().copied(), next_run) {
-                (Some(counter), run) if run.is_none_or(|run| counter < run) => (counter, counter),
-                (_, Some(from)) => (from, runs.next()?.1),
+            let (from, to, limit) = match (ahead.peek().copied(), next_run) {
+                (Some(counter), run) if run.is_none_or(|run| counter <= run) => {
+                    (counter, counter, 0)
+                }
+                (_, Some(from)) => {
+                    let (_, (to, limit)) = runs.next()?;
+                    (from, to, limit)
+                }
                 _ => break,
             };
-            both.add(from, to);
+            if from == told.near.0 + 1 && limit <= first {
+                told.near.0 = to;
+            }
+            told.all.0.add(from, to);
+            told.all.1 = limit.max(told.all.1);
             last = to;
         }
-        Some((both, limit))
+        Some(told)
     }
 
-    /// Whether what is logged of a replica up to this dot is told without those after it: no dot up to it came as one
-    /// that was overwritten with a limit beyond.
-    pub(in crate::map) fn is_closed(&self, replica: u16, counter: u64) -> bool {
+    /// What may be assumed of one who has all dots of a replica up to a base, and has set aside what it tells: the dots that
+    /// it will have, and what it waits for. Who has all up to the limit can tell what is missing, and nobody else; of
+    /// that, what was told here itself is told with the limits of then.
+    pub(in crate::map) fn assume(
+        &self,
+        replica: u16,
+        base: u64,
+        told: ToldAside,
+    ) -> Option<(Runs, u64)> {
+        let can_complete = |limit: u64| {
+            let here = limit <= self.base(replica) && self.is_plain(replica);
+            base < limit && here && self.next_closed(replica, limit) <= base + MAX_SPAN
+        };
+        let ToldAside { near: (upto, limit), all } = told;
+        if can_complete(all.1) {
+            return Some(all);
+        }
+        can_complete(limit).then_some((Runs { base: upto, ..Runs::default() }, limit))
+    }
+
+    /// The first dot from this one on at which what is logged of a replica can be told without what comes after: no dot up
+    /// to it came as one that was overwritten with a limit beyond.
+    pub(in crate::map) fn next_closed(&self, replica: u16, counter: u64) -> u64 {
         let marked = &self.known[usize::from(replica)].marked;
         let at = marked.partition_point(|(first, _)| *first <= counter);
-        at.checked_sub(1).and_then(|at| marked.get(at)).is_none_or(|(_, end)| *end <= counter)
+        let last = at.checked_sub(1).and_then(|at| marked.get(at));
+        last.map_or(counter, |(_, end)| counter.max(*end))
     }
 
     /// What a dot up to the base is about.

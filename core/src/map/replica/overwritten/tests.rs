@@ -132,14 +132,23 @@ proptest! {
                     About::Unknown => prop_assert!(n > replicas.base(0)),
                 }
             }
-            let Some((both, limit)) = replicas.with_set_aside(0) else {
+            let Some(told) = replicas.told_aside(0) else {
                 prop_assert!(model.limits.is_empty());
                 continue;
             };
-            prop_assert_eq!(Some(&limit), model.limits.values().next());
+            let (upto, first) = told.near;
+            prop_assert_eq!(Some(&first), model.limits.values().next());
+            let within = |n: &u64| {
+                known.contains(n) || model.limits.get(n).is_some_and(|limit| *limit <= first)
+            };
+            let end = (1..).find(|n| !within(n)).unwrap() - 1;
+            prop_assert_eq!(upto, end);
+            let (both, limit) = told.all;
             for n in 1..=DOTS {
-                let aside = model.limits.get(&n).is_some_and(|aside| *aside <= limit);
-                prop_assert_eq!(both.contains(n), known.contains(&n) || aside, "{}", n);
+                let aside = model.limits.get(&n);
+                prop_assert_eq!(both.contains(n), known.contains(&n) || aside.is_some(), "{}", n);
+                let unknown = aside.filter(|_| !known.contains(&n));
+                prop_assert!(unknown.is_none_or(|aside| *aside <= limit));
             }
         }
     }
@@ -159,7 +168,7 @@ fn what_is_not_believed_changes_nothing() {
     let mut void = Runs::default();
     void.add(4, 4);
     replicas.take_seal(of, 20, &void);
-    assert!(replicas.with_set_aside(of).is_none(), "a seal forgets them");
+    assert!(replicas.told_aside(of).is_none(), "a seal forgets them");
     assert_eq!(replicas.set_aside(of, (1, 2), 3), None);
 }
 
@@ -175,7 +184,7 @@ fn many_runs_are_laid_around_some_at_a_time() {
     assert_eq!(replicas.set_aside(0, (1, most * 4), 1_000), None);
     assert_eq!(replicas.set_aside(0, (most * 2, most * 4), 1_000), Some(most - 1));
     assert_eq!(replicas.set_aside(0, (1, most * 4 - 1), 998), Some(1), "all of it is nearer");
-    assert_eq!(replicas.with_set_aside(0).unwrap().1, 998);
+    assert_eq!(replicas.told_aside(0).unwrap().near.1, 998);
 }
 
 /// A log of which a seal takes a part names no dot that a void one overwrote.
