@@ -134,6 +134,9 @@ impl Pulling {
     }
 }
 
+/// No replica comes after this one.
+const LAST: ReplicaId = ReplicaId::new(NodeId(u64::MAX), u64::MAX);
+
 impl Map {
     /// An answer broke off: it was more than the way could carry, as far as is known.
     pub(super) fn narrow(&mut self, pulling: &Pulling) {
@@ -176,17 +179,15 @@ impl Map {
         let listing = pulling.listing;
         let lists = |number| listing.has(replicas, number) && replicas.is_listed(number);
         let listed = |after| replicas.range(after, None).filter(move |(_, number)| lists(*number));
+        // What is set aside says more than what is known, where there is no room for both.
         let dots = |w: &mut Writer<'_>, id, number| {
-            let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
-            let set_aside = replicas.told_aside(number);
+            let (base, set_aside) = (replicas.base(number), replicas.told_aside(number));
             let more = set_aside.is_some();
-            let written = write_replica_dots(w, id, base, ahead, set_aside);
-            // What is set aside may be told again, where a datagram is too short for that.
-            let short = written.is_err() && more;
-            if !short {
+            let written = write_replica_dots(w, id, base, replicas.runs_ahead(number), set_aside);
+            if written.is_ok() || !more {
                 return written;
             }
-            write_replica_dots(w, id, base, replicas.runs_ahead(number), None)
+            write_replica_dots(w, id, base, core::iter::empty(), replicas.told_aside(number))
         };
         let whole = |w: &mut Writer<'_>, head: &PullHead| {
             w.frame(wire::PULL, |w| {
@@ -212,12 +213,17 @@ impl Map {
         }
         reached!("map: pull of a page");
         // As many as fit; the upper bound is known, and written, only after them.
-        head.upto = Some(ReplicaId::new(NodeId(u64::MAX), u64::MAX));
+        head.upto = Some(LAST);
         w.frame(wire::PULL, |w| {
             head.write(w)?;
             let bound_at = w.len() - wire::REPLICA_LEN;
             for (id, number) in listed(head.after) {
-                if dots(w, id, number).is_err() {
+                let alone = head.upto == Some(LAST);
+                let known = |w: &mut Writer<'_>| {
+                    let (base, ahead) = (replicas.base(number), replicas.runs_ahead(number));
+                    write_replica_dots(w, id, base, ahead, None)
+                };
+                if dots(w, id, number).is_err() && (!alone || known(w).is_err()) {
                     break;
                 }
                 head.upto = Some(id);

@@ -480,6 +480,10 @@ impl Map {
         } else if self.begin_shares(now, pulling) {
             return;
         }
+        if more && pulling.news == 0 && !pulling.partial {
+            // What one source began to tell another cannot go on with, it seems. It begins anew with the next pull.
+            self.replicas.forget_aside();
+        }
         // Pushes may have been faster.
         let worth = pulling.news > 0 || self.catching == Some(pulling.peer);
         // Some of an entry is missing. If others were given up for it, all might be begun again and again.

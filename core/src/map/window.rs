@@ -170,9 +170,10 @@ pub(super) fn overwritten(
     for (counter, about) in replicas.abouts(replica, first) {
         let own = window.filter(|window| window.is_overwritten(replica, counter));
         limit = match (about, own) {
-            (About::Overwritten(other), _) => {
+            // All of a window has one limit: what comes of it can be assumed with that.
+            (About::Overwritten(other), own) => {
                 keyed &= counter > first;
-                limit.max(other)
+                limit.max(own.map_or(other, |window| window.last))
             }
             (About::Key(_), Some(window)) => limit.max(window.last),
             _ => break,
@@ -182,6 +183,10 @@ pub(super) fn overwritten(
     let few = last < first + MIN_RUN - 1 && limit < first + DATAGRAM;
     (last >= first && !(keyed && few)).then_some((last, limit))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod passed_on;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -85,8 +85,9 @@ impl Overwritten {
     }
 
     /// Sets a run aside, with this limit where its dots had none or a further one: in which order runs come makes no
-    /// difference, nor does one that comes twice. Returns how many of it are new, and whether that is all of it.
+    /// difference, nor does one that comes twice. Returns how many of it are new or nearer, and whether that is all of it.
     fn add(&mut self, from: u64, to: u64, limit: u64) -> (u64, bool) {
+        self.most = self.most.max(limit);
         let (mut next, mut new, mut kept) = (from, 0, 0);
         let mut at = self.runs.range(..=from).next_back().map_or(from, |(first, _)| *first);
         while at <= to
@@ -121,6 +122,7 @@ impl Overwritten {
             if next < both {
                 new += both - next;
             }
+            new += last.min(to) - both + 1;
             self.put(next.min(both), last.min(to), limit);
             next = last.min(to) + 1;
         }
@@ -128,7 +130,6 @@ impl Overwritten {
             self.put(next, to, limit);
             new += to - next + 1;
         }
-        self.most = self.most.max(limit);
         (new, true)
     }
 
@@ -191,7 +192,7 @@ impl Overwritten {
 
 impl Replicas {
     /// Sets dots of a replica aside: each was overwritten by one of the same replica that is not after `limit`. Returns
-    /// how many of them were not set aside yet, or nothing if there is no room for all of them, or they may not
+    /// how many of them were not set aside yet, or with a limit further on, or nothing if there is no room for all of them, or they may not
     /// be believed.
     pub(in crate::map) fn set_aside(
         &mut self,
@@ -251,6 +252,13 @@ impl Replicas {
             known.overwritten.clear();
         }
         new
+    }
+
+    /// Forgets all that is set aside.
+    pub(in crate::map) fn forget_aside(&mut self) {
+        for replica in self.waiting.drain(..) {
+            self.known[usize::from(replica)].overwritten = Overwritten::default();
+        }
     }
 
     /// A replica of which something is set aside, of those from this place on in a list of such.
@@ -362,6 +370,29 @@ impl Replicas {
     /// Whether its dots may be told as overwritten: none before its last that counts is void.
     pub(in crate::map) fn is_plain(&self, replica: u16) -> bool {
         self.known[usize::from(replica)].is_plain()
+    }
+}
+
+#[cfg(test)]
+impl Replicas {
+    /// Makes the log one of dots that came in windows, of which the last of each dot is given.
+    pub(in crate::map) fn forget_keys(&mut self, replica: u16, last_of: impl Fn(u64) -> u64) {
+        let known = &mut self.known[usize::from(replica)];
+        let first = known.base + 1 - known.log.len() as u64;
+        let mut later = BTreeMap::new();
+        for (at, logged) in known.log.iter_mut().enumerate().rev() {
+            let counter = first + at as u64;
+            let before: Option<u64> = later.insert(*logged, counter);
+            if before.is_some_and(|later| later <= last_of(counter)) {
+                *logged = About::Overwritten(last_of(counter)).logged(counter);
+            }
+        }
+        let marked: alloc::vec::Vec<_> = (first..).zip(known.log.iter().copied()).collect();
+        for (counter, logged) in marked {
+            if let About::Overwritten(limit) = About::of(counter, logged) {
+                known.mark(counter, limit);
+            }
+        }
     }
 }
 

@@ -126,10 +126,10 @@ impl Replicas {
             return;
         }
         let overwritten = |logged: &u32| (OVERWRITTEN..UNLOGGED).contains(logged);
+        known.marked.clear();
         if let Some(at) = known.log.iter().rposition(overwritten) {
             known.log.drain(..=at);
             known.logged = known.logged.max(known.base - known.log.len() as u64);
-            known.marked.clear();
             self.cut = true;
         }
     }

@@ -99,8 +99,8 @@ proptest! {
             };
             for ((from, to), limit) in told {
                 let base = model.base();
-                let fresh = (from..=to).filter(|n| *n > base && !model.limits.contains_key(n));
-                let fresh = fresh.count() as u64;
+                let nearer = |n: &u64| model.limits.get(n).is_none_or(|before| limit < *before);
+                let fresh = (from..=to).filter(|n| *n > base && nearer(n)).count() as u64;
                 prop_assert_eq!(replicas.set_aside(0, (from, to), limit), Some(fresh));
                 for n in from.max(base + 1)..=to {
                     let least = model.limits.entry(n).or_insert(limit);
@@ -183,7 +183,11 @@ fn many_runs_are_laid_around_some_at_a_time() {
     assert_eq!(replicas.set_aside(0, (1, most * 4), 1_000), Some(most));
     assert_eq!(replicas.set_aside(0, (1, most * 4), 1_000), None);
     assert_eq!(replicas.set_aside(0, (most * 2, most * 4), 1_000), Some(most - 1));
-    assert_eq!(replicas.set_aside(0, (1, most * 4 - 1), 998), Some(1), "all of it is nearer");
+    assert_eq!(
+        replicas.set_aside(0, (1, most * 4 - 1), 998),
+        Some(most * 4 - 1),
+        "all of it is nearer"
+    );
     assert_eq!(replicas.told_aside(0).unwrap().near.1, 998);
 }
 
