@@ -6,7 +6,8 @@
 //! as [overwritten](super::replica), by its number alone, and the entry with the last of them.
 //!
 //! The receiver keeps all that is told of a window apart until it has the whole, so windows have an end: where they come
-//! to as many keys as that may be. What is missing of one is told with the same end again.
+//! to as many keys as that may be, or as many dots as are in proportion to the bytes that are asked for. What is missing of
+//! one is told with the same end again.
 
 use smallvec::SmallVec;
 
@@ -22,6 +23,15 @@ const MAX_KEYS: u64 = 1 << 16;
 /// for it. What an answer holds is a tenth or so of the keys.
 const DOTS_PER_BYTE: u64 = 4;
 const BYTES_PER_KEY: u64 = 3;
+
+/// It is not worth while to look through fewer dots.
+const MIN_DOTS: u64 = 16;
+/// Dots in a row that are worth a run of their own. Those of an entry of the same datagram cost less.
+const MIN_RUN: u64 = 4;
+/// Dots that a datagram may hold.
+const DATAGRAM: u64 = 128;
+/// Keys that there is always room for.
+const ROOM: usize = 4_096;
 
 /// How much a window may come to.
 #[derive(Debug, Clone, Copy)]
@@ -39,14 +49,6 @@ impl Most {
         }
     }
 }
-/// It is not worth while to look through fewer dots.
-const MIN_DOTS: u64 = 16;
-/// Dots in a row that are worth a run of their own. Those of an entry of the same datagram cost less.
-const MIN_RUN: u64 = 4;
-/// Dots that a datagram may hold.
-const DATAGRAM: u64 = 128;
-/// Keys that there is always room for.
-const ROOM: usize = 4_096;
 
 /// Some dots of a replica, one after the other.
 #[derive(Debug)]
@@ -79,10 +81,7 @@ impl Window {
             return window;
         }
         let told = theirs.limit(replica);
-        let mut end = None;
-        if told >= first {
-            end = Some(told);
-        }
+        let end = (told >= first).then_some(told);
         if let Some(sooner) = window.look_through(replicas, seen, most, end) {
             window.overwritten.clear();
             window.look_through(replicas, seen, most, Some(sooner));

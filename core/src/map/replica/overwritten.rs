@@ -192,8 +192,8 @@ impl Overwritten {
 
 impl Replicas {
     /// Sets dots of a replica aside: each was overwritten by one of the same replica that is not after `limit`. Returns
-    /// how many of them were not set aside yet, or with a limit further on, or nothing if there is no room for all of them, or they may not
-    /// be believed.
+    /// how many of them were not set aside yet, or with a limit further on; or nothing if there is no room for all of
+    /// them, or they may not be believed.
     pub(in crate::map) fn set_aside(
         &mut self,
         replica: u16,
