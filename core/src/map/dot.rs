@@ -128,6 +128,11 @@ impl Runs {
         self.all().flat_map(|(from, to)| from..=to)
     }
 
+    /// How many there are after the first gap.
+    pub(super) fn ahead(&self) -> u64 {
+        self.runs.iter().fold(0_u64, |sum, (from, to)| sum.saturating_add(to - from + 1))
+    }
+
     /// How many there are.
     pub(super) fn counters_len(&self) -> u64 {
         self.all().fold(0_u64, |sum, (from, to)| sum.saturating_add(to - from + 1))

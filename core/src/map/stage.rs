@@ -54,6 +54,8 @@ pub(super) struct Staging {
     /// The giver's context when it began, by replica.
     context: Vec<Runs>,
     floors: Vec<u64>,
+    /// Dots of all of them ahead of gaps.
+    ahead: u64,
     /// The replicas that it told of.
     told: BTreeSet<u16>,
     entries: Aside,
@@ -208,6 +210,7 @@ impl Map {
             got: Runs::default(),
             context: Vec::new(),
             floors: Vec::new(),
+            ahead: 0,
             told: BTreeSet::new(),
             entries: Aside::default(),
             asking: Asking::new(now, stage.head.nonce, budget),
@@ -462,18 +465,22 @@ impl Staging {
         }
     }
 
-    /// Returns whether there is room for its runs.
+    /// Returns whether there is room for its runs, beside those of the others.
     fn put_context(&mut self, replica: u16, unit: &ContextUnit, most: u64) -> bool {
         let at = usize::from(replica);
         if self.floors.len() <= at {
             self.floors.resize(at + 1, 0);
         }
         self.told.insert(replica);
+        let had = self.runs_mut(replica).ahead();
         self.floors[at] = self.floors[at].max(unit.floor);
         let runs = self.runs_mut(replica);
         runs.add_uncut(1, unit.base);
         unit.runs.iter().for_each(|&(from, to)| runs.add_uncut(from, to));
-        runs.runs.iter().map(|(from, to)| to - from + 1).sum::<u64>() <= most
+        // Each of them takes room of its own, and a run of them only a few bytes of what comes.
+        let now = runs.ahead();
+        self.ahead = (self.ahead + now).saturating_sub(had);
+        self.ahead <= most
     }
 
     /// Whether what came last tells of more writes of this replica than it has made.
