@@ -388,11 +388,16 @@ impl Map {
             self.garbage.sweeping = Some((replica, now + PIN));
             return;
         }
-        for _ in 0..SWEEP {
-            if let Some(slot) = self.replicas.unlog(replica) {
+        let mut left = SWEEP;
+        while left > 0 {
+            if let Some(slot) = self.replicas.unlog(replica, &mut left) {
                 self.store.tidy(&self.replicas, slot);
                 continue;
             }
+            if left == 0 {
+                break;
+            }
+            left -= 1;
             replica += 1;
             if usize::from(replica) >= self.replicas.len() {
                 reached!("map: logs swept");

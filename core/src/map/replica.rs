@@ -345,14 +345,16 @@ impl Replicas {
         known.floor = known.floor.max(floor.min(known.base));
     }
 
-    /// Takes the oldest dot of the replica off the log, if the floor has passed it. Returns its slot.
-    pub(super) fn unlog(&mut self, replica: u16) -> Option<u32> {
+    /// Takes the oldest dot of the replica whose key is logged off the log, if the floor has passed it, and those before it.
+    /// Returns its slot. Each takes one off `left`; once nothing is left no more is taken.
+    pub(super) fn unlog(&mut self, replica: u16, left: &mut usize) -> Option<u32> {
         let known = &mut self.known[usize::from(replica)];
         loop {
             let first = known.base + 1 - known.log.len() as u64;
-            if first > known.floor {
+            if first > known.floor || *left == 0 {
                 return None;
             }
+            *left -= 1;
             let slot = known.log.pop_front()?;
             known.logged = known.logged.max(first);
             if slot >= OVERWRITTEN {
@@ -367,6 +369,12 @@ impl Replicas {
                 return Some(slot);
             }
         }
+    }
+
+    /// Takes the oldest dot off the log, whatever is before it.
+    #[cfg(test)]
+    pub(super) fn unlog_one(&mut self, replica: u16) -> Option<u32> {
+        self.unlog(replica, &mut usize::MAX.clone())
     }
 
     /// Gives the room of empty logs back.

@@ -18,7 +18,7 @@ fn emptied() -> Map {
     }
     let me = map.replicas.me();
     map.replicas.raise_floor(me, u64::MAX);
-    while let Some(slot) = map.replicas.unlog(me) {
+    while let Some(slot) = map.replicas.unlog_one(me) {
         map.store.tidy(&map.replicas, slot);
     }
     map.garbage.seen = map.replicas.digest();

@@ -33,11 +33,11 @@ fn a_life_is_spent_when_its_log_is_over() {
         replicas.claim(Packed::new(life, counter), 0);
     }
     replicas.raise_floor(life, 2);
-    while replicas.unlog(life).is_some() {}
+    while replicas.unlog_one(life).is_some() {}
     assert!(!replicas.is_spent(life), "a member may lack the last");
     replicas.raise_floor(life, 3);
     assert!(!replicas.is_spent(life), "it is told still");
-    while replicas.unlog(life).is_some() {}
+    while replicas.unlog_one(life).is_some() {}
     assert!(replicas.is_spent(life));
 }
 
@@ -80,7 +80,7 @@ proptest! {
                 Act::Unlog => {
                     let oldest = logged.first_key_value().map(|(n, slot)| (*n, *slot));
                     let oldest = oldest.filter(|(n, _)| *n <= replicas.floor(0));
-                    prop_assert_eq!(replicas.unlog(0), oldest.map(|(_, slot)| slot));
+                    prop_assert_eq!(replicas.unlog_one(0), oldest.map(|(_, slot)| slot));
                     cut = cut.max(oldest.map_or(0, |(n, _)| n));
                 }
             }
@@ -188,7 +188,7 @@ proptest! {
                 }
                 Turn::Act(Act::Adopt(from, to)) => { replicas.adopt(0, from, to); set.extend((from..=to).filter(|n| *n <= last)); }
                 Turn::Act(Act::Floor(n)) => replicas.raise_floor(0, n),
-                Turn::Act(Act::Unlog) => { replicas.unlog(0); }
+                Turn::Act(Act::Unlog) => { replicas.unlog_one(0); }
                 Turn::Seal { end, from, to } => {
                     let mut runs = Runs::default();
                     if from <= end { runs.add_uncut(from, to.min(end)); }

@@ -134,7 +134,7 @@ proptest! {
         let gone = (0..150).filter(|key| !kept.contains(key));
         gone.for_each(|key| write(&mut store, &mut replicas, key, None));
         replicas.raise_floor(0, replicas.base(0));
-        while let Some(slot) = replicas.unlog(0) {
+        while let Some(slot) = replicas.unlog_one(0) {
             store.tidy(&replicas, slot);
         }
         prop_assert_eq!((store.keys(), store.marks()), (kept.len(), 0));

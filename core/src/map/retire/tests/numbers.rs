@@ -196,7 +196,7 @@ fn the_number_of_a_life_of_its_own_goes_to_others() {
     one.insert(NOW, b"key", b"v").unwrap();
     assert!(one.is_own(own));
     one.replicas.raise_floor(former, 1);
-    while one.replicas.unlog(former).is_some() {}
+    while one.replicas.unlog_one(former).is_some() {}
     let slot = one.store.slot(b"key").unwrap();
     one.replicas.raise_floor(one.replicas.me(), 1);
     one.store.tidy(&one.replicas, slot);
