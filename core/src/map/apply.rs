@@ -140,6 +140,8 @@ impl Map {
         let mut items = chunk.items;
         let (mut replica, mut news, mut run, mut streak) = (0, 0, None, Streak::default());
         let mut set_aside = 0;
+        // What a chunk completes costs its sender a few bytes.
+        let mut left = if slot.is_some() { MAX_SPAN } else { u64::MAX };
         loop {
             let step = items.next().ok().flatten();
             if let Some(Step::Item(item)) = step
@@ -160,7 +162,7 @@ impl Map {
                 }
                 Some(Step::Overwritten(reference, span)) => {
                     let of = introduced.resolve(&mut self.replicas, reference)?;
-                    let taken = self.set_aside(slot, of, span, &mut news);
+                    let taken = self.set_aside(slot, of, span, (&mut news, &mut left));
                     whole &= taken.is_some();
                     set_aside += taken.unwrap_or_default();
                     continue;
@@ -181,8 +183,11 @@ impl Map {
         }
         self.note_known(slot, run);
         let mut at = 0;
-        while let Some(replica) = self.replicas.waiting(at) {
-            news += self.settle(replica);
+        while left > 0
+            && let Some(replica) = self.replicas.waiting(at)
+        {
+            news += self.settle(replica, &mut left);
+            left = left.saturating_sub(1);
             at += 1;
         }
         self.stats.dots_received += news;
@@ -197,21 +202,21 @@ impl Map {
         slot: Option<u32>,
         replica: u16,
         span: Span,
-        news: &mut u64,
+        (news, left): (&mut u64, &mut u64),
     ) -> Option<u64> {
         let Span { from, to, limit } = span;
         self.note_known(slot, Some((replica, from, to)));
         // One chunk may tell of several windows, of which each begins where the one before is complete.
         if limit > self.replicas.base(replica) + MAX_SPAN {
-            *news += self.settle(replica);
+            *news += self.settle(replica, left);
         }
         self.replicas.set_aside(replica, (from, to), limit)
     }
 
     /// Takes in what was set aside of a replica, if it is complete now. Returns how many dots that were.
-    fn settle(&mut self, replica: u16) -> u64 {
+    fn settle(&mut self, replica: u16, left: &mut u64) -> u64 {
         let log = &mut self.log;
-        let new = self.replicas.settle(replica, |span| {
+        let new = self.replicas.settle(replica, left, |span| {
             if let Some(log) = log {
                 log.note_overwritten(replica, span);
             }

@@ -33,7 +33,8 @@
 //!
 //! What superseded a void value may be gone: a replica that was away has the value, another had its removal alone,
 //! which counts and was forgotten. Nothing tells that from a value that nobody else ever had. So it is written anew,
-//! too: rather may something removed return than something written be lost.
+//! too: rather may something removed return than something written be lost. That goes as well for one that some had set
+//! aside as overwritten ([`replica`](super::replica)), when what overwrote it died with its writer on the way to them.
 //!
 //! A seal outlives what it counts: whoever came last may have been told of it by one who died before it told the
 //! writes. Then they are a gap as well, and the life is sealed again, by what there is.

@@ -253,8 +253,6 @@ proptest! {
     }
 }
 
-/// Goal: one write is one value, however often a hostile item names it.
-/// Method: an item that lists a dot twice, then the item again in the same chunk.
 /// A limit that no answer could set is not believed, in a pull neither: what lies up to it is not looked through.
 #[test]
 fn a_limit_that_is_too_far_is_not_believed() {
@@ -278,6 +276,32 @@ fn a_limit_that_is_too_far_is_not_believed() {
     assert_eq!(again.restore(NOW, &chunks), Ok(()), "it can be told to the disk");
 }
 
+/// Goal: what a datagram of a few bytes has a node do is bounded, and what it leaves is done later.
+/// Method: one that tells of eight windows, each as long as may be and complete where the next begins.
+#[test]
+fn windows_that_follow_each_other_are_taken_in_a_few_at_a_time() {
+    let (mut maps, addressee) = victim();
+    let longest: usize = (1 << 19) - 2;
+    let window = |number: usize| {
+        let (of, from) =
+            (if number == 0 { new(9, 1) } else { known(0) }, 1 + number * (longest + 2));
+        let span = [of, varint(from), vec![0], varint(longest), varint(0)].concat();
+        [span, known(0), varint(from + longest + 1), vec![1, 2, 1, 7, 0]].concat()
+    };
+    let told = chunk(addressee, &(0..8).flat_map(window).collect::<Vec<_>>());
+    let (mut before, mut deliveries) = (0, 0);
+    while before < 8 * (longest as u64 + 1) {
+        deliver(&mut maps[0], NOW, 2, &told);
+        let now = maps[0].stats().dots_overwritten;
+        assert!(now > before && now - before <= 1 << 20, "{before}, {now}");
+        (before, deliveries) = (now, deliveries + 1);
+    }
+    assert!(deliveries >= 4);
+    assert!(maps[0].get(&[7]).is_some());
+}
+
+/// Goal: one write is one value, however often a hostile item names it.
+/// Method: an item that lists a dot twice, then the item again in the same chunk.
 #[test]
 fn a_write_named_twice_is_one_sibling() {
     let (mut maps, addressee) = victim();

@@ -153,8 +153,9 @@ impl Overwritten {
         }
     }
 
-    /// Up to where all dots after the base are known or set aside, if no limit is beyond that.
-    fn complete(&mut self, base: u64, ahead: &BTreeMap<u64, u32>) -> Option<u64> {
+    /// Up to where all dots after the base are known or set aside, if no limit is beyond that. Takes the steps that it took
+    /// to find out off `left`.
+    fn complete(&mut self, base: u64, ahead: &BTreeMap<u64, u32>, left: &mut u64) -> Option<u64> {
         if self.seen.base != base || self.seen.upto < base {
             self.seen = Seen { base, upto: base, limit: 0 };
         }
@@ -163,7 +164,9 @@ impl Overwritten {
         loop {
             while known.next_if(|counter| *counter <= upto + 1).is_some_and(|next| next > upto) {
                 upto += 1;
+                *left = left.saturating_sub(1);
             }
+            *left = left.saturating_sub(1);
             if upto > base && (upto >= limit || sabotaged!("overwritten-at-once")) {
                 return Some(upto);
             }
@@ -205,8 +208,14 @@ impl Replicas {
         if from > to || known.is_void(from) && known.is_void(to) {
             return Some(0);
         }
-        let far = limit > known.base + MAX_SPAN || known.overwritten.runs.len() >= MAX_ASIDE;
-        if limit <= to || !known.is_plain() || known.is_void(limit) || far && !self.unbounded {
+        let many = known.overwritten.runs.len() >= MAX_ASIDE;
+        // On disk windows follow each other, each as long as it was told.
+        let far = if self.unbounded {
+            limit - from.min(limit) >= MAX_SPAN
+        } else {
+            limit > known.base + MAX_SPAN || many
+        };
+        if limit <= to || !known.is_plain() || known.is_void(limit) || far {
             return None;
         }
         let (new, whole) = known.overwritten.add(from, to, limit);
@@ -217,13 +226,20 @@ impl Replicas {
     }
 
     /// Adds what was set aside of a replica and is complete now, in order, and tells runs of that with their limits.
-    /// Returns how many dots there were.
-    pub(in crate::map) fn settle(&mut self, replica: u16, mut added: impl FnMut(Span)) -> u64 {
+    /// Returns how many dots there were. What it looked at is taken off `left`; once nothing is left what is complete
+    /// stays set aside, for windows may follow each other for ever, and each is only a few bytes.
+    pub(in crate::map) fn settle(
+        &mut self,
+        replica: u16,
+        left: &mut u64,
+        mut added: impl FnMut(Span),
+    ) -> u64 {
         let mut new = 0;
-        loop {
+        while *left > 0 {
             let known = &mut self.known[usize::from(replica)];
-            let complete = known.overwritten.complete(known.base, &known.ahead);
+            let complete = known.overwritten.complete(known.base, &known.ahead, left);
             let Some(upto) = complete else { break };
+            *left = left.saturating_sub(upto - known.base);
             let (before, mut run) = (known.digest(), (0, 0));
             let mut span: Option<Span> = None;
             while known.base < upto {

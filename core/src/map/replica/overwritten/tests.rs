@@ -109,7 +109,7 @@ proptest! {
             }
             let (before, mut named) = (model.known.clone(), Vec::new());
             model.settle();
-            let count = replicas.settle(0, |span| named.extend(span.from..=span.to));
+            let count = replicas.settle(0, &mut u64::MAX.clone(), |span| named.extend(span.from..=span.to));
             prop_assert_eq!(count, named.len() as u64);
             let known: BTreeSet<u64> = (1..=DOTS).filter(|n| replicas.contains(Packed::new(0, *n))).collect();
             prop_assert_eq!(&known, &model.known);
@@ -191,6 +191,21 @@ fn many_runs_are_laid_around_some_at_a_time() {
     assert_eq!(replicas.told_aside(0).unwrap().near.1, 998);
 }
 
+/// On disk windows follow each other, so the limit of one may be far from the base; but each is as long as one that was told.
+#[test]
+fn what_a_disk_tells_is_no_longer_than_what_was_told() {
+    let mut replicas = Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100);
+    replicas.set_unbounded(true);
+    let far = 1 << 40;
+    assert_eq!(replicas.set_aside(0, (far, far + 7), far + MAX_SPAN - 1), Some(8));
+    assert_eq!(replicas.set_aside(0, (far, far + 7), far + MAX_SPAN), None);
+    assert_eq!(replicas.set_aside(0, (1, far - 1), far), None);
+    replicas.set_unbounded(false);
+    assert_eq!(replicas.set_aside(0, (far, far + 7), far + 8), None);
+    assert_eq!(replicas.set_aside(0, (1, 7), MAX_SPAN), Some(7));
+    assert_eq!(replicas.set_aside(0, (8, 9), MAX_SPAN + 1), None);
+}
+
 /// A log of which a seal takes a part names no dot that a void one overwrote.
 #[test]
 fn a_seal_cuts_the_log_at_what_was_overwritten() {
@@ -200,7 +215,7 @@ fn a_seal_cuts_the_log_at_what_was_overwritten() {
         replicas.claim(Packed::new(of, n), 7);
     }
     replicas.set_aside(of, (3, 4), 6);
-    assert_eq!(replicas.settle(of, |_| ()), 2);
+    assert_eq!(replicas.settle(of, &mut u64::MAX.clone(), |_| ()), 2);
     replicas.take_seal(of, 6, &Runs::default());
     assert_eq!(replicas.served_from(of), 0, "all of it counts");
     let gone = replicas.take_seal(of, 5, &Runs::default()).unwrap();
