@@ -406,8 +406,8 @@ impl<'p> Items<'p> {
         Ok(Some(Step::Run(replica)))
     }
 
-    #[cold]
-    #[inline(never)]
+    // In line as well, seldom as it is: what one kind of step returns through memory all would, and wait for it.
+    #[inline(always)]
     fn overwritten(
         &mut self,
         replica: ReplicaRef,
