@@ -149,6 +149,8 @@ pub struct Stats {
     pub dots_received: u64,
     /// Those of them that came without their keys, for their writers had overwritten them.
     pub dots_overwritten: u64,
+    /// How often what was told of such dots was forgotten before it was complete, because no peer went on with it.
+    pub windows_forgotten: u64,
     /// Dots that were not claimed for lack of room ahead of a gap.
     pub dots_refused: u64,
     /// Pulls sent.

@@ -482,7 +482,7 @@ impl Map {
         }
         if more && pulling.news == 0 && !pulling.partial {
             // What one source began to tell another cannot go on with, it seems. It begins anew with the next pull.
-            self.replicas.forget_aside();
+            self.stats.windows_forgotten += u64::from(self.replicas.forget_aside());
         }
         // Pushes may have been faster.
         let worth = pulling.news > 0 || self.catching == Some(pulling.peer);

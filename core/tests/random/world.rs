@@ -64,6 +64,9 @@ struct Flight {
     bytes: Vec<u8>,
 }
 
+/// How often all started again, and how often this replica forgot what it had set aside.
+type Past = (u64, u64);
+
 /// A replica and what it reflects of each key, by what it claims and what the writers had seen.
 struct Replica {
     map: Map,
@@ -119,7 +122,7 @@ pub struct World<'p> {
     nowhere: BTreeMap<Dot, PerKey>,
     flights: Vec<Flight>,
     /// Each with how many restores there had been.
-    taken: Vec<(Flight, u64)>,
+    taken: Vec<(Flight, Past)>,
     readings: Vec<Reading>,
     restarts: u64,
     restores: u64,
@@ -469,7 +472,8 @@ impl<'p> World<'p> {
         ensure!(skipped || !stale, "a chunk for an older life of {} is taken", flight.to);
         if !skipped {
             self.note_told(&flight);
-            self.taken.push((flight, self.restores));
+            let past = self.past(flight.to);
+            self.taken.push((flight, past));
         }
         Ok(())
     }
@@ -495,10 +499,15 @@ impl<'p> World<'p> {
         (self.replicas[from].boot, self.replicas[to].boot)
     }
 
+    /// How often a replica may have forgotten what it had set aside.
+    fn past(&self, at: usize) -> Past {
+        (self.restores, self.replicas[at].map.stats().windows_forgotten)
+    }
+
     /// I9: what was taken before changes nothing.
     fn repeat(&mut self, pick: usize) -> Outcome<Option<usize>> {
         let Some(pick) = pick.checked_rem(self.taken.len()) else { return Ok(None) };
-        let (flight, restores) = self.taken[pick].clone();
+        let (flight, past) = self.taken[pick].clone();
         // What came in fragments may have waited for this one again.
         let fragment = frame_of(&flight.bytes, FRAGMENT).is_some();
         if fragment || flight.boots.1 != self.boots(flight.from, flight.to).1 {
@@ -509,8 +518,11 @@ impl<'p> World<'p> {
         let overwritten = map.stats().dots_overwritten;
         map.handle_packet(self.now, addr(id(flight.from)), &mut flight.bytes.clone()).unwrap();
         let after = (map.digest(), map.len());
-        // What was only set aside is forgotten by who starts again, and takes effect when it comes again.
-        let again = self.restores > restores && map.stats().dots_overwritten > overwritten;
+        // What was only set aside is forgotten by who starts again, or when nobody goes on with it, and takes effect when it
+        // comes again.
+        let grew = map.stats().dots_overwritten > overwritten;
+        let again = grew && self.past(flight.to) != past;
+        let map = &mut self.replicas[flight.to].map;
         ensure!(
             before == after || again,
             "I9: a repeated datagram changed {before:?} to {after:?}"

@@ -270,11 +270,15 @@ impl Replicas {
         new
     }
 
-    /// Forgets all that is set aside.
-    pub(in crate::map) fn forget_aside(&mut self) {
+    /// Forgets all that is set aside. Returns whether anything was.
+    pub(in crate::map) fn forget_aside(&mut self) -> bool {
+        let mut any = false;
         for replica in self.waiting.drain(..) {
-            self.known[usize::from(replica)].overwritten = Overwritten::default();
+            let known = &mut self.known[usize::from(replica)];
+            any |= !known.overwritten.is_empty();
+            known.overwritten = Overwritten::default();
         }
+        any
     }
 
     /// A replica of which something is set aside, of those from this place on in a list of such.

@@ -256,6 +256,11 @@ fn map(text: &mut Exposition, seen: &Seen) {
             stats.dots_overwritten,
         ),
         (
+            "brickwork_map_windows_forgotten_total",
+            "How often such writes were forgotten because nobody told the rest.",
+            stats.windows_forgotten,
+        ),
+        (
             "brickwork_map_dots_refused_total",
             "Writes not taken in for lack of room ahead of a gap.",
             stats.dots_refused,
