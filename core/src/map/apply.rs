@@ -140,8 +140,7 @@ impl Map {
         let mut items = chunk.items;
         let (mut replica, mut news, mut run, mut streak) = (0, 0, None, Streak::default());
         let mut set_aside = 0;
-        // What a chunk completes costs its sender a few bytes.
-        let mut left = if slot.is_some() { MAX_SPAN } else { u64::MAX };
+        let mut left = if slot.is_some() { self.may_settle } else { u64::MAX };
         loop {
             let step = items.next().ok().flatten();
             if let Some(Step::Item(item)) = step
@@ -189,6 +188,9 @@ impl Map {
             news += self.settle(replica, &mut left);
             left = left.saturating_sub(1);
             at += 1;
+        }
+        if slot.is_some() {
+            self.may_settle = left;
         }
         self.stats.dots_received += news;
         whole &= refused == self.stats.dots_refused;

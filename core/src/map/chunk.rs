@@ -177,7 +177,7 @@ struct Windows<'m> {
     seen: &'m mut Marks,
     most: Most,
     /// How many dots were looked through for this chunk.
-    looked: &'m mut u64,
+    looked: u64,
 }
 
 /// Writes one chunk.
@@ -210,15 +210,14 @@ impl<'m> ChunkWriter<'m> {
     }
 
     /// One that tells no entry for a dot that was overwritten in a window, this one while it lasts, and then others that come
-    /// to so much. Adds to `looked` how many dots it looks through.
+    /// to so much.
     pub(super) fn in_windows(
         self,
         now: &'m mut Option<Window>,
         seen: &'m mut Marks,
-        looked: &'m mut u64,
         most: Most,
     ) -> Self {
-        Self { window: Some(Windows { now, seen, most, looked }), ..self }
+        Self { window: Some(Windows { now, seen, most, looked: 0 }), ..self }
     }
 
     /// Writes what the peer lacks from `cursor` on, at most about `budget` bytes, as one frame: of this answer to a
@@ -327,7 +326,7 @@ impl<'m> ChunkWriter<'m> {
     fn has_looked_enough(&self, dot: Packed) -> bool {
         let has = |now: &Window| now.has(dot.replica(), dot.counter());
         self.window.as_ref().is_some_and(|windows| {
-            *windows.looked > MAX_LOOKED && !windows.now.as_ref().is_some_and(has)
+            windows.looked > MAX_LOOKED && !windows.now.as_ref().is_some_and(has)
         })
     }
 
@@ -339,7 +338,7 @@ impl<'m> ChunkWriter<'m> {
         if let Some(Windows { now, seen, most, looked }) = self.window.as_mut().filter(|_| known) {
             if !now.as_ref().is_some_and(|now| now.has(replica, from)) {
                 let new = Window::new(self.replicas, seen, self.theirs, (replica, from), *most);
-                **looked += new.len();
+                *looked += new.len();
                 **now = Some(new);
             }
             window = now.as_ref();

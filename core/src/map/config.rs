@@ -60,9 +60,8 @@ pub struct Config {
     /// that tells keys once which were overwritten closes the gap at its end, at most 524,288 dots on.
     pub max_gap_dots: usize,
     /// Most dots of one replica, from 16 to 262,144, that an answer looks through at a time for keys that were written
-    /// again. Who is answered keeps what it is told of so many apart until it has all. Where it has begun with more, it is
-    /// told the rest with the same end, for which up to 524,288 are looked through; they count as a byte for four of them
-    /// for [`pull_rate`](Self::pull_rate), and beyond that it begins anew.
+    /// again. Who is answered keeps what it is told of so many apart until it has all. Where it has begun with more, by
+    /// another peer, it is told the rest with the same end, for which up to 524,288 are looked through.
     pub max_window_dots: usize,
     /// Local changes are pushed to the peers at once, but at most once per this time.
     pub push_interval: Duration,

@@ -249,6 +249,8 @@ pub struct Map {
     catching: Option<u32>,
     /// Who is to be told that a full sync from it is over, and which.
     over: Option<(u32, u64)>,
+    /// How many dots that were overwritten the datagram under way may still complete, or have looked at for it.
+    may_settle: u64,
     /// What is to be on disk before it leaves, if anything is.
     log: Option<Log>,
     /// How many own writes the log told of that this life was taken up from; see [`lost`].
@@ -316,6 +318,7 @@ impl Map {
             assemblies: Vec::new(),
             catching: None,
             over: None,
+            may_settle: 0,
             log: None,
             resumed: None,
             repair_after: now,
@@ -487,6 +490,8 @@ impl Map {
         mut frames: packet::Frames<'_>,
         skim: &Skim<'_>,
     ) {
+        // What a datagram completes of dots that were overwritten costs its sender a few bytes.
+        self.may_settle = replica::MAX_SPAN;
         let slot = self.peers.slot(sender.id);
         let of_boot =
             |slot: &u32| self.peers.get(*slot).is_some_and(|peer| peer.boot == sender.boot_epoch);

@@ -13,7 +13,7 @@ use super::fragment::Fragments;
 use super::fragment_wire::Of;
 use super::peer::{Assumed, Cursor, Serve, Theirs};
 use super::pull_wire::Pull;
-use super::window::{self, Most};
+use super::window::Most;
 use crate::time::Instant;
 use crate::wire::{NoRoom, Writer};
 
@@ -83,15 +83,11 @@ impl Map {
         let goes_on = serve.more || !serve.large.is_empty();
         let answer = Answer { nonce: serve.nonce, number: serve.number, goes_on };
         let most = Most::of(serve.granted, self.config.max_window_dots);
-        let (most, mut looked) = (most.told_within(self.given.left_then()), 0);
         let theirs = Theirs { known: &peer.known, assumed: &serve.assumed };
         let chunk = ChunkWriter::new(&self.replicas, &self.store, &mut self.marks, theirs)
-            .in_windows(&mut serve.window, &mut self.seen, &mut looked, most);
+            .in_windows(&mut serve.window, &mut self.seen, most);
         let budget = serve.budget.saturating_sub(serve.reserved);
         let end = chunk.write(w, addressee, Some(answer), &mut serve.cursor, budget);
-        // Whoever says where windows end pays for what is looked through.
-        let written = w.len() - before;
-        self.given.spend(window::bytes_for(looked).saturating_sub(written));
         serve.number += u64::from(w.len() > before);
         serve.budget = serve.budget.saturating_sub((w.len() - before) as u64);
         match end {

@@ -27,6 +27,10 @@ use crate::time::Instant;
 /// Pieces that what came may be in: more than an answer has datagrams.
 const MAX_PIECES: usize = 4_096;
 
+/// So many lives may have as many dots ahead of gaps as one may: each dot takes room of its own, and a run of them a few bytes
+/// of what comes.
+const LIVES_WITH_GAPS: u64 = 4;
+
 /// Entries whose homes in the index are fetched together.
 const AT_ONCE: usize = 32;
 
@@ -477,10 +481,9 @@ impl Staging {
         let runs = self.runs_mut(replica);
         runs.add_uncut(1, unit.base);
         unit.runs.iter().for_each(|&(from, to)| runs.add_uncut(from, to));
-        // Each of them takes room of its own, and a run of them only a few bytes of what comes.
         let now = runs.ahead();
         self.ahead = (self.ahead + now).saturating_sub(had);
-        self.ahead <= most
+        now <= most && self.ahead <= most * LIVES_WITH_GAPS
     }
 
     /// Whether what came last tells of more writes of this replica than it has made.

@@ -38,8 +38,6 @@ const ROOM: usize = 4_096;
 pub(super) struct Most {
     dots: u64,
     keys: u64,
-    /// If who asks says where it ends.
-    told: u64,
 }
 
 impl Most {
@@ -48,20 +46,8 @@ impl Most {
         Self {
             dots: budget.saturating_mul(DOTS_PER_BYTE).clamp(MIN_DOTS, dots as u64),
             keys: (budget / BYTES_PER_KEY).clamp(MIN_DOTS, MAX_KEYS),
-            told: u64::MAX,
         }
     }
-
-    /// The same, if so many bytes may be given to all: where who asks says that a window ends, it may be longer than what it
-    /// asks for, and is not looked through for nothing.
-    pub(super) const fn told_within(self, bytes: u64) -> Self {
-        Self { told: bytes.saturating_mul(DOTS_PER_BYTE), ..self }
-    }
-}
-
-/// For how many bytes of answers so many dots are looked through.
-pub(super) fn bytes_for(dots: u64) -> usize {
-    usize::try_from(dots / DOTS_PER_BYTE).unwrap_or(usize::MAX)
 }
 
 /// Some dots of a replica, one after the other.
@@ -95,7 +81,7 @@ impl Window {
             return window;
         }
         let told = theirs.limit(replica);
-        let end = (told >= first && told - first < most.told).then_some(told);
+        let end = (told >= first).then_some(told);
         if let Some(sooner) = window.look_through(replicas, seen, most, end) {
             window.overwritten.clear();
             window.look_through(replicas, seen, most, Some(sooner));
@@ -215,13 +201,12 @@ mod tests {
     proptest! {
         /// What a window calls overwritten is followed in it by another dot of the same key, and nothing else is; it is no
         /// longer than the budget lets it be, unless something was set aside there up to a later one, with which it
-        /// ends if there is enough left to look so far. What is told from it is what it says, with a limit that is not beyond it.
+        /// ends. What is told from it is what it says, with a limit that is not beyond it.
         #[test]
         fn windows_say_what_the_log_says(
             keys in proptest::collection::vec(0..40_u32, 16..400),
             (first, upto) in (1..300_u64, 0..400_u64),
             budget in prop_oneof![Just(1_u64), 1..200_u64, Just(1 << 20)],
-            left in prop_oneof![0..100_u64, Just(1 << 20)],
         ) {
             let (mut replicas, mut seen) = (Replicas::new(ReplicaId::new(NodeId(1), 1), 10, 100), Marks::default());
             for (n, key) in (1..).zip(&keys) {
@@ -235,7 +220,7 @@ mod tests {
             let assumed = [Assumed { replica: 0, runs, limit: upto.min(base) }];
             let assumed = if upto >= first { &assumed[..] } else { &[] };
             let theirs = Theirs { known: &known, assumed };
-            let most = Most::of(budget, 1 << 18).told_within(left);
+            let most = Most::of(budget, 1 << 18);
             let window = Window::new(&replicas, &mut seen, theirs, (0, first), most);
             prop_assert!(window.has(0, first) && !window.has(1, first));
             let key = |n: u64| keys[usize::try_from(n).unwrap() - 1];
@@ -247,7 +232,7 @@ mod tests {
             }
             if !looked_through {
                 prop_assert_eq!(window.last, base);
-            } else if let [assumed] = assumed && assumed.limit - first < left * DOTS_PER_BYTE {
+            } else if let [assumed] = assumed {
                 prop_assert_eq!(window.last, assumed.limit);
             } else {
                 prop_assert!(window.last < first + most.dots);

@@ -94,12 +94,19 @@ fn varint(mut number: usize) -> Vec<u8> {
 
 /// A datagram of node 2 with one frame.
 fn datagram(frame: u8, body: &[u8]) -> Vec<u8> {
+    datagram_of(frame, [body.to_vec()])
+}
+
+/// The same with several.
+fn datagram_of(frame: u8, bodies: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
     let tag = xxhash_rust::xxh3::xxh3_64(b"test").to_le_bytes();
     let mut bytes = [&[0xb7, 1, 0, 0], &tag[..4]].concat();
     bytes.extend([2_u64.to_le_bytes(), 1_u64.to_le_bytes()].concat());
-    bytes.push(frame);
-    bytes.extend(varint(body.len()));
-    bytes.extend(body);
+    for body in bodies {
+        bytes.push(frame);
+        bytes.extend(varint(body.len()));
+        bytes.extend(body);
+    }
     let crc = crc32fast::hash(&bytes).to_le_bytes();
     bytes.extend(crc);
     bytes
@@ -277,27 +284,34 @@ fn a_limit_that_is_too_far_is_not_believed() {
 }
 
 /// Goal: what a datagram of a few bytes has a node do is bounded, and what it leaves is done later.
-/// Method: one that tells of eight windows, each as long as may be and complete where the next begins.
+/// Method: one that tells of eight windows, each as long as may be and complete where the next begins, in one chunk or in eight.
 #[test]
 fn windows_that_follow_each_other_are_taken_in_a_few_at_a_time() {
-    let (mut maps, addressee) = victim();
     let longest: usize = (1 << 19) - 2;
-    let window = |number: usize| {
-        let (of, from) =
-            (if number == 0 { new(9, 1) } else { known(0) }, 1 + number * (longest + 2));
+    let window = |of: Vec<u8>, number: usize| {
+        let from = 1 + number * (longest + 2);
         let span = [of, varint(from), vec![0], varint(longest), varint(0)].concat();
         [span, known(0), varint(from + longest + 1), vec![1, 2, 1, 7, 0]].concat()
     };
-    let told = chunk(addressee, &(0..8).flat_map(window).collect::<Vec<_>>());
-    let (mut before, mut deliveries) = (0, 0);
-    while before < 8 * (longest as u64 + 1) {
-        deliver(&mut maps[0], NOW, 2, &told);
-        let now = maps[0].stats().dots_overwritten;
-        assert!(now > before && now - before <= 1 << 20, "{before}, {now}");
-        (before, deliveries) = (now, deliveries + 1);
+    for at_once in [true, false] {
+        let (mut maps, addressee) = victim();
+        let whole = (0..8).flat_map(|at| window(if at == 0 { new(9, 1) } else { known(0) }, at));
+        let told = if at_once {
+            chunk(addressee, &whole.collect::<Vec<_>>())
+        } else {
+            let one = |at| [&addressee[..], &[0, 0], &window(new(9, 1), at)].concat();
+            datagram_of(CHUNK, (0..8).map(one))
+        };
+        let (mut before, mut deliveries) = (0, 0);
+        while before < 8 * (longest as u64 + 1) {
+            deliver(&mut maps[0], NOW, 2, &told);
+            let now = maps[0].stats().dots_overwritten;
+            assert!(now > before && now - before <= 1 << 20, "{before}, {now}");
+            (before, deliveries) = (now, deliveries + 1);
+        }
+        assert!(deliveries >= 4);
+        assert!(maps[0].get(&[7]).is_some());
     }
-    assert!(deliveries >= 4);
-    assert!(maps[0].get(&[7]).is_some());
 }
 
 /// Goal: one write is one value, however often a hostile item names it.

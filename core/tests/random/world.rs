@@ -516,13 +516,14 @@ impl<'p> World<'p> {
         let map = &mut self.replicas[flight.to].map;
         let (before, bytes) = ((map.digest(), map.len()), map.bytes());
         let overwritten = map.stats().dots_overwritten;
+        let forgotten = self.past(flight.to) != past;
+        let map = &mut self.replicas[flight.to].map;
         map.handle_packet(self.now, addr(id(flight.from)), &mut flight.bytes.clone()).unwrap();
         let after = (map.digest(), map.len());
         // What was only set aside is forgotten by who starts again, or when nobody goes on with it, and takes effect when it
         // comes again.
         let grew = map.stats().dots_overwritten > overwritten;
-        let again = grew && self.past(flight.to) != past;
-        let map = &mut self.replicas[flight.to].map;
+        let again = grew && forgotten;
         ensure!(
             before == after || again,
             "I9: a repeated datagram changed {before:?} to {after:?}"
