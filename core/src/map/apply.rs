@@ -140,7 +140,10 @@ impl Map {
         let mut items = chunk.items;
         let (mut replica, mut news, mut run, mut streak) = (0, 0, None, Streak::default());
         let mut set_aside = 0;
-        let mut left = if slot.is_some() { self.may_settle } else { u64::MAX };
+        if slot.is_none() {
+            // What is on disk was taken in before.
+            self.may_settle = u64::MAX;
+        }
         loop {
             let step = items.next().ok().flatten();
             if let Some(Step::Item(item)) = step
@@ -161,7 +164,7 @@ impl Map {
                 }
                 Some(Step::Overwritten(reference, span)) => {
                     let of = introduced.resolve(&mut self.replicas, reference)?;
-                    let taken = self.set_aside(slot, of, span, (&mut news, &mut left));
+                    let taken = self.set_aside(slot, of, span, &mut news);
                     whole &= taken.is_some();
                     set_aside += taken.unwrap_or_default();
                     continue;
@@ -182,15 +185,12 @@ impl Map {
         }
         self.note_known(slot, run);
         let mut at = 0;
-        while left > 0
+        while self.may_settle > 0
             && let Some(replica) = self.replicas.waiting(at)
         {
-            news += self.settle(replica, &mut left);
-            left = left.saturating_sub(1);
+            news += self.settle(replica);
+            self.may_settle = self.may_settle.saturating_sub(1);
             at += 1;
-        }
-        if slot.is_some() {
-            self.may_settle = left;
         }
         self.stats.dots_received += news;
         whole &= refused == self.stats.dots_refused;
@@ -204,20 +204,20 @@ impl Map {
         slot: Option<u32>,
         replica: u16,
         span: Span,
-        (news, left): (&mut u64, &mut u64),
+        news: &mut u64,
     ) -> Option<u64> {
         let Span { from, to, limit } = span;
         self.note_known(slot, Some((replica, from, to)));
         // One chunk may tell of several windows, of which each begins where the one before is complete.
         if limit > self.replicas.base(replica) + MAX_SPAN {
-            *news += self.settle(replica, left);
+            *news += self.settle(replica);
         }
         self.replicas.set_aside(replica, (from, to), limit)
     }
 
     /// Takes in what was set aside of a replica, if it is complete now. Returns how many dots that were.
-    fn settle(&mut self, replica: u16, left: &mut u64) -> u64 {
-        let log = &mut self.log;
+    fn settle(&mut self, replica: u16) -> u64 {
+        let (log, left) = (&mut self.log, &mut self.may_settle);
         let new = self.replicas.settle(replica, left, |span| {
             if let Some(log) = log {
                 log.note_overwritten(replica, span);
