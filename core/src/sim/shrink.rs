@@ -53,28 +53,32 @@ impl Plan {
                 return Some(Shrunk { steps: Vec::new(), violation, ..shrunk });
             }
         }
-        let mut parts = 2;
-        while shrunk.steps.len() > 1 && shrunk.runs < runs {
-            let size = shrunk.steps.len().div_ceil(parts);
-            let smaller = (0..shrunk.steps.len()).step_by(size).find_map(|from| {
-                if shrunk.runs >= runs {
-                    return None;
-                }
-                shrunk.runs += 1;
-                let end = (from + size).min(shrunk.steps.len());
-                let rest = [&shrunk.steps[..from], &shrunk.steps[end..]].concat();
-                let violation = self.only(&rest).run().err()?;
-                (violation.oracle == shrunk.violation.oracle).then_some((rest, violation))
-            });
-            match smaller {
-                Some((steps, violation)) => {
-                    (shrunk.steps, shrunk.violation) = (steps, violation);
-                    parts = parts.saturating_sub(1).max(2);
-                }
-                None if size == 1 => break,
-                None => parts = (parts * 2).min(shrunk.steps.len()),
+        let mut size = shrunk.of.div_ceil(2);
+        loop {
+            let before = shrunk.steps.len();
+            self.leave_out(&mut shrunk, size, runs);
+            let idle = shrunk.steps.len() == before;
+            if shrunk.runs >= runs || shrunk.steps.len() < 2 || (size == 1 && idle) {
+                break;
             }
+            size = size.div_ceil(2);
         }
         Some(shrunk)
+    }
+
+    /// Leaves out so many steps at a time wherever the same oracle still objects. It goes on where it is: what was needed
+    /// beside more steps mostly is beside fewer.
+    fn leave_out(&self, shrunk: &mut Shrunk, size: usize, runs: usize) {
+        let mut from = 0;
+        while from < shrunk.steps.len() && shrunk.steps.len() > 1 && shrunk.runs < runs {
+            shrunk.runs += 1;
+            let end = (from + size).min(shrunk.steps.len());
+            let rest = [&shrunk.steps[..from], &shrunk.steps[end..]].concat();
+            let violation = self.only(&rest).run().err();
+            match violation.filter(|violation| violation.oracle == shrunk.violation.oracle) {
+                Some(violation) => (shrunk.steps, shrunk.violation) = (rest, violation),
+                None => from = end,
+            }
+        }
     }
 }
