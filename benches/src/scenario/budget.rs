@@ -14,6 +14,10 @@ pub struct Budget {
     pub joined: Option<Spanned<Time>>,
     /// Members declared dead that were up and within reach.
     pub false_deaths_per_member_hour: Option<Spanned<f64>>,
+    /// From when a node's links were bad to each well node that lists it no more, the longest.
+    pub faulty_out: Option<Spanned<Time>>,
+    /// How often one well node came to list one such node, or not, the most.
+    pub faulty_changes: Option<Spanned<f64>>,
     /// From a crash to the first that declares it, median over the crashes.
     pub detection_first_p50: Option<Spanned<Time>>,
     /// From a crash to each who was there, 99th percentile over (crash, observer) pairs.
@@ -55,6 +59,8 @@ pub struct Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
     Nothing,
+    /// `[[loss]]` with `nodes`.
+    Faulty,
     /// `[[crash]]`.
     Crash,
     /// `[[leave]]`.
@@ -83,7 +89,7 @@ fn seconds(time: Option<&Spanned<Time>>) -> Option<Spanned<f64>> {
 
 impl Budget {
     /// All keys, named or not.
-    pub(super) fn lines(&self) -> [Line; 13] {
+    pub(super) fn lines(&self) -> [Line; 15] {
         let line = |key, limit, needs, figure| Line { key, limit, needs, figure };
         [
             line("joined", seconds(self.joined.as_ref()), Needs::Nothing, |all| all.joined),
@@ -93,6 +99,12 @@ impl Budget {
                 Needs::Nothing,
                 |all| Some(all.false_deaths_per_member_hour),
             ),
+            line("faulty_out", seconds(self.faulty_out.as_ref()), Needs::Faulty, |all| {
+                all.faulty_out
+            }),
+            line("faulty_changes", self.faulty_changes.clone(), Needs::Faulty, |all| {
+                all.faulty_changes
+            }),
             line(
                 "detection_first_p50",
                 seconds(self.detection_first_p50.as_ref()),

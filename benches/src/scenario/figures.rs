@@ -82,6 +82,14 @@ pub struct Figures {
     pub deaths_of_troubled: u64,
     /// The same of one that was up, and within reach of the observer but a short time before not of all.
     pub deaths_after_heal: u64,
+    /// The same of one that was up, well and within reach, by one whose own links are bad.
+    pub deaths_by_faulty: u64,
+    /// From when a node's links were bad to each well node that lists it no more, median.
+    pub faulty_out_p50: Option<f64>,
+    /// The same, longest.
+    pub faulty_out: Option<f64>,
+    /// How often one well node came to list one such node, or not, the most.
+    pub faulty_changes: Option<f64>,
     /// Crashes.
     pub crashes: u64,
     /// From a crash to the first suspicion, median.

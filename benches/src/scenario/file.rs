@@ -115,12 +115,29 @@ pub struct Loss {
     pub share: Share,
     /// Losses come in bursts of so many datagrams on average.
     pub burst: Option<Spanned<u32>>,
-    /// Only what these send and receive; without it, everything.
+    /// Only what these send and receive; without it, everything. They count as faulty: see `faulty_out` of the budget.
     pub nodes: Option<Spanned<Pick>>,
+    /// Only what they receive, or send; without it, both.
+    pub direction: Option<Spanned<Direction>>,
+    /// It comes and goes: so long it is there …
+    pub on: Option<Spanned<Time>>,
+    /// … and so long not.
+    pub off: Option<Spanned<Time>>,
     /// From when.
     pub begin: Option<Spanned<Time>>,
     /// Until when; without it, to the end.
     pub end: Option<Spanned<Time>>,
+}
+
+/// Which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Direction {
+    /// What others send to them.
+    In,
+    /// What they send to others.
+    Out,
 }
 
 /// `[[split]]`: nothing passes between these nodes and the others.

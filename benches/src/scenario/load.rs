@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::budget::{Budget, Needs};
-use super::file::{Crash, Scenario, Writes};
+use super::file::{Crash, Loss, Scenario, Writes};
 use super::value::{Pick, Time};
 
 /// Most nodes: what the settings of the core allow.
@@ -100,6 +100,7 @@ impl Scenario {
                 between("burst", burst, 1, 1_000)?;
             }
             picks(loss.nodes.as_ref(), nodes)?;
+            check_loss(loss)?;
             self.span(loss.begin.as_ref(), loss.end.as_ref())?;
         }
         for split in &self.split {
@@ -228,6 +229,10 @@ impl Scenario {
             let missing = match line.needs {
                 Needs::Nothing => None,
                 Needs::Crash => self.crash.is_empty().then_some("`[[crash]]`"),
+                Needs::Faulty => {
+                    let faulty = self.loss.iter().any(|loss| loss.nodes.is_some());
+                    (!faulty).then_some("`[[loss]]` with `nodes`")
+                }
                 Needs::Leave => self.leave.is_empty().then_some("`[[leave]]`"),
                 Needs::End => self.never_ends().then_some("trouble that ends before the run does"),
                 Needs::Idle => self.first_trouble().is_none_or(|at| at.is_zero()).then_some(
@@ -264,6 +269,18 @@ impl Scenario {
         let begins = begins.chain(self.crash.iter().map(|one| one.begin.as_ref()));
         let begins = begins.chain(self.leave.iter().map(|one| one.begin.as_ref()));
         begins.map(time).min()
+    }
+}
+
+/// What goes with what in a loss.
+fn check_loss(loss: &Loss) -> Check {
+    if let Some(direction) = loss.direction.as_ref().filter(|_| loss.nodes.is_none()) {
+        return fail(direction, "direction: it needs `nodes`, whose it is".into());
+    }
+    match (&loss.on, &loss.off) {
+        (Some(on), Some(off)) => positive("on", on).and_then(|()| positive("off", off)),
+        (Some(one), None) | (None, Some(one)) => fail(one, "on, off: they come together".into()),
+        (None, None) => Ok(()),
     }
 }
 

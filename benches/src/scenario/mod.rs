@@ -9,6 +9,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod budget;
+mod faulty;
 mod figures;
 mod file;
 mod keys;
@@ -22,7 +23,9 @@ mod value;
 
 pub use budget::{Budget, Verdict};
 pub use figures::{Figures, Sample};
-pub use file::{Crash, Leave, Loss, Pause, Profile, Quick, Scenario, Slow, Split, Writes};
+pub use file::{
+    Crash, Direction, Leave, Loss, Pause, Profile, Quick, Scenario, Slow, Split, Writes,
+};
 pub use load::BadFile;
 pub use run::Outcome;
 pub use value::{Pick, Share, Time};

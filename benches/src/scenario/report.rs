@@ -54,6 +54,12 @@ const ROWS: &[Row] = &[
     ("deaths that a healed split tells of", "", Unit::Plain, |all| {
         Some(all.deaths_after_heal as f64).filter(|&deaths| deaths > 0.0)
     }),
+    ("deaths by faulty nodes", "", Unit::Plain, |all| {
+        Some(all.deaths_by_faulty as f64).filter(|&deaths| deaths > 0.0)
+    }),
+    ("faulty node out of lists, p50", "", Unit::Seconds, |all| all.faulty_out_p50),
+    ("faulty node out of all lists", "faulty_out", Unit::Seconds, |all| all.faulty_out),
+    ("changes of mind about one, most", "faulty_changes", Unit::Plain, |all| all.faulty_changes),
     ("crashes", "", Unit::Plain, |all| Some(all.crashes as f64).filter(|&count| count > 0.0)),
     ("first suspicion, p50", "", Unit::Seconds, |all| all.suspected_first_p50),
     ("first declared dead, p50", "detection_first_p50", Unit::Seconds, |all| {

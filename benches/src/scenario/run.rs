@@ -310,6 +310,7 @@ impl<'s> Run<'s> {
             Act::Cut(number, side) => self.truth.cut(number, &side),
             Act::Join(number) => self.truth.joined(now, number),
             Act::Ill(places) => self.truth.ill(&places),
+            Act::Faulty(places) => self.truth.faulty(now, &places),
             Act::Well(places) => self.truth.well(now, &places),
             Act::Crash(place, comes_back) => {
                 self.trouble();
@@ -419,6 +420,10 @@ impl<'s> Run<'s> {
         figures.false_suspicions_per_member_hour = noticed.false_suspicions as f64 / hours;
         figures.deaths_of_troubled = noticed.deaths_of_troubled;
         figures.deaths_after_heal = noticed.deaths_after_heal;
+        figures.deaths_by_faulty = noticed.deaths_by_faulty;
+        figures.faulty_out_p50 = noticed.of_faulty.out.percentile(50);
+        figures.faulty_out = noticed.of_faulty.out.percentile(100);
+        figures.faulty_changes = noticed.of_faulty.most_changes.map(|most| most as f64);
         figures.crashes = noticed.crashes;
         figures.suspected_first_p50 = noticed.first_suspected.percentile(50);
         figures.detection_first_p50 = noticed.first_declared.percentile(50);

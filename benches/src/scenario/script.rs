@@ -7,7 +7,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 use toml::Spanned;
 
-use super::file::{Crash, Pause, Scenario};
+use super::file::{Crash, Direction, Loss, Pause, Scenario};
 use super::load::time;
 use super::value::{Pick, Time};
 
@@ -26,6 +26,8 @@ pub(super) enum Act {
     Ill(Vec<usize>),
     /// They are well again.
     Well(Vec<usize>),
+    /// From here on these are faulty: the others had better do without them.
+    Faulty(Vec<usize>),
     /// The node at this place dies, and comes back or not.
     Crash(usize, bool),
     /// The node at this place says goodbye, and ends when enough know.
@@ -90,17 +92,18 @@ pub(super) fn script(scenario: &Scenario, seed: u64) -> Vec<Step> {
             None => vec![Links::all()],
             Some(pick) => {
                 let some = writer.some(pick);
-                let (out, into) = (some.clone(), Nodes::Except(some.clone()));
-                // What they send, and what the others send to them.
-                vec![
-                    Links::one_way(Nodes::Only(out), Nodes::All),
-                    Links::one_way(into, Nodes::Only(some)),
-                ]
+                writer.steps.push((time(loss.begin.as_ref()), Act::Faulty(some.clone())));
+                let out = Links::one_way(Nodes::Only(some.clone()), Nodes::All);
+                let into = Links::one_way(Nodes::Except(some.clone()), Nodes::Only(some));
+                match loss.direction.as_ref().map(|direction| *direction.get_ref()) {
+                    None => vec![out, into],
+                    Some(Direction::Out) => vec![out],
+                    Some(Direction::In) => vec![into],
+                }
             }
         };
         for links in links {
-            let fault = Fault::Link(links, condition.clone());
-            writer.fault(fault, loss.begin.as_ref(), loss.end.as_ref());
+            writer.losses(loss, &Fault::Link(links, condition.clone()));
         }
         writer.over(loss.end.as_ref());
     }
@@ -155,6 +158,20 @@ impl Writer<'_> {
         self.steps.push((begin, Act::Begin(number, fault)));
         if let Some(end) = end {
             self.steps.push((end, Act::End(number)));
+        }
+    }
+
+    /// Once, or again and again.
+    fn losses(&mut self, loss: &Loss, fault: &Fault) {
+        let (Some(on), Some(off)) = (&loss.on, &loss.off) else {
+            return self.fault(fault.clone(), loss.begin.as_ref(), loss.end.as_ref());
+        };
+        let duration = self.scenario.duration.get_ref().0;
+        let end = loss.end.as_ref().map_or(duration, |end| end.get_ref().0);
+        let mut at = time(loss.begin.as_ref());
+        while at < end {
+            self.fault_at(fault.clone(), at, Some((at + on.get_ref().0).min(end)));
+            at += on.get_ref().0 + off.get_ref().0;
         }
     }
 

@@ -7,6 +7,7 @@ use brickwork_core::sim::Sim;
 use brickwork_core::{Event, Instant, NodeId};
 use hashbrown::HashMap;
 
+use super::faulty::{FaultyNodes, Verdicts};
 use super::figures::Latencies;
 
 /// A set of small numbers.
@@ -71,8 +72,10 @@ struct Subject {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Excuse {
     None,
-    /// It stood still, or was too slow to answer.
+    /// It stood still, or was too slow to answer, or its links were bad.
     Trouble,
+    /// The links of the observer were bad.
+    Observer,
     /// It was within reach of the observer, but was not of others, who tell now what they believed.
     Heal,
     /// It was out of reach, or had died.
@@ -86,6 +89,8 @@ pub(super) struct Noticed {
     pub(super) false_suspicions: u64,
     pub(super) deaths_of_troubled: u64,
     pub(super) deaths_after_heal: u64,
+    pub(super) deaths_by_faulty: u64,
+    pub(super) of_faulty: Verdicts,
     pub(super) crashes: u64,
     /// From a crash to the first that suspects it, and to the first that declares it.
     pub(super) first_suspected: Latencies,
@@ -109,6 +114,7 @@ pub(super) struct Truth {
     /// Who is listed by whom, a row for each observer.
     lists: Vec<Bits>,
     cuts: Vec<Cut>,
+    faulty: FaultyNodes,
     up: usize,
     /// Pairs of which the list and the truth differ.
     wrong: u64,
@@ -134,6 +140,7 @@ impl Truth {
             subjects: (0..nodes).map(|_| subject()).collect(),
             lists: vec![Bits::new(nodes); nodes],
             cuts: Vec::new(),
+            faulty: FaultyNodes::new(nodes),
             up: 0,
             wrong: 0,
             last_wrong: Instant::ZERO,
@@ -261,6 +268,11 @@ impl Truth {
         }
     }
 
+    /// The links of these are bad from now on, and whatever is believed of them is no fault of the believer.
+    pub(super) fn faulty(&mut self, now: Instant, places: &[usize]) {
+        self.faulty.begin(now, places);
+    }
+
     pub(super) fn well(&mut self, now: Instant, places: &[usize]) {
         for &place in places {
             let subject = &mut self.subjects[place];
@@ -310,6 +322,7 @@ impl Truth {
                 false => self.wrong += 1,
             }
             self.last_wrong = now;
+            self.faulty.listed(now, observer, subject, on);
         }
         Some(subject)
     }
@@ -319,6 +332,7 @@ impl Truth {
             match self.excuse(now, observer, place) {
                 Excuse::None => self.noticed.false_deaths += 1,
                 Excuse::Trouble => self.noticed.deaths_of_troubled += 1,
+                Excuse::Observer => self.noticed.deaths_by_faulty += 1,
                 Excuse::Heal => self.noticed.deaths_after_heal += 1,
                 Excuse::Gone => {}
             }
@@ -376,8 +390,13 @@ impl Truth {
         let subject = &self.subjects[place];
         if self.cuts.iter().any(apart) || (subject.lives > 1 && recent(subject.started)) {
             Excuse::Gone
-        } else if subject.troubles > 0 || subject.well_since.is_some_and(recent) {
+        } else if subject.troubles > 0
+            || subject.well_since.is_some_and(recent)
+            || self.faulty.has(place)
+        {
             Excuse::Trouble
+        } else if self.faulty.has(observer) {
+            Excuse::Observer
         } else if self.cuts.iter().any(|cut| cut.until.is_some_and(recent)) {
             Excuse::Heal
         } else {
@@ -388,6 +407,8 @@ impl Truth {
     /// What was noticed until the end.
     pub(super) fn finish(&mut self) -> Noticed {
         let mut noticed = core::mem::take(&mut self.noticed);
+        let faulty = core::mem::take(&mut self.faulty);
+        noticed.of_faulty = faulty.finish(|place| self.subjects[place].up);
         let unnoticed = self.subjects.iter().filter_map(|subject| subject.death.as_ref());
         for death in unnoticed {
             if death.left_by_itself {
