@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::net::SocketAddr;
 use core::ops::Deref;
+use core::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -76,6 +77,13 @@ pub enum Event {
     Failed {
         /// Who.
         id: NodeId,
+    },
+    /// Others hold this node out for so long: it answers far worse than they do, or does not hear them, as some of them
+    /// found and hardly any denied. They have told `Failed` of it, and take no word of it until then; what it says of them counts for nothing.
+    /// It may go on, or be looked after: the fault is between it and all others.
+    HeldOut {
+        /// How long it lasts from now on, if the fault is gone by then.
+        remaining: Duration,
     },
     /// A member left gracefully and is out of the list.
     Left {

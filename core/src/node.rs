@@ -485,6 +485,7 @@ impl Node {
                 Event::Suspected { .. }
                 | Event::Recovered { .. }
                 | Event::Conflict { .. }
+                | Event::HeldOut { .. }
                 | Event::LeaveFinished { .. }
                 | Event::Changed { .. }
                 | Event::Diverged { .. }

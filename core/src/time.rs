@@ -44,6 +44,11 @@ impl Instant {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// The instant that long before, the epoch at the earliest.
+    pub(crate) fn back(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(by)))
+    }
 }
 
 /// A duration in whole nanoseconds, capped at 584 years.

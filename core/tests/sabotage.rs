@@ -86,6 +86,7 @@ const BUGS: &[Bug] = &[
     ("hasty-verdict", Plans, &["OM7"]),
     ("health-sticks", Plans, &["OX4"]),
     ("health-unbounded", Plans, &["OM12"]),
+    ("hold-for-ever", Plans, &["OM2"]),
     ("join-drops-own", Plans, &["OC2", "OC5"]),
     ("join-keeps-superseded", Plans, &["OC4"]),
     ("join-only-when-alone", Plans, &["OX3"]),
@@ -143,7 +144,7 @@ const BUGS: &[Bug] = &[
     ("value-torn", Plans, &["OC3"]),
     ("verdict-timer-early", Plans, &["OM11"]),
     ("view-keeps-the-failed", Plans, &["OR6"]),
-    ("wanted-untold", Plans, &["OM2"]),
+    ("wanted-untold", Plans, &["OM2", "OX1"]),
     ("winner-kept-alone", Histories, &["OC9"]),
 ];
 

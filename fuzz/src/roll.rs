@@ -71,6 +71,7 @@ impl Roll {
                 assert!(self.live.contains_key(id), "{id} is doubted and not there");
             }
             Event::Conflict { .. }
+            | Event::HeldOut { .. }
             | Event::Changed { .. }
             | Event::Diverged { .. }
             | Event::WrittenAnew { .. }

@@ -346,6 +346,7 @@ impl<M: Machine> Checked<M> {
                 assert_ne!(before, *new, "OM10: {key:?} did not change");
             }
             Event::Conflict { .. }
+            | Event::HeldOut { .. }
             | Event::WrittenAnew { .. }
             | Event::LeaveFinished { .. }
             | Event::Diverged { .. }

@@ -166,6 +166,7 @@ fn trouble(dice: &mut Dice, class: &str) -> Trouble {
         "spoofed source" => Trouble::Spoof(5 + dice.below(200) as u32),
         "insider: suspicions" => Trouble::Insider(Betrayal::Suspect, 1 + dice.below(50) as u32),
         "insider: deaths" => Trouble::Insider(Betrayal::Dead, 1 + dice.below(50) as u32),
+        "insider: findings" => Trouble::Insider(Betrayal::Findings, 1 + dice.below(50) as u32),
         "insider: keys" => Trouble::Insider(Betrayal::Keys, 1 + dice.below(20) as u32),
         "insider: silence" => Trouble::Insider(Betrayal::Silence, 1),
         "insider: endless answers" => Trouble::Insider(Betrayal::Trains, 1),

@@ -214,6 +214,8 @@ pub enum Betrayal {
     Suspect,
     /// It says that others are dead, by many, at the highest incarnation.
     Dead,
+    /// It says that enough others found members to answer poorly.
+    Findings,
     /// It speaks for others at incarnations that they never had.
     Alive,
     /// It says that others live where strangers do.
@@ -378,6 +380,7 @@ impl Fault {
                 Trouble::Spoof(_) => "spoofed source",
                 Trouble::Insider(Betrayal::Suspect, _) => "insider: suspicions",
                 Trouble::Insider(Betrayal::Dead, _) => "insider: deaths",
+                Trouble::Insider(Betrayal::Findings, _) => "insider: findings",
                 Trouble::Insider(Betrayal::Alive, _) => "insider: impersonation",
                 Trouble::Insider(Betrayal::Address, _) => "insider: addresses",
                 Trouble::Insider(Betrayal::Members, _) => "insider: members",
@@ -449,6 +452,7 @@ impl Fault {
         "spoofed source",
         "insider: suspicions",
         "insider: deaths",
+        "insider: findings",
         "insider: keys",
         "insider: silence",
         "insider: endless answers",

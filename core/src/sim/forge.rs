@@ -122,6 +122,8 @@ pub(super) enum Claim<'c> {
     /// A member is suspected or dead, by the word of as many as a row has room for, at the highest
     /// incarnation that there is.
     Accused { of: &'c Identity, dead: bool, by: u64 },
+    /// Members that there never were found that a member answers poorly, so long ago.
+    Found { of: &'c Identity, by: u64, millis: u64 },
     /// A member says this of itself.
     Alive { of: &'c Identity, incarnation: u32, version: u32, addr: SocketAddr },
     /// There is a member that there never was.
@@ -140,6 +142,20 @@ impl Claim<'_> {
                 w.varint(u64::from(u32::MAX))?;
                 w.u8(16)?;
                 (0..16).try_for_each(|accuser| w.u64(mix2(by, accuser)))
+            }),
+            Self::Found { of, by, millis } => w.frame(UPDATES, |w| {
+                w.u8(4)?;
+                w.node(of.id)?;
+                w.u64(of.boot_epoch)?;
+                w.varint(0)?;
+                // Held out so often before, and so many are enough.
+                w.put(&[(by % 4) as u8, 4])?;
+                w.varint(millis)?;
+                w.put(&[4, 0])?;
+                (0..4).try_for_each(|observer| {
+                    w.u64(mix2(by, observer))?;
+                    w.varint(millis)
+                })
             }),
             Self::Alive { of, incarnation, version, addr } => w.frame(UPDATES, |w| {
                 alive(w, (of.id, of.boot_epoch), (incarnation, version), addr, &of.name)

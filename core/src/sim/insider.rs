@@ -30,6 +30,11 @@ impl Sim {
                 dead: how == Betrayal::Dead,
                 by: luck.next(),
             }),
+            Betrayal::Findings => subject.map(|member| Claim::Found {
+                of: member.identity(),
+                by: luck.next(),
+                millis: luck.below(10_000),
+            }),
             Betrayal::Alive => subject.map(|member| Claim::Alive {
                 of: member.identity(),
                 incarnation: member.incarnation() + 1 + luck.below(1_000) as u32,

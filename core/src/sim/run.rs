@@ -17,8 +17,9 @@ use crate::reached;
 const MEETING: Duration = Duration::from_secs(30);
 /// Within this time after all list each other their maps must be equal.
 const MAPS: Duration = Duration::from_secs(20);
-/// How long local health may take to recover, and how long it may be until the lives are sealed that an insider made up.
-const RECOVERY: Duration = Duration::from_secs(20);
+/// How long local health may take to recover, and how long it may be until the lives are sealed that an insider made up: they
+/// are kept for a minute, see `setting.rs`.
+const RECOVERY: Duration = Duration::from_secs(100);
 /// How long everybody must go on agreeing, at least.
 const STABLE: Duration = Duration::from_secs(5);
 /// How often a sick node stands still, for how long until something is written, how soon the others must
@@ -130,7 +131,7 @@ impl<'p> Run<'p> {
         // Probes that began in trouble are over first.
         self.steps_until(self.sim.now() + STABLE)?;
         let end = self.sim.now() + RECOVERY;
-        while self.sim.now() < end && (!self.is_healthy() || self.has_gaps()) {
+        while self.sim.now() < end && (!self.is_healthy() || self.has_gaps() || self.inquires()) {
             self.steps_until(self.sim.now() + Duration::from_millis(200))?;
         }
         // Time for two rounds of probes.
@@ -189,6 +190,11 @@ impl<'p> Run<'p> {
     /// Whether a map may be about to seal something. That is news, and told as such.
     fn has_gaps(&self) -> bool {
         self.sim.up().filter_map(|place| self.sim.node(place)).any(|node| node.map().has_gaps())
+    }
+
+    /// Whether a member may be about to be held out for what it was in trouble, or let in.
+    fn inquires(&self) -> bool {
+        self.sim.up().filter_map(|place| self.sim.node(place)).any(|node| node.swim().inquires())
     }
 
     fn end(&mut self, number: usize) {

@@ -25,6 +25,10 @@ const DATAGRAMS: [usize; 3] = [crate::MIN_DATAGRAM, 576, 1_400];
 /// The longest value, in bytes: it fits none of them.
 const LARGE: usize = 2_000;
 
+/// How long a member is held out.
+const HELD: Duration = Duration::from_secs(5);
+/// Longer than trouble lasts and a member is held out after it.
+const KEPT: Duration = Duration::from_secs(60);
 /// Within this time a key is written again.
 const SOON: Duration = Duration::from_millis(100);
 /// Lives that write are more than twice as many as a small datagram has room to name.
@@ -92,6 +96,7 @@ impl Plan {
         "suspect to alive",
         "suspect to dead",
         "suspect to left",
+        "alive to dead",
         "dead to alive",
         "dead to left",
         "left to alive",
@@ -217,6 +222,10 @@ fn origin(dice: &mut Dice) -> Instant {
 pub(super) fn with_small_keys() -> Config {
     let mut config = Config::local();
     (config.map.max_key, config.map.max_value) = (64, LARGE);
+    // All are to agree again soon after the trouble.
+    config.swim.hold_out = HELD;
+    // What nobody heard of one that is held out is not written anew: the oracles know a write by its dot.
+    config.map.keep_for = KEPT;
     config
 }
 

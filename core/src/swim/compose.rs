@@ -2,7 +2,7 @@
 
 use super::member::{ME, Member, State};
 use super::outbox::{Msg, Owed};
-use super::wire::{self, Context};
+use super::wire::{self, Context, Teller};
 use super::{Peer, Swim, suspicion};
 use crate::wire::{NoRoom, Writer};
 
@@ -50,9 +50,14 @@ impl Swim {
 
     /// Tells of this node itself.
     pub(crate) fn write_self(&self, w: &mut Writer<'_>) {
-        let row = self.table.row(ME);
+        let (row, by) = (self.table.row(ME), self.teller());
         // One who is not told so hears of it from others.
-        let _ = w.frame(wire::UPDATES, |w| wire::write_row(w, row, row.member.id()));
+        let _ = w.frame(wire::UPDATES, |w| wire::write_row(w, row, by));
+    }
+
+    /// This node as the one who tells, at the time of its last input.
+    pub(super) fn teller(&self) -> Teller {
+        Teller { me: self.table.me().id(), now: self.clock }
     }
 
     fn write_msg(&mut self, w: &mut Writer<'_>, msg: Msg, to: Option<u32>) -> Result<(), NoRoom> {
@@ -80,14 +85,14 @@ impl Swim {
         owed: &mut Owed,
     ) -> Result<(), NoRoom> {
         let start = w.len();
-        let me = self.table.me().id();
+        let by = self.teller();
         // The accused learns it from the very packet that reaches it (Lifeguard's buddy system).
         let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
         if accused {
-            let _ = wire::write_warning(w, self.table.row(slot), me);
+            let _ = wire::write_warning(w, self.table.row(slot), by);
         }
         owed.rows.retain(|about| match self.table.try_row(*about) {
-            Some(row) if *about != slot => wire::write_row(w, row, me).is_err(),
+            Some(row) if *about != slot => wire::write_row(w, row, by).is_err(),
             _ => false,
         });
         let _ = self.write_queued(w, slot);
@@ -97,7 +102,7 @@ impl Swim {
     /// Queued gossip, except about `to` itself.
     fn write_queued(&mut self, w: &mut Writer<'_>, to: u32) -> Result<(), NoRoom> {
         let start = w.len();
-        let me = self.table.me().id();
+        let by = self.teller();
         let urgent = suspicion::retransmits(&self.config, self.len());
         // The table exchange finds those that this does not reach, and costs them less.
         let bulk = if self.is_memberlist() { urgent } else { self.config.retransmit_mult };
@@ -109,7 +114,7 @@ impl Swim {
             }
             let row = table.try_row(about);
             let before = w.len();
-            row.filter(|row| wire::write_row(w, row, me).is_ok()).map(|_| w.len() - before)
+            row.filter(|row| wire::write_row(w, row, by).is_ok()).map(|_| w.len() - before)
         });
         if w.len() == start { Err(NoRoom) } else { Ok(()) }
     }

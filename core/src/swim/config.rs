@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::inquiry::MAX_OBSERVERS;
 use crate::config::ConfigError;
 
 /// Whose rules hold beside the settings.
@@ -56,6 +57,12 @@ pub struct Config {
     /// How often the whole cluster together knocks at members that failed; one node does it every
     /// n such intervals, and at least every minute.
     pub reconnect_interval: Duration,
+    /// How long a member is held out that answers far worse than others do, but no longer than a sixteenth of `tombstone_age`;
+    /// twice as long when it happens again soon, up to eight times as long. Zero: nobody is, and such a member may come
+    /// and go. See [`Event::HeldOut`](crate::Event::HeldOut).
+    pub hold_out: Duration,
+    /// How many distinct members must have found it so, from 2 to 8; in a small cluster all but two, two at least.
+    pub hold_out_observers: usize,
     /// How many members must acknowledge a graceful leave.
     pub leave_acks: usize,
     /// When a leave ends even without acknowledgements.
@@ -89,6 +96,8 @@ impl Config {
             join_retry: Duration::from_millis(100),
             join_retry_max: Duration::from_secs(10),
             reconnect_interval: Duration::from_secs(1),
+            hold_out: Duration::from_secs(600),
+            hold_out_observers: 4,
             leave_acks: 3,
             leave_timeout: Duration::from_secs(5),
             tombstone_age: Duration::from_secs(24 * 3600),
@@ -108,6 +117,7 @@ impl Config {
             gossip_interval: Duration::from_millis(40),
             join_retry: Duration::from_millis(50),
             join_retry_max: Duration::from_secs(2),
+            hold_out: Duration::from_secs(120),
             leave_timeout: Duration::from_secs(2),
             ..Self::lan()
         }
@@ -145,7 +155,8 @@ impl Config {
         }
         let day = Duration::from_secs(24 * 3600);
         let long = [self.probe_interval, self.retry_max, self.gossip_interval, self.join_retry_max];
-        if long.iter().chain([&self.reconnect_interval, &self.leave_timeout]).any(|d| *d > day) {
+        let longer = [&self.reconnect_interval, &self.leave_timeout, &self.hold_out];
+        if long.iter().chain(longer).any(|d| *d > day) {
             return refuse("swim's intervals and timeouts are at most a day");
         }
         if self.suspicion_min > 1_000
@@ -161,6 +172,9 @@ impl Config {
         }
         if self.indirect_probes > 16 || self.suspicion_confirmations > 16 {
             return refuse("swim.indirect_probes and swim.suspicion_confirmations are at most 16");
+        }
+        if !(2..=MAX_OBSERVERS).contains(&self.hold_out_observers) {
+            return refuse("swim.hold_out_observers must be from 2 to 8");
         }
         if self.suspicion_min == 0 || self.suspicion_max_mult == 0 || self.retransmit_mult == 0 {
             return refuse(

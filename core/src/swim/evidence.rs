@@ -39,6 +39,8 @@ pub(super) const LAST_INCARNATION: u32 = u32::MAX / 2;
 /// for by as much it raises its own when it answers.
 pub(super) const MAX_STEP: u32 = 8;
 
+/// So many that were held failed of late are counted.
+const MOST_FAILED: usize = 4_096;
 /// Most members that are warned per gossip interval.
 const MAX_WARNINGS: u32 = 64;
 
@@ -93,12 +95,13 @@ impl Swim {
                 }
             }
             Row::Left { id, boot, preimage } => self.apply_left(now, origin, id, boot, preimage),
+            Row::Standing(told) => self.on_standing(now, origin, told),
         }
     }
 
     /// Whether the sender was held dead until lately, or is, so that it holds others dead who are well: whoever was
     /// apart from them all comes back with a table of what was not so.
-    fn is_outdated(&self, now: Instant, origin: Origin) -> bool {
+    pub(super) fn is_outdated(&self, now: Instant, origin: Origin) -> bool {
         let row = origin.slot.map(|slot| self.table.row(slot));
         row.is_some_and(|row| !row.member.is_live() || now < row.heeded_from)
     }
@@ -139,7 +142,7 @@ impl Swim {
     }
 
     /// The slot of `id` if it is known in exactly this boot. Whoever tells of an older one is corrected.
-    fn known(&mut self, origin: Origin, id: NodeId, boot: u64) -> Option<u32> {
+    pub(super) fn known(&mut self, origin: Origin, id: NodeId, boot: u64) -> Option<u32> {
         let slot = self.table.slot(id)?;
         let known = self.table.row(slot).boot();
         if boot < known {
@@ -219,6 +222,7 @@ impl Swim {
         let identity = row.identity();
         self.void_probes(slot);
         self.suspicions.clear(slot);
+        self.forget_standing(slot);
         self.table.set_identity(slot, Arc::clone(&identity), row.version);
         self.turn(now, slot, State::Alive, Case::None, now);
         let known = self.table.row_mut(slot);
@@ -251,6 +255,14 @@ impl Swim {
         let newer = row.incarnation > known.member.incarnation
             && !(sabotaged!("refutation-ignored") && state != State::Alive)
             || as_new && state == State::Dead && sabotaged!("stale-alive");
+        if state == State::Dead && newer && self.table.row(slot).held {
+            // It is told again when the hold is over, and counts then.
+            self.stats.returns_refused += 1;
+            // Whoever tells so is told of the hold, and so is the member itself.
+            self.outbox.to(slot).gossip |= origin.slot == Some(slot);
+            self.correct(origin, slot);
+            return;
+        }
         let mut updated = false;
         if newer_identity {
             let identity = row.identity();
@@ -357,6 +369,7 @@ impl Swim {
         }
         self.void_probes(slot);
         self.suspicions.clear(slot);
+        self.forget_standing(slot);
         let forget_at = now + self.config.tombstone_age;
         self.turn(now, slot, State::Left, Case::Left(Box::new(preimage)), forget_at);
         if state != State::Dead {
@@ -516,9 +529,9 @@ impl Swim {
         self.table.row_mut(slot).since = now;
     }
 
-    /// The member is out of the list.
+    /// The member was accused, and has not answered in time.
     pub(super) fn fail(&mut self, now: Instant, slot: u32, case: Case) {
-        let (id, n) = (self.table.member(slot).id(), self.well());
+        let n = self.well();
         match &case {
             Case::Suspicion(suspicion) if suspicion.is_own() => self.stats.failures_by_probe += 1,
             Case::Suspicion(suspicion) if suspicion.is_judged(&self.config, n) => {
@@ -526,6 +539,16 @@ impl Swim {
             }
             Case::Suspicion(_) | Case::None | Case::Left(_) => self.stats.failures_by_word += 1,
         }
+        self.bury(now, slot, case);
+    }
+
+    /// The member is out of the list.
+    pub(super) fn bury(&mut self, now: Instant, slot: u32, case: Case) {
+        let id = self.table.member(slot).id();
+        if self.failed_at.len() == MOST_FAILED {
+            self.failed_at.pop_front();
+        }
+        self.failed_at.push_back(now);
         self.void_probes(slot);
         self.suspicions.clear(slot);
         let forget_at = now + self.config.tombstone_age;

@@ -1,6 +1,6 @@
 //! The table exchange: what gossip did not reach is found by comparing tables, and only that is sent.
 //!
-//! A digest of the live members rides on every ping and ack. Whoever sees another one answers with the
+//! A digest of the live members, and of those that are held out, rides on every ping and ack. Whoever sees another one answers with the
 //! digests of 64 buckets of the id space; the peer lists what it has in those that differ, four bytes for each
 //! member, in the order of the ids. A list covers a range of ids, so it may end wherever the datagram does. Whoever
 //! gets it asks for what it lacks, and offers what the other lacks in the same way: members in full are only told
@@ -160,7 +160,7 @@ impl Swim {
         }
     }
 
-    /// The live members of a bucket that are `wanted`, this node included, by their fingerprints.
+    /// The members of a bucket, live ones and such as are held out, that are `wanted`, this node included, by their fingerprints.
     fn fingerprints(
         &self,
         bucket: u8,
@@ -183,10 +183,10 @@ impl Swim {
         wire::write_some(w, wire::WANTED, &mut owed.wants);
         wire::write_some(w, wire::OFFERED, &mut owed.offers);
         let _ = w.frame(wire::UPDATES, |w| {
-            let (start, me) = (w.len(), self.table.me().id());
+            let (start, by) = (w.len(), self.teller());
             let left = owed.told.iter().position(|about| match self.table.try_row(*about) {
-                Some(row) if *about != to && row.member.is_live() => {
-                    wire::write_whole_row(w, row, me).is_err()
+                Some(row) if *about != to && (row.member.is_live() || row.held) => {
+                    wire::write_whole_row(w, row, by).is_err()
                 }
                 _ => false,
             });
@@ -231,11 +231,11 @@ impl Swim {
 
     /// Members of the owed digest buckets, as many as fit.
     pub(super) fn write_buckets(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
-        let me = self.table.me().id();
+        let by = self.teller();
         while owed.buckets != 0 {
             let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
             while let Some(&about) = bucket.get(owed.resume as usize) {
-                if about != to && wire::write_whole_row(w, self.table.row(about), me).is_err() {
+                if about != to && wire::write_whole_row(w, self.table.row(about), by).is_err() {
                     return;
                 }
                 owed.resume += 1;

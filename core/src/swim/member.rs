@@ -8,6 +8,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::exchange;
+use super::standing::Standing;
 use super::suspicion::Suspicion;
 use crate::hash::{Index, Secret};
 use crate::id::{Identity, NodeId};
@@ -111,7 +112,7 @@ pub(super) struct Row {
     pub(super) case: Case,
     /// Position in `live` or in `gone`, whichever the state says.
     position: u32,
-    /// Position in its digest bucket while live.
+    /// Position in its digest bucket while live, or held out.
     in_bucket: u32,
     digest: u64,
     /// When it came to its state.
@@ -120,6 +121,10 @@ pub(super) struct Row {
     pub(super) raised: (Instant, u32),
     /// Until then what it says against others is old: it was held dead, and others by it.
     pub(super) heeded_from: Instant,
+    /// What was found of how it answers, if anything was.
+    pub(super) standing: Option<Box<Standing>>,
+    /// Whether it is held out, and stands in its bucket as such: never one that is not dead.
+    pub(super) held: bool,
     /// Stamp of the newest tombstone made for this row; an older one is void.
     tombstone: u64,
 }
@@ -137,6 +142,8 @@ impl Row {
 
 /// This node itself.
 pub(super) const ME: u32 = 0;
+/// Makes the digest of a member that is held out another one.
+const HELD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Digest buckets of the table.
 pub(super) const BUCKETS: usize = 64;
 
@@ -255,12 +262,12 @@ impl Table {
 
     /// Gives a row a new identity, keeping the digest in step.
     pub(super) fn set_identity(&mut self, slot: u32, identity: Arc<Identity>, version: u32) {
-        let counted = self.row(slot).member.is_live();
+        let counted = self.row(slot).member.is_live() || self.row(slot).held;
         if counted {
             self.leave_bucket(slot);
         }
         let row = self.row_mut(slot);
-        row.digest = identity.digest();
+        row.digest = identity.digest() ^ if row.held { HELD } else { 0 };
         row.version = version;
         row.member.identity = identity;
         if counted {
@@ -283,6 +290,9 @@ impl Table {
     /// Changes a row's state and keeps the lists and the digest in step. A row that becomes dead or
     /// left is remembered until `forget_at`.
     pub(super) fn set_state(&mut self, slot: u32, state: State, case: Case, forget_at: Instant) {
+        if state != State::Dead {
+            self.set_held(slot, false);
+        }
         let was_live = self.row(slot).member.is_live();
         let row = self.row_mut(slot);
         row.member.state = state;
@@ -303,6 +313,22 @@ impl Table {
                 self.leave_gone(slot);
                 self.enter_live(slot);
             }
+            self.enter_bucket(slot);
+        }
+    }
+
+    /// A failed member that is held out stands in its bucket, as something else than it is while it lives: who has not heard of
+    /// it finds that by comparing tables.
+    pub(super) fn set_held(&mut self, slot: u32, held: bool) {
+        if self.row(slot).held == held {
+            return;
+        }
+        if !held {
+            self.leave_bucket(slot);
+        }
+        let row = self.row_mut(slot);
+        (row.held, row.digest) = (held, row.digest ^ HELD);
+        if held {
             self.enter_bucket(slot);
         }
     }
@@ -337,6 +363,7 @@ impl Table {
                 continue;
             }
             let id = row.member.id();
+            self.set_held(slot, false);
             self.leave_gone(slot);
             self.index.remove(&id);
             self.rows[slot as usize] = None;
@@ -490,6 +517,8 @@ impl Row {
             since: Instant::ZERO,
             raised: (Instant::ZERO, 0),
             heeded_from: Instant::ZERO,
+            standing: None,
+            held: false,
             tombstone: 0,
         }
     }

@@ -5,6 +5,8 @@
 //! answer comes, through helpers; a member that stays silent is suspected, and counts as failed when
 //! it did not refute in time. News ride on every datagram. Each node also compares a digest of its
 //! table with every peer it talks to and exchanges what differs, so a lost update leaves no hole.
+//! A member that answers far worse than others do is held out for a time (after Rapid: Suresh et al. 2018),
+//! see [`Config::hold_out`].
 //!
 //! [`Swim`] stands alone; a [`Node`](crate::Node) composes it with the map.
 //!
@@ -37,11 +39,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod assay;
 mod compose;
 mod config;
 mod evidence;
 mod exchange;
 mod gossip;
+mod inquiry;
 mod join;
 mod leave;
 mod member;
@@ -50,11 +54,14 @@ mod outbox;
 mod probe;
 mod refute;
 mod spread;
+mod standing;
+mod standing_wire;
 mod stats;
 mod suspicion;
 mod why;
 mod wire;
 
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -63,7 +70,7 @@ use core::time::Duration;
 pub use config::{Config, Rules};
 pub use member::{Member, State};
 pub use stats::Stats;
-pub use why::{Probed, Why};
+pub use why::{Held, Probed, Why};
 pub(crate) use wire::owns;
 #[cfg(feature = "sim")]
 pub(crate) use wire::{is_ping, is_stream};
@@ -78,6 +85,7 @@ use crate::time::Instant;
 use crate::timer::Deadlines;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
+use assay::Assayer;
 use gossip::Gossip;
 use join::Joiner;
 use leave::Leave;
@@ -137,6 +145,15 @@ pub struct Swim {
     warned: (Instant, u32),
     /// Who told the last accusation.
     refute_to: Option<u32>,
+    assayer: Assayer,
+    /// When the inquiry into a member comes to something else.
+    holds: Deadlines,
+    /// When members were held failed of late.
+    failed_at: VecDeque<Instant>,
+    /// Until when others hold this node out.
+    out_until: Instant,
+    /// The moment of the last input, for [`Swim::poll_transmit`] is told none.
+    clock: Instant,
     /// Until then no suspicion runs out: this node was stalled and hears the others first.
     verdicts_after: Instant,
     events: Queue,
@@ -192,6 +209,11 @@ impl Swim {
             refute_above: 0,
             warned: (now, 0),
             refute_to: None,
+            assayer: Assayer::default(),
+            holds: Deadlines::default(),
+            failed_at: VecDeque::new(),
+            out_until: now,
+            clock: now,
             verdicts_after: now,
             events: Queue::new(config.max_events),
             stats: Stats::default(),
@@ -229,16 +251,20 @@ impl Swim {
         if self.is_silent() {
             return;
         }
+        self.clock = now;
         while let Some(slot) = self.table.expire(now) {
             self.void_probes(slot);
+            self.holds.clear(slot);
             self.gossip.remove(slot);
             self.outbox.forget(slot);
         }
         self.fire_refutation(now);
         self.fire_probe(now);
         self.fire_suspicions(now);
+        self.fire_holds(now);
         // A member confirmed failed may have been the one under probe: the schedule goes on at once.
         self.fire_probe(now);
+        self.fire_assay(now);
         self.fire_join(now);
         self.fire_leave(now);
         self.fire_gossip(now);
@@ -310,6 +336,8 @@ impl Swim {
         }
         [
             self.prober.next(),
+            self.assayer.next(),
+            self.next_hold(),
             self.suspicions.next().map(|at| match self.verdicts_after {
                 _ if sabotaged!("verdict-timer-early") => at,
                 after => at.max(after),
@@ -385,6 +413,17 @@ impl Swim {
         (&self.config, self.max_datagram)
     }
 
+    /// Whether it is open of a member how it answers, or remembered.
+    #[cfg(feature = "sim")]
+    pub(crate) fn inquires(&self) -> bool {
+        self.holds.next().is_some()
+    }
+
+    /// Whether a member is held out.
+    pub(crate) fn is_held_out(&self, id: NodeId) -> bool {
+        self.table.slot(id).is_some_and(|slot| self.table.row(slot).held)
+    }
+
     /// Holds `identity` in common with whoever else has it, if that is what is known here too.
     pub(crate) fn share(&mut self, identity: &Arc<Identity>) {
         self.table.share(identity);
@@ -428,11 +467,15 @@ impl Swim {
         if self.is_silent() {
             return;
         }
+        self.clock = now;
         let mut looks = MAX_LOOKS;
         for updates in [true, false] {
             let slot = self.table.slot(sender.id);
             let slot = slot.filter(|&slot| self.table.row(slot).boot() == sender.boot_epoch);
             let origin = Origin { from, sender, slot };
+            if !updates {
+                self.hear_dead(now, origin);
+            }
             let mut frames = frames;
             while let Ok(Some((tag, body))) = frames.next() {
                 let told = tag == wire::UPDATES;
@@ -445,6 +488,10 @@ impl Swim {
                         continue;
                     }
                     looks -= 1;
+                }
+                if wire::is_exchange(tag) && slot.is_some_and(|slot| self.table.row(slot).held) {
+                    // Its table lacks what it missed, and would for as long.
+                    continue;
                 }
                 if let Ok(frame) = wire::parse(tag, body) {
                     self.apply_frame(now, origin, frame);

@@ -135,6 +135,11 @@ impl Prober {
         if self.tries > MANY_TRIES { 2 } else { 1 }
     }
 
+    /// How often members are asked until they answer: a moving mean, in 256ths.
+    pub(super) const fn usual_tries(&self) -> u32 {
+        self.tries
+    }
+
     fn answered(&mut self, tries: u32) {
         self.tries = self.tries - self.tries / 16 + tries.min(16) * 256 / 16;
     }
@@ -142,6 +147,13 @@ impl Prober {
     pub(super) fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
+    }
+
+    /// The first of so many numbers that follow each other.
+    pub(super) fn next_seqs(&mut self, count: u32) -> u32 {
+        let first = self.seq.wrapping_add(1);
+        self.seq = self.seq.wrapping_add(count);
+        first
     }
 }
 
@@ -231,7 +243,7 @@ impl Swim {
     }
 
     /// Three smoothed round trips, within the configured bounds.
-    fn retry_interval(&self, slot: u32) -> Duration {
+    pub(super) fn retry_interval(&self, slot: u32) -> Duration {
         if self.is_memberlist() {
             // Once and for all.
             return self.stretched(self.config.probe_interval * 2);
@@ -353,6 +365,7 @@ impl Swim {
         self.prober.probe.take_if(|probe| probe.slot == slot);
         self.prober.relays.retain(|relay| relay.slot != slot && relay.asker != slot);
         self.prober.urgent.retain(|urgent| *urgent != slot);
+        self.assayer.void(slot);
     }
 
     pub(super) fn on_ping(&mut self, origin: Origin, seq: u32, target: NodeId) {
@@ -403,10 +416,13 @@ impl Swim {
             }
             return;
         }
+        if self.assay_answered(now, seq, sender.id, sender.boot_epoch) {
+            return;
+        }
         self.challenge_answered(sender, seq);
     }
 
-    fn measure(&mut self, slot: u32, rtt: Duration) {
+    pub(super) fn measure(&mut self, slot: u32, rtt: Duration) {
         let sample = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX).max(1);
         let rtt = &mut self.table.row_mut(slot).member.rtt_us;
         // RFC 6298 section 2: smoothed by one eighth.
@@ -415,6 +431,7 @@ impl Swim {
 
     fn succeed(&mut self, now: Instant, rtt: Option<Duration>) {
         if let Some(probe) = self.prober.probe.take() {
+            self.consider(now, probe.slot, probe.tries);
             self.prober.answered(probe.tries);
             self.prober.history.note(probe.target, Probed { at: now, answered: true, rtt });
         }
@@ -542,5 +559,6 @@ impl Swim {
         self.prober.probe = None;
         self.prober.tick = None;
         self.prober.urgent.clear();
+        self.assayer.stop();
     }
 }

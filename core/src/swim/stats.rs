@@ -30,6 +30,14 @@ pub struct Stats {
     pub warnings: u64,
     /// Rows by which others would raise a member's incarnation by more than they may.
     pub jumps_cut: u64,
+    /// Members whose answers were measured, because they needed many tries or others found them poor.
+    pub assays: u64,
+    /// Members held out because they answer far worse than others.
+    pub held_out: u64,
+    /// Holds that ended early, because others found the member well.
+    pub holds_lifted: u64,
+    /// Words of members that they are there, while they were held out.
+    pub returns_refused: u64,
     /// Accusations against this node that it refuted.
     pub refutations: u64,
     /// Members refused because the table was full.

@@ -23,6 +23,18 @@ pub struct Probed {
     pub rtt: Option<Duration>,
 }
 
+/// What was found of how a member answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Held {
+    /// Until when it is held out, if enough found it so.
+    pub until: Option<Instant>,
+    /// Who found that it answers far worse than others do.
+    pub poor: Vec<NodeId>,
+    /// Who found that it answers as others do.
+    pub well: Vec<NodeId>,
+}
+
 /// What this node holds of a member, and why: [`Swim::why`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -39,6 +51,8 @@ pub struct Why {
     pub own_probe: bool,
     /// When a suspect is looked for, or held failed, unless it refutes before or more is told.
     pub due: Option<Instant>,
+    /// By whom it is held out, or was found to answer far worse than others do.
+    pub held: Option<Held>,
     /// The smoothed round-trip time, once measured.
     pub rtt: Option<Duration>,
     /// The last probes of it that ended, the latest first, of the 256 that this node made last.
@@ -102,6 +116,11 @@ impl Swim {
             verdicts: suspicion.map(|case| case.verdicts().to_vec()).unwrap_or_default(),
             own_probe: suspicion.is_some_and(|case| case.is_own()),
             due: self.suspicions.of(slot),
+            held: row.standing.as_ref().and_then(|standing| standing.told()).map(|inquiry| Held {
+                until: self.holds.of(slot).filter(|_| row.held),
+                poor: inquiry.poor().iter().map(|(id, _)| *id).collect(),
+                well: inquiry.well().iter().map(|(id, _)| *id).collect(),
+            }),
             rtt: row.member.rtt(),
             probes: self.prober.history.of(id).collect(),
         })

@@ -27,6 +27,9 @@
 //!   1 suspect   count u8 (1..=17), accuser ids u64 each
 //!   2 dead      as suspect
 //!   3 left      preimage, 16 bytes
+//!   4 standing  times held out before u8 (0..=3), quorum u8 (2..=8), how long ago the inquiry was opened in
+//!               milliseconds, varint, two counts u8 (1..=8, 0..=2), and so many node ids u64, each with how long ago that
+//!               was, likewise: who found that the member answers poorly, and well
 //! address   family u8 (4 or 6), 4 or 16 bytes, port u16
 //! ```
 
@@ -38,8 +41,11 @@ use core::net::SocketAddr;
 
 use super::member::{BUCKETS, Case, Row as TableRow, State};
 use super::outbox::{Msg, Print, Prints};
+use super::standing::Standing;
+use super::standing_wire::{self, Told};
 use super::suspicion::MAX_ACCUSERS;
 use crate::id::{Identity, MAX_META, MAX_NAME, MAX_ZONE, NodeId};
+use crate::time::Instant;
 use crate::wire::{MAX_FRAME, NoRoom, PacketError, Reader, Writer};
 
 const PING: u8 = 0x01;
@@ -77,6 +83,11 @@ pub(crate) const fn is_stream(tag: u8) -> bool {
 /// Whether a frame of this tag makes the table exchange look at a bucket.
 pub(super) const fn looks_at_bucket(tag: u8) -> bool {
     matches!(tag, LISTED | OFFERED | WANTED)
+}
+
+/// Whether a frame of this tag belongs to the table exchange.
+pub(super) const fn is_exchange(tag: u8) -> bool {
+    matches!(tag, TABLE_DIGEST | BUCKETS_TAG | LISTED | OFFERED | WANTED)
 }
 
 /// Whether membership owns frames of this tag.
@@ -170,7 +181,9 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
             let cookie = r.u64()?;
             match row(&mut r)? {
                 Row::Alive(row) => Frame::Join { cookie, row, alone: flag(&mut r)? },
-                Row::Accused { .. } | Row::Left { .. } => return Err(PacketError::Malformed),
+                Row::Accused { .. } | Row::Left { .. } | Row::Standing(_) => {
+                    return Err(PacketError::Malformed);
+                }
             }
         }
         COOKIE => Frame::Cookie { cookie: r.u64()? },
@@ -274,6 +287,7 @@ pub(super) enum Row<'p> {
     Alive(AliveRow<'p>),
     Accused { id: NodeId, boot: u64, incarnation: u32, dead: bool, accusers: Ids<'p> },
     Left { id: NodeId, boot: u64, preimage: [u8; 16] },
+    Standing(Told<'p>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -352,13 +366,34 @@ fn row<'p>(r: &mut Reader<'p>) -> Result<Row<'p>, PacketError> {
             Ok(Row::Accused { id, boot, incarnation, dead: kind == 2, accusers })
         }
         3 => Ok(Row::Left { id, boot, preimage: r.secret()? }),
+        standing_wire::KIND => Ok(Row::Standing(standing_wire::read(r, id, boot)?)),
         _ => Err(PacketError::Malformed),
     }
 }
 
-/// Writes what the table says of a member, in its state now. `myself` stands as the accuser where
-/// the row names none.
-pub(super) fn write_row(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> Result<(), NoRoom> {
+/// Who tells, and when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Teller {
+    /// Stands as the accuser where a row names none.
+    pub(super) me: NodeId,
+    pub(super) now: Instant,
+}
+
+/// Writes what the table says of a member, in its state now, and what was found of how it answers, if that counts; of one
+/// that is held out the latter alone, or else it would refute that it has failed.
+pub(super) fn write_row(w: &mut Writer<'_>, row: &TableRow, by: Teller) -> Result<(), NoRoom> {
+    let inquiry = row.standing.as_deref().and_then(Standing::told);
+    let Some(inquiry) = inquiry else { return write_state(w, row, by.me) };
+    if row.held {
+        return standing_wire::write(w, row, inquiry, by.now);
+    }
+    write_state(w, row, by.me)?;
+    // Told again until it has spread, and one of the times there will be room.
+    let _ = standing_wire::write(w, row, inquiry, by.now);
+    Ok(())
+}
+
+fn write_state(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> Result<(), NoRoom> {
     let member = &row.member;
     if member.state == State::Alive {
         return write_alive(w, row);
@@ -374,11 +409,12 @@ pub(super) fn write_row(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> R
 }
 
 /// Tells a member that it is accused. It answers the number, whoever accuses it, so one of those is told.
-pub(super) fn write_warning(
-    w: &mut Writer<'_>,
-    row: &TableRow,
-    myself: NodeId,
-) -> Result<(), NoRoom> {
+pub(super) fn write_warning(w: &mut Writer<'_>, row: &TableRow, by: Teller) -> Result<(), NoRoom> {
+    let inquiry = row.standing.as_deref().and_then(Standing::told);
+    if let Some(inquiry) = inquiry.filter(|_| row.held) {
+        return standing_wire::write(w, row, inquiry, by.now);
+    }
+    let myself = by.me;
     let by =
         if let Case::Suspicion(suspicion) = &row.case { suspicion.told().first() } else { None };
     write_accused(w, row, &[by.copied().unwrap_or(myself)])
@@ -398,18 +434,22 @@ fn write_accused(w: &mut Writer<'_>, row: &TableRow, accusers: &[NodeId]) -> Res
 pub(super) fn write_whole_row(
     w: &mut Writer<'_>,
     row: &TableRow,
-    myself: NodeId,
+    by: Teller,
 ) -> Result<(), NoRoom> {
     write_alive(w, row)?;
-    if row.member.state != State::Alive {
+    if row.member.state != State::Alive || row.standing.is_some() {
         // Whoever misses it hears it by gossip, as everybody does.
-        let _ = write_row(w, row, myself);
+        let _ = write_row(w, row, by);
     }
     Ok(())
 }
 
 fn write_head(w: &mut Writer<'_>, row: &TableRow, state: State) -> Result<(), NoRoom> {
     w.u8(state as u8)?;
+    write_numbers(w, row)
+}
+
+pub(super) fn write_numbers(w: &mut Writer<'_>, row: &TableRow) -> Result<(), NoRoom> {
     w.node(row.member.id())?;
     w.u64(row.boot())?;
     w.varint(u64::from(row.member.incarnation))
@@ -465,7 +505,7 @@ pub(super) fn write_msg(w: &mut Writer<'_>, msg: Msg, context: &Context<'_>) -> 
         Msg::Join { .. } if !context.me.member.is_live() => Ok(()),
         Msg::Join { cookie } => w.frame(JOIN, |w| {
             w.u64(cookie)?;
-            write_row(w, context.me, context.me.member.identity.id)?;
+            write_alive(w, context.me)?;
             w.u8(u8::from(context.alone))
         }),
         Msg::Cookie { cookie } => w.frame(COOKIE, |w| w.u64(cookie)),

@@ -200,6 +200,38 @@ fn tables_that_differ_are_compared() {
     assert_eq!(others, wanted);
 }
 
+/// What was found of a member, as it is passed on a moment later.
+#[test]
+fn findings_that_a_member_answers_poorly() {
+    let mut a = swim("a", 1);
+    let mut tell = |place: u16, rows: &[u8]| {
+        let frame = common::bare::frame(0x07, rows);
+        let id = common::bare::id(usize::from(place));
+        let mut bytes = common::bare::packet("golden", id, 1, &frame);
+        a.handle_packet(Instant::ZERO, addr(1000 + place), &mut bytes).unwrap();
+    };
+    for place in 6..9 {
+        tell(place, &common::bare::alive_at(usize::from(place), 1, 0, 0, 1000 + place));
+    }
+    tell(7, &common::bare::standing(6, 1, &[(2, 20), (3, 0)], &[(4, 0)]));
+    a.handle_timeout(Instant::ZERO + Duration::from_millis(150));
+    let sent = swim_out(&mut a);
+    let rows = sent.iter().find_map(|bytes| {
+        let rows = hex(common::frame_of(bytes, 0x07)?);
+        rows.find("049ded3fcc973c22a8").map(|at| rows[at..].to_owned())
+    });
+    // Kind, id, boot, incarnation; held out once before, four are enough, opened 2,150 ms ago; two who found it poor, 2,150 and
+    // 150 ms ago, and one who found it well.
+    let wanted = concat!(
+        "049ded3fcc973c22a8010000000000000000",
+        "0104e6100201",
+        "2e74366b0cc5c61ce6102fc17c7e99e098509601",
+        "8a29d3488c69b0989601"
+    );
+    let rows = rows.unwrap();
+    assert!(rows.starts_with(wanted), "{rows}");
+}
+
 #[test]
 fn a_state_a_pull_and_a_chunk() {
     let (mut a, mut b) = (replica(1, 2), replica(2, 1));

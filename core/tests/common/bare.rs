@@ -36,6 +36,7 @@ pub const ALIVE: u8 = 0;
 pub const SUSPECT: u8 = 1;
 pub const DEAD: u8 = 2;
 pub const LEFT: u8 = 3;
+pub const STANDING: u8 = 4;
 
 pub fn id(place: usize) -> NodeId {
     NodeId::from_name(&name(place))
@@ -129,6 +130,20 @@ pub fn accused_in(
     let mut bytes = row(kind, place, boot, incarnation);
     bytes.push(u8::try_from(accusers.len()).unwrap());
     accusers.iter().for_each(|accuser| bytes.extend(id(*accuser).0.to_le_bytes()));
+    bytes
+}
+
+/// What was found of the member at `place`, of which four are enough: by whom, and how many tenths of a second ago.
+pub fn standing(place: usize, times: u8, poor: &[(usize, u64)], well: &[(usize, u64)]) -> Vec<u8> {
+    let mut bytes = row(STANDING, place, 1, 0);
+    let opened = poor.iter().map(|(_, tenths)| *tenths).max().unwrap_or(0);
+    bytes.extend([times, 4]);
+    bytes.extend(varint(opened * 100));
+    bytes.extend([u8::try_from(poor.len()).unwrap(), u8::try_from(well.len()).unwrap()]);
+    for (observer, tenths) in poor.iter().chain(well) {
+        bytes.extend(id(*observer).0.to_le_bytes());
+        bytes.extend(varint(*tenths * 100));
+    }
     bytes
 }
 

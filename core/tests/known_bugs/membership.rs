@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use brickwork_core::sim::{Condition, Fault, Links, Nodes, Sim};
 use brickwork_core::swim::{Config, State};
 use brickwork_core::{Config as NodeConfig, Event, Instant, PacketError};
 
@@ -298,5 +299,91 @@ fn lifeguard_slow_observer() {
             bare.events().into_iter().filter(|event| !matches!(event, Event::Joined { .. }));
         assert_eq!(blamed.collect::<Vec<_>>(), [], "timers first: {timers_first}");
         assert!(late > 200, "{late} wakes were late");
+    }
+}
+
+/// All but one of these have to agree on it, and to do without it for as long as others would hold it out.
+fn agree_on_a_faulty_one(seed: u64, fault: &dyn Fn(&mut Sim, usize, bool), turn: Duration) {
+    const NODES: usize = 24;
+    let (config, faulty) = (NodeConfig::local(), NODES - 1);
+    let interval = config.swim.probe_interval;
+    let mut sim = Sim::new(seed, config.clone());
+    (0..NODES).for_each(|place| sim.start(place, &[0]));
+    assert!(sim.run_until(10 * SECOND, |sim| sim.differences().is_empty()));
+    sim.run(5 * SECOND);
+    (0..NODES).for_each(|place| drop(sim.events(place)));
+    let began = sim.now();
+    let mut changes = vec![Vec::new(); NODES];
+    let mut bad = false;
+    while sim.now() - began < config.swim.hold_out {
+        bad = !bad;
+        fault(&mut sim, faulty, bad);
+        let end = sim.now() + turn;
+        while sim.now() < end {
+            sim.run(interval);
+            for (place, changes) in changes.iter_mut().enumerate().take(faulty) {
+                let (at, told) = (sim.now() - began, sim.events(place));
+                for event in told {
+                    if let Event::Failed { id } = event {
+                        changes.push((at, id, false));
+                    } else if let Event::Joined { identity } = event {
+                        changes.push((at, identity.id, true));
+                    }
+                }
+            }
+        }
+    }
+    for (place, changes) in changes.iter().enumerate().take(faulty) {
+        let [(at, id, false)] = changes[..] else { panic!("seed {seed}: at {place}: {changes:?}") };
+        assert!(
+            id == sim.id(faulty) && at <= 45 * interval,
+            "seed {seed}: at {place}: {changes:?}"
+        );
+    }
+    if bad {
+        fault(&mut sim, faulty, false);
+    }
+    let all = sim.run_until(2 * config.swim.hold_out, |sim| sim.differences().is_empty());
+    assert!(all, "seed {seed}: it does not come back");
+}
+
+/// Four of five datagrams that some nodes send, or are sent, are lost: probes went well and badly, all views changed for as long as
+/// it lasted, and well nodes were taken for dead.
+#[test]
+fn rapid_one_way_loss() {
+    for seed in 0..4 {
+        let outward = seed % 2 == 0;
+        let faults = std::cell::Cell::new(None);
+        let fault = |sim: &mut Sim, place: usize, bad: bool| {
+            let (one, others) = (Nodes::one(place), Nodes::one(place).others());
+            let links =
+                if outward { Links::one_way(one, others) } else { Links::one_way(others, one) };
+            match faults.take() {
+                Some(fault) => sim.end(fault),
+                None if bad => {
+                    faults.set(Some(sim.begin(Fault::Link(links, Condition::Loss(800)))));
+                }
+                None => {}
+            }
+        };
+        agree_on_a_faulty_one(seed, &fault, NodeConfig::local().swim.hold_out);
+    }
+}
+
+/// Some nodes hear nothing for twenty seconds, and all for twenty: they were dead and alive by turns.
+#[test]
+fn rapid_flip_flop() {
+    for seed in 0..4 {
+        let faults = std::cell::Cell::new(None);
+        let fault = |sim: &mut Sim, place: usize, bad: bool| {
+            let links = Links::one_way(Nodes::one(place).others(), Nodes::one(place));
+            if let Some(fault) = faults.take() {
+                sim.end(fault);
+            }
+            if bad {
+                faults.set(Some(sim.begin(Fault::Link(links, Condition::Cut))));
+            }
+        };
+        agree_on_a_faulty_one(seed, &fault, 20 * NodeConfig::local().swim.probe_interval);
     }
 }

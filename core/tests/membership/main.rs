@@ -16,5 +16,6 @@ mod probing;
 mod propagation;
 mod rumours;
 mod seeking;
+mod standing;
 mod swim;
 mod why;

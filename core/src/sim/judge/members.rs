@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use super::{Verdict, fail};
 use crate::sim::fault::{Fault, Nodes, Trouble};
@@ -74,8 +75,9 @@ impl Members {
             let about = || format!("{} about {}: {old:?} to {now:?}", me.name(), member.name());
             judge_truth(sim, places, member.id(), now, &about)?;
             let Some(old) = old else { continue };
-            judge_step(sim, old, now, &about)?;
-            if old.state == State::Suspect && now.state == State::Dead {
+            let held = node.swim().is_held_out(member.id());
+            judge_step(sim, old, now, held, &about)?;
+            if live(old.state) && now.state == State::Dead {
                 self.judge_death(sim, place, places[&member.id()], now.boot, &about)?;
             }
         }
@@ -92,7 +94,11 @@ impl Members {
         boot: u64,
         about: &impl Fn() -> alloc::string::String,
     ) -> Verdict {
-        let reason = sim.config(judge).swim.probe_interval * REASON;
+        // Who is held out for long may be so where that is heard of last when the reason is long over.
+        let config = &sim.config(judge).swim;
+        let held = sim.node(judge).is_some_and(|node| node.swim().is_held_out(sim.id(place)));
+        let hold = if held { config.hold_out * 8 } else { Duration::ZERO };
+        let reason = config.probe_interval * REASON + hold;
         let lives = sim.node(place).is_some_and(|node| node.identity().boot_epoch == boot);
         let young = |place: usize| {
             sim.lives(place).last().is_none_or(|life| life.from + reason > sim.now())
@@ -155,6 +161,7 @@ fn judge_step(
     sim: &Sim,
     old: Belief,
     now: Belief,
+    held: bool,
     about: &impl Fn() -> alloc::string::String,
 ) -> Verdict {
     if now.boot < old.boot {
@@ -166,9 +173,8 @@ fn judge_step(
     if now.incarnation < old.incarnation {
         return fail("OM3", sim, about());
     }
-    let live = |state| matches!(state, State::Alive | State::Suspect);
-    // A verdict falls at the end of a suspicion, never with its beginning.
-    let at_once = old.state == State::Alive && now.state == State::Dead;
+    // A verdict falls at the end of a suspicion, never with its beginning, or at the end of a hearing.
+    let at_once = old.state == State::Alive && now.state == State::Dead && !held;
     if (old.state == State::Left && now.state != State::Left) || at_once {
         return fail("OM7", sim, about());
     }
@@ -176,6 +182,10 @@ fn judge_step(
         return fail("OM5", sim, about());
     }
     Ok(())
+}
+
+const fn live(state: State) -> bool {
+    matches!(state, State::Alive | State::Suspect)
 }
 
 /// All steps between states, for the check that none of the usual ones was left out.

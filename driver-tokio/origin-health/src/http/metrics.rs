@@ -176,6 +176,26 @@ fn causes(text: &mut Exposition, stats: &swim::Stats) {
             "Rows by which others would raise numbers by more than they may.",
             stats.jumps_cut,
         ),
+        (
+            "brickwork_assays_total",
+            "Members measured, because they needed many tries or others found them poor.",
+            stats.assays,
+        ),
+        (
+            "brickwork_held_out_total",
+            "Members held out because they answer far worse than others.",
+            stats.held_out,
+        ),
+        (
+            "brickwork_holds_lifted_total",
+            "Holds that ended early, because others found the member well.",
+            stats.holds_lifted,
+        ),
+        (
+            "brickwork_returns_refused_total",
+            "Words of members held out that they are there.",
+            stats.returns_refused,
+        ),
     ];
     for (name, help, value) in counters {
         text.single(name, Kind::Counter, help, value);
