@@ -257,6 +257,47 @@ fn plots_are_drawn_of_what_there_is() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// Goal: the page has the figures of both, the verdict on brickwork's, and plots with a line of each. Method: a crash, of which the
+/// first must be heard sooner by brickwork; the same page again.
+#[test]
+fn a_page_sets_both_next_to_each_other() {
+    let crash = "[[crash]]\nnodes = [3]\nbegin = \"5s\"\n[budget]\ndetection_all_p99 = \"10s\"\n";
+    let file =
+        File::new("page", &small(crash).replace("\"local\"", "\"lan\"").replace("20s", "40s"));
+    let folder = std::env::temp_dir().join(format!("brickwork-page-{}", std::process::id()));
+    let mut pages = Vec::new();
+    for _ in 0..2 {
+        let output = simulate(&[file.arg(), "--page", folder.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        pages.push(std::fs::read_to_string(folder.join("README.md")).unwrap());
+    }
+    let page = &pages[0];
+    assert_eq!(page, &pages[1]);
+    let row = page.lines().find(|line| line.starts_with("| declared by all, p99")).unwrap();
+    let cells: Vec<_> = row.split('|').map(str::trim).collect();
+    let seconds = |cell: &str| cell.strip_suffix(" s").unwrap().parse::<f64>().unwrap();
+    assert!(seconds(cells[2]) < seconds(cells[3]), "{row}");
+    assert_eq!(cells[4..6], ["<= 10.00 s", "met"]);
+    let plots: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("![")).collect();
+    assert_eq!(plots.len(), 3, "{plots:?}");
+    for plot in plots {
+        let name = plot.split(['(', ')']).nth(1).unwrap();
+        let svg = std::fs::read_to_string(folder.join(name)).unwrap();
+        assert!(svg.contains("brickwork") && svg.contains("memberlist"), "{name}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// By the rules of memberlist too, what is printed repeats the run.
+#[test]
+fn what_repeats_a_run_names_its_rules() {
+    let file = File::new("rules", &small(""));
+    let output = simulate(&[file.arg(), "--memberlist", "--json"]);
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let repeat = json["scenarios"][0]["runs"][0]["repeat"].as_str().unwrap();
+    assert!(repeat.ends_with("--seed 0 --memberlist"), "{repeat}");
+}
+
 #[test]
 fn figures_are_told_even_if_plots_cannot_be_drawn() {
     let file = File::new("undrawn", &small(""));

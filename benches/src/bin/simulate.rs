@@ -1,10 +1,11 @@
 //! Runs scenario files on the simulator, and prints what they came to.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use brickwork_bench::scenario::page::{self, Pair};
 use brickwork_bench::scenario::report::Report;
 use brickwork_bench::scenario::{Profile, Scenario, plot};
 use clap::Parser;
@@ -40,6 +41,9 @@ struct Args {
     /// Draw plots as SVG into this directory.
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
+    /// Write a page into this directory that sets all next to the rules of memberlist.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["plots", "memberlist", "seed", "json", "strict"])]
+    page: Option<PathBuf>,
 }
 
 /// Something that was asked for is wrong.
@@ -57,11 +61,14 @@ fn main() -> ExitCode {
         }
     };
     // Before anything runs: a run may take long.
-    if let Some(folder) = &args.plots
-        && let Err(error) = std::fs::create_dir_all(folder)
-    {
-        eprintln!("error: --plots: {}: {error}", folder.display());
-        return REFUSED.into();
+    for folder in args.plots.iter().chain(&args.page) {
+        if let Err(error) = std::fs::create_dir_all(folder) {
+            eprintln!("error: {}: {error}", folder.display());
+            return REFUSED.into();
+        }
+    }
+    if let Some(folder) = &args.page {
+        return write_page(&args, scenarios, folder);
     }
     let mut undrawn = false;
     let mut reports = Vec::new();
@@ -102,6 +109,36 @@ fn main() -> ExitCode {
     if args.strict && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
+/// Runs all by both, and writes the page.
+fn write_page(args: &Args, scenarios: Vec<Scenario>, folder: &Path) -> ExitCode {
+    let (options, mut pairs) = (options(args), Vec::new());
+    let names = plot::names(&args.files, &options);
+    for ((file, scenario), name) in args.files.iter().zip(scenarios).zip(names) {
+        let seeds = args.seeds.unwrap_or_else(|| *scenario.seeds.get_ref());
+        let pair = Pair::run(name, &file.display().to_string(), &scenario, &options, seeds);
+        if let Some(command) = pair.broken() {
+            eprintln!("a promise is broken; to see it again: {command}");
+            return BROKEN.into();
+        }
+        eprintln!("done: {}", file.display());
+        pairs.push(pair);
+    }
+    let files: Vec<_> = args.files.iter().map(|file| file.display().to_string()).collect();
+    let seeds = args.seeds.map_or(String::new(), |seeds| format!(" --seeds {seeds}"));
+    let command = format!(
+        "cargo run --release -p brickwork-bench --bin simulate -- --page {}{seeds}{options} {}",
+        folder.display(),
+        files.join(" ")
+    );
+    match page::write(&pairs, folder, &command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: --page: {}: {error}", folder.display());
+            REFUSED.into()
+        }
+    }
+}
+
 /// All files in the form that is asked for, or what is wrong with one.
 fn read(args: &Args) -> Result<Vec<Scenario>, String> {
     let mut scenarios = Vec::new();
@@ -128,7 +165,8 @@ fn read(args: &Args) -> Result<Vec<Scenario>, String> {
 /// What, besides file and seed, decides what a run does.
 fn options(args: &Args) -> String {
     let nodes = args.nodes.map_or(String::new(), |nodes| format!(" --nodes {nodes}"));
-    format!("{nodes}{}", if args.quick { " --quick" } else { "" })
+    let quick = if args.quick { " --quick" } else { "" };
+    format!("{nodes}{quick}{}", if args.memberlist { " --memberlist" } else { "" })
 }
 
 /// Runs a scenario with each seed.

@@ -14,6 +14,7 @@ mod figures;
 mod file;
 mod keys;
 mod load;
+pub mod page;
 pub mod plot;
 pub mod report;
 mod run;

@@ -5,12 +5,50 @@ use std::path::{Path, PathBuf};
 
 use plotters::prelude::*;
 
+use super::Outcome;
 use super::report::Report;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
-type Line = (u64, Vec<(f64, f64)>);
+/// Its name, and its points.
+type Line = (String, Vec<(f64, f64)>);
 
 const SIZE: (u32, u32) = (800, 480);
+/// One kind of plot.
+#[derive(Clone, Copy)]
+struct Plot {
+    name: &'static str,
+    title: &'static str,
+    axes: [&'static str; 2],
+    points: fn(&Outcome) -> Vec<(f64, f64)>,
+    scale: f64,
+}
+
+const PLOTS: [Plot; 3] = [
+    Plot {
+        name: "detection",
+        title: "declared dead",
+        axes: ["seconds since the crash", "% of pairs"],
+        points: |outcome| outcome.detection.clone(),
+        scale: 100.0,
+    },
+    Plot {
+        name: "convergence",
+        title: "lists that tell the truth",
+        axes: ["seconds", "% of pairs"],
+        points: |outcome| {
+            outcome.samples.iter().map(|sample| (sample.at, sample.agreement)).collect()
+        },
+        scale: 100.0,
+    },
+    Plot {
+        name: "bytes",
+        title: "UDP payload per member",
+        axes: ["seconds", "bytes per second"],
+        points: |outcome| outcome.samples.iter().map(|sample| (sample.at, sample.bytes)).collect(),
+        scale: 1.0,
+    },
+];
+
 /// A line for each seed in turn.
 const COLORS: [RGBColor; 6] = [
     RGBColor(0, 90, 181),
@@ -43,40 +81,45 @@ pub fn names(files: &[PathBuf], options: &str) -> Vec<String> {
 ///
 /// If a file cannot be written.
 pub fn draw(report: &Report, folder: &Path, stem: &str) -> Result<Vec<String>> {
-    let over_time = |value: fn(&super::Sample) -> f64| -> Vec<Line> {
-        let line = |outcome: &super::Outcome| {
-            let points = outcome.samples.iter().map(|sample| (sample.at, value(sample)));
-            (outcome.seed, points.collect())
-        };
+    let lines = |of: fn(&Outcome) -> Vec<(f64, f64)>| -> Vec<Line> {
+        let line = |outcome: &Outcome| (format!("seed {}", outcome.seed), of(outcome));
         report.outcomes.iter().map(line).collect()
     };
-    let detection: Vec<Line> =
-        report.outcomes.iter().map(|outcome| (outcome.seed, outcome.detection.clone())).collect();
-    let plots = [
-        ("detection", "declared dead", ["seconds since the crash", "% of pairs"], detection, 100.0),
-        (
-            "convergence",
-            "lists that tell the truth",
-            ["seconds", "% of pairs"],
-            over_time(|sample| sample.agreement),
-            100.0,
-        ),
-        (
-            "bytes",
-            "UDP payload per member",
-            ["seconds", "bytes per second"],
-            over_time(|sample| sample.bytes),
-            1.0,
-        ),
-    ];
+    let plots = PLOTS.into_iter().map(|plot| (plot, lines(plot.points)));
+    let title = format!("{}{}", report.file, report.options);
+    let files = plots_of(&title, stem, plots.collect(), folder)?;
+    Ok(files.iter().map(|file| folder.join(file).display().to_string()).collect())
+}
+
+/// Draws both of a pair into each plot, the first seed of each. Returns the names of the files within the folder.
+pub(super) fn compare(
+    stem: &str,
+    arms: &[(&'static str, &[Outcome]); 2],
+    folder: &Path,
+) -> Result<Vec<String>> {
+    let lines = |of: fn(&Outcome) -> Vec<(f64, f64)>| -> Vec<Line> {
+        let first = arms.iter().filter_map(|(name, outcomes)| Some((*name, outcomes.first()?)));
+        first.map(|(name, outcome)| (name.to_owned(), of(outcome))).collect()
+    };
+    let plots = PLOTS.into_iter().map(|plot| (plot, lines(plot.points)));
+    plots_of(stem, stem, plots.collect(), folder)
+}
+
+fn plots_of(
+    title: &str,
+    stem: &str,
+    plots: Vec<(Plot, Vec<Line>)>,
+    folder: &Path,
+) -> Result<Vec<String>> {
     let mut files = Vec::new();
-    for (name, title, axes, lines, scale) in plots {
+    for (plot, lines) in plots {
         if lines.iter().all(|(_, points)| points.is_empty()) {
             continue;
         }
-        let file = folder.join(format!("{stem}-{name}.svg"));
-        chart(&file, &format!("{}{}: {title}", report.file, report.options), axes, &lines, scale)?;
-        files.push(file.display().to_string());
+        let file = format!("{stem}-{}.svg", plot.name);
+        let title = format!("{title}: {}", plot.title);
+        chart(&folder.join(&file), &title, plot.axes, &lines, plot.scale)?;
+        files.push(file);
     }
     Ok(files)
 }
@@ -94,11 +137,11 @@ fn chart(file: &Path, title: &str, axes: [&str; 2], lines: &[Line], scale: f64) 
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..right, 0.0..top)?;
     chart.configure_mesh().x_desc(axes[0]).y_desc(axes[1]).light_line_style(WHITE).draw()?;
-    for ((seed, points), color) in lines.iter().zip(COLORS.iter().cycle()) {
+    for ((name, points), color) in lines.iter().zip(COLORS.iter().cycle()) {
         let line = points.iter().map(|&(x, y)| (x, y * scale));
         chart
             .draw_series(LineSeries::new(line, color.stroke_width(2)))?
-            .label(format!("seed {seed}"))
+            .label(name.as_str())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
     }
     if lines.len() <= COLORS.len() {

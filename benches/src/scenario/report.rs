@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
+use super::budget::Verdict;
 use super::figures::Figures;
 use super::file::Scenario;
 use super::run::Outcome;
@@ -29,14 +30,23 @@ pub struct Report {
 
 /// How a figure is written.
 #[derive(Debug, Clone, Copy)]
-enum Unit {
+pub(super) enum Unit {
     Seconds,
     Bytes,
     Plain,
 }
 
+/// The middle one, and the worst.
+#[derive(Debug, Clone, Copy)]
+struct Values {
+    median: Option<f64>,
+    worst: Option<f64>,
+}
+
 /// A row: the figure's name, the key of its budget if it has one, and the figure.
 type Row = (&'static str, &'static str, Unit, fn(&Figures) -> Option<f64>);
+
+const HEAP_GROWTH: &str = "the same, times settled";
 
 const ROWS: &[Row] = &[
     ("all know all after", "joined", Unit::Seconds, |all| all.joined),
@@ -91,7 +101,7 @@ const ROWS: &[Row] = &[
     ("marks and records left", "metadata_left", Unit::Plain, |all| all.metadata_left),
     ("heap per node, settled", "", Unit::Bytes, |all| Some(all.heap_per_node)),
     ("heap per node, at the end", "", Unit::Bytes, |all| Some(all.heap_per_node_at_end)),
-    ("the same, times settled", "heap_growth", Unit::Plain, |all| Some(all.heap_growth)),
+    (HEAP_GROWTH, "heap_growth", Unit::Plain, |all| Some(all.heap_growth)),
 ];
 
 impl Report {
@@ -169,6 +179,20 @@ impl Report {
         text
     }
 
+    /// A figure with every seed.
+    fn values(&self, figure: fn(&Figures) -> Option<f64>) -> Values {
+        let mut values: Vec<f64> =
+            self.outcomes.iter().filter_map(|outcome| figure(&outcome.figures)).collect();
+        values.sort_by(f64::total_cmp);
+        Values { median: values.get(values.len() / 2).copied(), worst: values.last().copied() }
+    }
+
+    /// What became of a budget with every seed.
+    fn verdicts(&self, key: &'static str) -> impl Iterator<Item = &Verdict> {
+        let all = self.outcomes.iter().flat_map(|outcome| &outcome.budget);
+        all.filter(move |verdict| verdict.key == key)
+    }
+
     /// One seed: what it gave. More: the median and the worst.
     fn table(&self) -> String {
         let mut table = Table::new();
@@ -179,20 +203,16 @@ impl Report {
         head.extend(["budget", ""]);
         table.set_header(head);
         for &(name, key, unit, figure) in ROWS {
-            let mut values: Vec<f64> =
-                self.outcomes.iter().filter_map(|outcome| figure(&outcome.figures)).collect();
-            values.sort_by(f64::total_cmp);
-            let verdicts = self.outcomes.iter().flat_map(|outcome| &outcome.budget);
-            let verdicts: Vec<_> = verdicts.filter(|verdict| verdict.key == key).collect();
-            if values.is_empty() && verdicts.is_empty() {
+            let values = self.values(figure);
+            let verdicts: Vec<_> = self.verdicts(key).collect();
+            if values.median.is_none() && verdicts.is_empty() {
                 continue;
             }
             let told =
-                |value: Option<&f64>| value.map_or_else(|| "none".into(), |&it| write(unit, it));
-            let mut cells = vec![name.to_owned(), told(values.get(values.len() / 2))];
-            cells.extend(several.then(|| told(values.last())));
-            let limit =
-                verdicts.first().map(|verdict| format!("<= {}", write(unit, verdict.limit)));
+                |value: Option<f64>| value.map_or_else(|| "none".into(), |it| unit.write(it));
+            let mut cells = vec![name.to_owned(), told(values.median)];
+            cells.extend(several.then(|| told(values.worst)));
+            let limit = verdicts.first().map(|verdict| format!("<= {}", unit.write(verdict.limit)));
             cells.push(limit.unwrap_or_default());
             cells.push(match verdicts.iter().all(|verdict| verdict.met) {
                 _ if verdicts.is_empty() => String::new(),
@@ -254,18 +274,50 @@ fn quoted(word: &str) -> Cow<'_, str> {
     format!("'{}'", word.replace('\'', "'\\''")).into()
 }
 
-fn write(unit: Unit, value: f64) -> String {
-    if value.is_infinite() {
-        return "never".into();
-    }
-    match unit {
-        Unit::Seconds if value < 1.0 => format!("{:.0} ms", value * 1e3),
-        Unit::Seconds => format!("{value:.2} s"),
-        Unit::Bytes if value >= 100_000.0 => format!("{:.0} kB", value / 1e3),
-        Unit::Bytes => format!("{value:.0} B"),
-        Unit::Plain if value.fract() == 0.0 => format!("{value:.0}"),
-        Unit::Plain if value < 1.0 => format!("{value:.4}"),
-        Unit::Plain => format!("{value:.2}"),
+/// A figure of two reports on one file, see [`compared`].
+#[derive(Debug)]
+pub(super) struct Compared {
+    pub(super) name: &'static str,
+    pub(super) unit: Unit,
+    /// The median, if there is one.
+    pub(super) ours: Option<f64>,
+    pub(super) theirs: Option<f64>,
+    /// The budget that the file sets, and whether the first keeps it with every seed.
+    pub(super) limit: Option<f64>,
+    pub(super) met: Option<bool>,
+}
+
+/// The figures of both that follow from file and seed: not the heap, which both share.
+pub(super) fn compared(ours: &Report, theirs: &Report) -> Vec<Compared> {
+    let rows = ROWS.iter().filter(|(name, ..)| !name.starts_with("heap") && *name != HEAP_GROWTH);
+    let rows = rows.map(|&(name, key, unit, figure)| {
+        let verdicts = || ours.verdicts(key);
+        Compared {
+            name,
+            unit,
+            ours: ours.values(figure).median,
+            theirs: theirs.values(figure).median,
+            limit: verdicts().next().map(|verdict| verdict.limit),
+            met: verdicts().next().map(|_| verdicts().all(|verdict| verdict.met)),
+        }
+    });
+    rows.filter(|row| row.ours.is_some() || row.theirs.is_some() || row.limit.is_some()).collect()
+}
+
+impl Unit {
+    pub(super) fn write(self, value: f64) -> String {
+        if value.is_infinite() {
+            return "never".into();
+        }
+        match self {
+            Self::Seconds if value < 1.0 => format!("{:.0} ms", value * 1e3),
+            Self::Seconds => format!("{value:.2} s"),
+            Self::Bytes if value >= 100_000.0 => format!("{:.0} kB", value / 1e3),
+            Self::Bytes => format!("{value:.0} B"),
+            Self::Plain if value.fract() == 0.0 => format!("{value:.0}"),
+            Self::Plain if value < 1.0 => format!("{value:.4}"),
+            Self::Plain => format!("{value:.2}"),
+        }
     }
 }
 
