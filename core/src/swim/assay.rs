@@ -179,10 +179,6 @@ impl Swim {
     /// The member in `slot` answered a probe after so many tries: more than its share?
     pub(super) fn consider(&mut self, now: Instant, slot: u32, tries: u32) {
         let usual = self.prober.usual_tries();
-        // Those that left before the answer could come.
-        let rtt = self.table.member(slot).rtt().unwrap_or_default();
-        let far = rtt.as_nanos() / self.retry_interval(slot).as_nanos().max(1);
-        let tries = tries.saturating_sub(u32::try_from(far).unwrap_or(u32::MAX));
         if tries >= LEAST_TRIES && tries * 256 >= 3 * usual && usual <= MOST_TRIES {
             self.assay(now, slot, false);
         }

@@ -2,14 +2,15 @@
 //!
 //! One probe is in flight at a time (SWIM section 3.1). It is sent again every few round trips until
 //! its deadline, directly and, from `probe_timeout` on, through helpers: single losses are no
-//! evidence. The verdict falls at the probe's own deadline. A helper answers `Nack` when four fifths
+//! evidence. Each ping has a number of its own, so that every answer tells how far away the member is,
+//! and how many pings were lost, which one number for all could not (Karn and Partridge 1987). The verdict falls at the probe's own deadline. A helper answers `Nack` when four fifths
 //! of the asker's time are over and the member is still silent, so the asker learns that at least
 //! its own network works (Lifeguard section IV-A).
 
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::evidence::By;
 use super::member::{ME, State};
@@ -25,6 +26,8 @@ use crate::time::Instant;
 const MAX_RELAYS: usize = 64;
 /// Most members that wait to be verified for others.
 const MAX_URGENT: usize = 8;
+/// Pings of a probe that have numbers of their own; those after them share the last. A second's probe has so many at most.
+const MOST_NUMBERS: u32 = 24;
 /// Mean tries, in 256ths, above which a probe may fail by chance.
 const MANY_TRIES: u32 = 256 * 9 / 4;
 
@@ -34,8 +37,10 @@ struct Probe {
     slot: u32,
     target: NodeId,
     boot: u64,
+    /// The number of the first ping. Each has one of its own, so that an answer tells which one it is to.
     seq: u32,
-    started: Instant,
+    /// When each of them left, so far.
+    left: SmallVec<[Instant; MOST_NUMBERS as usize]>,
     retry_at: Instant,
     helpers_at: Option<Instant>,
     deadline: Instant,
@@ -45,6 +50,19 @@ struct Probe {
     helpers: SmallVec<[NodeId; 4]>,
     /// Helpers that said that they are there but the member is not.
     nacks: SmallVec<[NodeId; 4]>,
+}
+
+impl Probe {
+    /// Which of its pings has the number.
+    fn place(&self, seq: u32) -> Option<usize> {
+        let place = seq.wrapping_sub(self.seq) as usize;
+        (place < self.left.len()).then_some(place)
+    }
+
+    /// The number of the last one.
+    fn last_seq(&self) -> u32 {
+        self.seq.wrapping_add(self.tries.min(MOST_NUMBERS) - 1)
+    }
 }
 
 /// A probe for somebody else.
@@ -110,7 +128,7 @@ impl Prober {
     /// Notes that a ping left.
     pub(super) fn sent(&mut self, seq: u32) {
         if let Some(probe) = &mut self.probe
-            && probe.seq == seq
+            && probe.place(seq).is_some()
         {
             probe.sent = true;
         }
@@ -128,9 +146,6 @@ impl Prober {
     /// of a probe are not lost by chance; two where members are asked more than twice until they answer, from a third of
     /// all datagrams on. Of a thousand members at 40 % loss eight probes fail by chance each second, and who asked for no
     /// second one held two live members dead within 166 member-hours.
-    ///
-    /// Members further away than two retries count as well, for it is not known which try was answered: there it takes a probe
-    /// more than it would have to.
     pub(super) fn looks(&self) -> u8 {
         if self.tries > MANY_TRIES { 2 } else { 1 }
     }
@@ -216,7 +231,7 @@ impl Swim {
     }
 
     fn start_probe(&mut self, now: Instant, slot: u32) {
-        let seq = self.prober.next_seq();
+        let seq = self.prober.next_seqs(MOST_NUMBERS);
         let member = self.table.member(slot);
         let (target, boot) = (member.id(), member.identity.boot_epoch);
         self.prober.probe = Some(Probe {
@@ -224,9 +239,9 @@ impl Swim {
             target,
             boot,
             seq,
-            started: now,
+            left: smallvec![now],
             retry_at: now + self.retry_interval(slot),
-            helpers_at: Some(now + self.until_helpers()),
+            helpers_at: Some(now + self.until_helpers(slot)),
             deadline: now + self.stretched(self.config.probe_interval),
             tries: 1,
             sent: false,
@@ -237,9 +252,15 @@ impl Swim {
         self.outbox.msg(slot, Msg::Ping { seq, target });
     }
 
-    fn until_helpers(&self) -> Duration {
+    /// The configured timeout, or two round trips of a member that is further away; half the interval at most, so that helpers
+    /// have as long.
+    fn until_helpers(&self, slot: u32) -> Duration {
         let timeout = self.config.probe_timeout;
-        if self.is_memberlist() { timeout } else { self.stretched(timeout) }
+        if self.is_memberlist() {
+            return timeout;
+        }
+        let far = self.table.member(slot).rtt().unwrap_or_default() * 2;
+        self.stretched(timeout.max(far.min(self.config.probe_interval / 2)))
     }
 
     /// Three smoothed round trips, within the configured bounds.
@@ -287,14 +308,18 @@ impl Swim {
         if probe.retry_at > now {
             return;
         }
-        let (slot, seq, target) = (probe.slot, probe.seq, probe.target);
+        let (slot, target) = (probe.slot, probe.target);
         let again = now + self.retry_interval(slot);
-        self.outbox.msg(slot, Msg::Ping { seq, target });
-        self.send_requests(now);
         if let Some(probe) = &mut self.prober.probe {
             probe.retry_at = again;
             probe.tries += 1;
+            if probe.tries <= MOST_NUMBERS {
+                probe.left.push(now);
+            }
+            let seq = probe.last_seq();
+            self.outbox.msg(slot, Msg::Ping { seq, target });
         }
+        self.send_requests(now);
     }
 
     /// The probe's deadline is over without an answer.
@@ -389,18 +414,18 @@ impl Swim {
     pub(super) fn on_ack(&mut self, now: Instant, origin: Origin, seq: u32) {
         let sender = origin.sender;
         if let Some(probe) = &self.prober.probe
-            && probe.seq == seq
             && probe.target == sender.id
+            && let Some(place) = probe.place(seq)
         {
             // Another boot at the address says nothing for the one that was asked.
             if probe.boot == sender.boot_epoch {
-                let slot = probe.slot;
-                // With several tries it is unknown which one was answered (Karn).
-                let rtt = (probe.tries == 1).then(|| now.since(probe.started));
+                let (slot, rtt) = (probe.slot, now.since(probe.left[place]));
+                // Those that have the last number are not told from each other.
+                let rtt = (place + 1 < MOST_NUMBERS as usize).then_some(rtt);
                 if let Some(rtt) = rtt {
                     self.measure(slot, rtt);
                 }
-                self.succeed(now, rtt);
+                self.succeed(now, rtt, place as u32 + 1);
                 self.go_on(now);
             }
             return;
@@ -429,10 +454,11 @@ impl Swim {
         *rtt = if *rtt == 0 { sample } else { (*rtt - *rtt / 8).saturating_add(sample / 8).max(1) };
     }
 
-    fn succeed(&mut self, now: Instant, rtt: Option<Duration>) {
+    /// The member under probe answered so many tries.
+    fn succeed(&mut self, now: Instant, rtt: Option<Duration>, tries: u32) {
         if let Some(probe) = self.prober.probe.take() {
-            self.consider(now, probe.slot, probe.tries);
-            self.prober.answered(probe.tries);
+            self.consider(now, probe.slot, tries);
+            self.prober.answered(tries);
             self.prober.history.note(probe.target, Probed { at: now, answered: true, rtt });
         }
         let by = u32::from(!sabotaged!("health-sticks"));
@@ -452,7 +478,8 @@ impl Swim {
             && probe.boot == boot
             && probe.helpers.contains(&origin.sender.id)
         {
-            self.succeed(now, None);
+            let tries = probe.tries;
+            self.succeed(now, None, tries);
             self.go_on(now);
         }
     }
@@ -465,7 +492,8 @@ impl Swim {
         {
             probe.nacks.push(origin.sender.id);
             if sabotaged!("nack-is-ack") {
-                self.succeed(now, None);
+                let tries = probe.tries;
+                self.succeed(now, None, tries);
             }
         }
     }

@@ -19,7 +19,7 @@ pub struct Probed {
     pub at: Instant,
     /// Whether the member answered, itself or through a helper.
     pub answered: bool,
-    /// The round trip, if the first ping was answered: of later ones it is unknown which one was (Karn).
+    /// The round trip of the ping that was answered, unless a helper told of it.
     pub rtt: Option<Duration>,
 }
 

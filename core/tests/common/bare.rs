@@ -38,6 +38,9 @@ pub const DEAD: u8 = 2;
 pub const LEFT: u8 = 3;
 pub const STANDING: u8 = 4;
 
+/// The pings of a probe have so many numbers of their own, from that of the first.
+pub const NUMBERS: u64 = 24;
+
 pub fn id(place: usize) -> NodeId {
     NodeId::from_name(&name(place))
 }

@@ -65,19 +65,42 @@ fn one_member_is_probed_per_interval() {
     assert_eq!((bare.swim.stats().probes, bare.swim.stats().probes_failed), (31, 0));
 }
 
-/// Goal: round trips are smoothed by an eighth, and measured only where it is known which ping was answered.
-/// Method: answers that take their time.
+/// Goal: round trips are smoothed by an eighth, and measured of the ping that was answered, however many there were.
+/// Method: answers to the first ping that take their time, longer than it takes to send another; one to the second.
 #[test]
 fn round_trips_are_smoothed() {
     let mut bare = Bare::among(Config::lan(), [1]);
-    for (rtt, smoothed) in [(0, 1), (16_001, 2_001), (8_000, 2_751), (120_000, 2_751)] {
+    for (rtt, smoothed) in [(0, 1), (16_001, 2_001), (8_000, 2_751), (120_000, 17_408)] {
         let probe = bare.next_probe(1);
         bare.run(Duration::from_micros(rtt));
         bare.tell(1, &ack(probe.seq(PING)));
         let rtt = bare.swim.member(id(1)).unwrap().rtt();
         assert_eq!(rtt, Some(Duration::from_micros(smoothed)));
     }
-    assert_eq!(bare.swim.stats().probes, 4);
+    let first = bare.next_probe(1);
+    let again = bare.next(|sent| sent.is(PING, 1));
+    assert_eq!(again.seq(PING), first.seq(PING) + 1);
+    bare.run(millis(1));
+    bare.tell(1, &ack(again.seq(PING)));
+    let rtt = bare.swim.member(id(1)).unwrap().rtt();
+    assert_eq!(rtt, Some(Duration::from_micros(17_408 - 17_408 / 8 + 1_000 / 8)));
+    assert_eq!(bare.swim.stats().probes, 5);
+}
+
+/// Goal: helpers are asked of a member that is far away when its answer might have come, and no later than half way through the
+/// probe. Method: a member with each round trip that then falls silent.
+#[test]
+fn helpers_wait_for_who_is_far_away() {
+    for (rtt, asked) in [(1, 300), (100, 300), (200, 400), (249, 498), (270, 500)] {
+        let mut bare = Bare::among(patient(), [1, 2]);
+        bare.answering = vec![2];
+        let probe = bare.next_probe(1);
+        bare.run(millis(rtt));
+        bare.tell(1, &ack(probe.seq(PING)));
+        let probe = bare.next_probe(1);
+        let sent = bare.run_to(probe.at + SECOND);
+        assert_eq!(times(&sent, PING_REQ, 2, probe.at)[0], asked, "{rtt} ms");
+    }
 }
 
 /// A node among five, with member 5 suspect, in the moment of its first probe, of member 1.
@@ -143,10 +166,12 @@ fn only_the_answer_to_the_probe_ends_it() {
     };
     let boot_two = |bare: &mut Bare, frames: &[u8]| bare.tell_as(1, 2, addr(1), frames);
     type Answer<'a> = &'a dyn Fn(&mut Bare, u64);
-    let answers: [(&str, bool, Answer<'_>); 9] = [
+    let answers: [(&str, bool, Answer<'_>); 11] = [
         ("none", false, &|_, _| ()),
         ("an answer", true, &|bare, seq| bare.tell(1, &ack(seq))),
-        ("of another probe", false, &|bare, seq| bare.tell(1, &ack(seq + 1))),
+        ("to its fifth ping", true, &|bare, seq| bare.tell(1, &ack(seq + 4))),
+        ("to one that did not leave", false, &|bare, seq| bare.tell(1, &ack(seq + 6))),
+        ("of another probe", false, &|bare, seq| bare.tell(1, &ack(seq + NUMBERS))),
         ("of another member", false, &|bare, seq| bare.tell(2, &ack(seq))),
         ("of another boot", false, &|bare, seq| boot_two(bare, &ack(seq))),
         ("by way of a helper", true, &|bare, seq| bare.tell(2, &relayed(seq, 1))),
@@ -188,9 +213,13 @@ fn others_are_asked_to_verify_while_evidence_is_scarce() {
 
 /// When the probes after `first` began, in milliseconds after it.
 fn probes(sent: &[Sent], first: &Sent) -> Vec<u128> {
-    let mut seqs = BTreeSet::from([first.seq(PING)]);
+    let mut last = first.seq(PING);
     let pings = sent.iter().filter(|sent| sent.frame(PING).is_some());
-    let began = pings.filter(|sent| seqs.insert(sent.seq(PING)));
+    let began = pings.filter(|sent| {
+        let begins = sent.seq(PING) >= last + NUMBERS;
+        last = if begins { sent.seq(PING) } else { last };
+        begins
+    });
     began.map(|sent| (sent.at - first.at).as_millis()).collect()
 }
 

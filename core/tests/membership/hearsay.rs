@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::common::addr;
 use crate::common::bare::{
-    ALIVE, Bare, DEAD, PING, PUSH_PULL, SUSPECT, UPDATES, accused, ack, alive, frame, id, millis,
-    places,
+    ALIVE, Bare, DEAD, NUMBERS, PING, PUSH_PULL, SUSPECT, UPDATES, accused, ack, alive, frame, id,
+    millis, places,
 };
 use brickwork_core::Event;
 use brickwork_core::swim::{Config, State};
@@ -124,7 +124,7 @@ fn what_one_alone_says_is_looked_into() {
 fn where_losses_are_many_a_member_is_looked_for_twice() {
     for (answered, accused, looks) in [(1, true, 1), (4, true, 2), (1, false, 1), (4, false, 2)] {
         let mut bare = Bare::among(Config::lan(), 1..NODES);
-        let (mut pings, mut failed, mut told) = (BTreeMap::new(), BTreeSet::new(), !accused);
+        let (mut probes, mut failed, mut told) = (BTreeMap::new(), BTreeSet::new(), !accused);
         let start = bare.now;
         while state(&bare, 5) != State::Dead {
             assert!(bare.now < start + Duration::from_secs(200), "{answered} {accused}");
@@ -134,13 +134,16 @@ fn where_losses_are_many_a_member_is_looked_for_twice() {
             }
             for sent in bare.run(millis(1)).iter().filter(|sent| sent.frame(PING).is_some()) {
                 let (place, seq) = (usize::from(sent.to.port()) - 1000, sent.seq(PING));
-                let count = pings.entry(seq).or_insert(0);
+                let (first, count) = probes.entry(place).or_insert((seq, 0));
+                if seq >= *first + NUMBERS {
+                    (*first, *count) = (seq, 0);
+                }
                 *count += 1;
                 if *count == answered && !(gone && place == 5) {
                     bare.tell(place, &ack(seq));
                 }
                 if gone && place == 5 {
-                    failed.insert(seq);
+                    failed.insert(*first);
                 }
             }
         }

@@ -63,16 +63,17 @@ fn why_tells_how_it_answered() {
     bare.now += millis(7);
     bare.tell(1, &ack(ping.seq(PING)));
     let first = bare.now;
-    // The next is answered only when it is asked again, so that nobody knows how long it took.
-    let ping = bare.next_probe(1);
-    bare.next(|sent| sent.is(PING, 1));
-    bare.tell(1, &ack(ping.seq(PING)));
+    // The next is answered only when it is asked again.
+    bare.next_probe(1);
+    let again = bare.next(|sent| sent.is(PING, 1));
+    bare.now += millis(9);
+    bare.tell(1, &ack(again.seq(PING)));
     let second = bare.now;
     bare.run(Duration::from_secs(10));
     let why = bare.swim.why(id(1)).unwrap();
-    assert_eq!(why.rtt, Some(millis(7)));
+    assert_eq!(why.rtt, Some(Duration::from_micros(7_250)));
     let probes: Vec<_> = why.probes.iter().map(|probed| (probed.answered, probed.rtt)).collect();
-    assert_eq!(probes[probes.len() - 2..], [(true, None), (true, Some(millis(7)))]);
+    assert_eq!(probes[probes.len() - 2..], [(true, Some(millis(9))), (true, Some(millis(7)))]);
     assert!(probes[..probes.len() - 2].iter().all(|probe| *probe == (false, None)));
     assert!(probes.len() > 2 && why.own_probe);
     assert_eq!([why.probes[probes.len() - 1].at, why.probes[probes.len() - 2].at], [first, second]);
