@@ -1,9 +1,12 @@
-//! Membership by foca, with socket addresses as identities and its postcard codec.
+//! Membership by foca, with socket addresses as identities and its postcard codec, and by memberlist-core,
+//! with names and socket addresses.
 
 use crate::measure::Entrant;
 
 #[cfg(feature = "peers")]
 mod by_foca;
+#[cfg(feature = "peers")]
+mod by_memberlist;
 
 /// P1: handle a ping and write its ack.
 #[must_use]
@@ -46,13 +49,14 @@ enum Work {
 
 #[cfg(feature = "peers")]
 fn list(n: u32, work: Work) -> Vec<Entrant> {
-    vec![match work {
-        Work::Ping => by_foca::ping(n),
-        Work::Updates => by_foca::updates(n),
-        Work::Timeouts => by_foca::timeouts(n),
-        Work::Removals => by_foca::removals(n),
-        Work::Fill => by_foca::fill(n),
-    }]
+    // The timers of memberlist-core cannot be fired from outside, and it forgets the dead in one of them.
+    match work {
+        Work::Ping => vec![by_foca::ping(n), by_memberlist::ping_and_ack(n)],
+        Work::Updates => vec![by_foca::updates(n), by_memberlist::updates(n)],
+        Work::Timeouts => vec![by_foca::timeouts(n)],
+        Work::Removals => vec![by_foca::removals(n)],
+        Work::Fill => vec![by_foca::fill(n), by_memberlist::fill(n)],
+    }
 }
 
 #[cfg(not(feature = "peers"))]
