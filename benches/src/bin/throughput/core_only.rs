@@ -1,12 +1,12 @@
 //! Two of a kind and no socket: what the state machines take.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant as Clock};
 
 use brickwork_bench::alloc;
 use brickwork_bench::wire::{CLUSTER, Paper};
+use brickwork_core::sim::Machine;
 use brickwork_core::swim::{self, Swim};
-use brickwork_core::{Config, Identity, Instant, Node, PacketError};
+use brickwork_core::{Config, Identity, Instant, Node};
 
 const DATAGRAM: usize = 1_400;
 
@@ -44,66 +44,25 @@ fn identity(number: u32) -> Identity {
 }
 
 fn lone(number: u32) -> Swim {
-    let config = swim::Config::lan();
-    let entropy = [number as u8; 32];
-    Swim::new(Instant::ZERO, identity(number), CLUSTER, config, DATAGRAM, entropy)
-        .expect("accepted")
+    let (config, entropy) = (swim::Config::lan(), [number as u8; 32]);
+    let swim = Swim::new(Instant::ZERO, identity(number), CLUSTER, config, DATAGRAM, entropy);
+    let mut swim = swim.expect("accepted");
+    if number > 0 {
+        swim.join(Instant::ZERO, &[Paper(0).addr()]);
+    }
+    swim
 }
 
 fn node(number: u32) -> Node {
     let mut config = Config::lan();
     config.cluster = CLUSTER.to_owned();
-    Node::new(Instant::ZERO, identity(number), config, [number as u8; 32]).expect("accepted")
+    let node = Node::new(Instant::ZERO, identity(number), config, [number as u8; 32]);
+    let mut node = node.expect("accepted");
+    if number > 0 {
+        node.join(Instant::ZERO, &[Paper(0).addr()]);
+    }
+    node
 }
-
-/// What both have in common.
-trait Machine {
-    fn join(&mut self, seed: SocketAddr);
-    fn take(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        packet: &mut [u8],
-    ) -> Result<(), PacketError>;
-    fn fire(&mut self, now: Instant);
-    fn due(&self) -> Option<Instant>;
-    /// The length of the next datagram.
-    fn send(&mut self, buf: &mut [u8]) -> Option<usize>;
-    fn has_event(&mut self) -> bool;
-}
-
-macro_rules! machine {
-    ($type:ty) => {
-        impl Machine for $type {
-            fn join(&mut self, seed: SocketAddr) {
-                self.join(Instant::ZERO, &[seed]);
-            }
-            fn take(
-                &mut self,
-                now: Instant,
-                from: SocketAddr,
-                packet: &mut [u8],
-            ) -> Result<(), PacketError> {
-                self.handle_packet(now, from, packet)
-            }
-            fn fire(&mut self, now: Instant) {
-                self.handle_timeout(now);
-            }
-            fn due(&self) -> Option<Instant> {
-                self.poll_timeout()
-            }
-            fn send(&mut self, buf: &mut [u8]) -> Option<usize> {
-                self.poll_transmit(buf).map(|sent| sent.payload.len())
-            }
-            fn has_event(&mut self) -> bool {
-                self.poll_event().is_some()
-            }
-        }
-    };
-}
-
-machine!(Swim);
-machine!(Node);
 
 struct Duel<M> {
     both: [M; 2],
@@ -116,7 +75,6 @@ struct Duel<M> {
 impl<M: Machine> Duel<M> {
     fn new(both: [M; 2]) -> Self {
         let mut duel = Self { both, now: Instant::ZERO, buf: [0; DATAGRAM], carried: 0 };
-        duel.both[1].join(Paper(0).addr());
         duel.run(Duration::from_secs(60));
         duel
     }
@@ -133,19 +91,19 @@ impl<M: Machine> Duel<M> {
         let end = self.now + time;
         while self.now < end {
             for from in [0, 1] {
-                while let Some(len) = self.both[from].send(&mut self.buf) {
-                    let source = Paper(from as u32).addr();
-                    let packet = &mut self.buf[..len];
-                    self.both[1 - from].take(self.now, source, packet).expect("correct");
+                while let Some(sent) = self.both[from].poll_transmit(&mut self.buf) {
+                    let len = sent.payload.len();
+                    let (source, packet) = (Paper(from as u32).addr(), &mut self.buf[..len]);
+                    self.both[1 - from].handle_packet(self.now, source, packet).expect("correct");
                     self.carried += 1;
                 }
-                while self.both[from].has_event() {}
+                while self.both[from].poll_event().is_some() {}
             }
-            let due = self.both.iter().filter_map(M::due).min();
+            let due = self.both.iter().filter_map(M::poll_timeout).min();
             self.now = self.now.max(due.expect("each probes the other"));
             for one in &mut self.both {
-                if one.due().is_some_and(|at| at <= self.now) {
-                    one.fire(self.now);
+                if one.poll_timeout().is_some_and(|at| at <= self.now) {
+                    one.handle_timeout(self.now);
                 }
             }
         }
