@@ -52,6 +52,8 @@ pub(super) struct Standing {
     asked: bool,
     /// Who found the member well when that came to nothing last.
     well: Findings<WELL>,
+    /// When a peer that had not heard of those was told last.
+    corrected: Option<Instant>,
     /// How often the member was held out, and when that was over last.
     times: u8,
     ended: Instant,
@@ -124,7 +126,7 @@ impl Swim {
         } else if told.is_heard(now, &terms) {
             told.add_poor(me, at);
         }
-        self.weigh(now, slot, &told);
+        self.weigh(now, slot, &told, true);
     }
 
     /// A member that is held failed talks. If it hears as well it will say that it is there; or else it is measured.
@@ -156,10 +158,10 @@ impl Swim {
         if !self.holds_out() || self.is_outdated(now, origin) {
             return;
         }
-        let me = self.table.me().id();
         let mut inquiry = Inquiry::new(found_before(now, told.opened), told.times, told.quorum);
-        // Whoever is named may have left since; but this node knows what it found, and a member does not judge itself.
-        let may = |by: NodeId| by != told.id && (by != me || slot == ME);
+        // Whoever is named may have left since, and this node may have found it before it started anew: who drops a name has
+        // another set than all others. But a member does not judge itself.
+        let may = |by: NodeId| by != told.id;
         for (by, age) in told.poor().filter(|(by, _)| may(*by)) {
             inquiry.add_poor(by, found_before(now, age));
         }
@@ -170,15 +172,15 @@ impl Swim {
             self.hear_of_own(now, &inquiry);
         } else if self.table.member(slot).state != State::Left {
             self.settle(now, slot);
-            if !self.weigh(now, slot, &inquiry) {
+            if !self.weigh(now, slot, &inquiry, false) {
                 let counts = (told.poor().count(), told.well().count());
-                self.heard_standing(origin, slot, &inquiry, counts);
+                self.heard_standing(now, origin, slot, &inquiry, counts);
             }
         }
     }
 
     /// Adds findings, passes on what is new, and sees what it comes to. Returns whether anything was new.
-    fn weigh(&mut self, now: Instant, slot: u32, told: &Inquiry) -> bool {
+    fn weigh(&mut self, now: Instant, slot: u32, told: &Inquiry, own: bool) -> bool {
         let (terms, row) = (self.terms(), self.table.row(slot));
         let (dead, live, held) = (row.member.state == State::Dead, row.member.is_live(), row.held);
         let slack = now + self.config.probe_interval * SLACK;
@@ -220,9 +222,7 @@ impl Swim {
             }
         }
         // Of one that goes on, and of one whose verdict is news here.
-        let me = self.table.me().id();
-        let measured = told.poor().iter().chain(told.well()).any(|(by, _)| *by == me);
-        let witness = begun && !measured && (live || told.is_heard(now, &terms));
+        let witness = begun && !own && (live || told.is_heard(now, &terms));
         if !news {
             return false;
         }
@@ -328,6 +328,7 @@ impl Swim {
     /// A peer tells nothing new. If it is just what is told here it is known there; if that comes to something else, it is told.
     fn heard_standing(
         &mut self,
+        now: Instant,
         origin: Origin,
         slot: u32,
         told: &Inquiry,
@@ -338,7 +339,15 @@ impl Swim {
         let same = inquiry.is_same(told, &self.terms());
         let outweighs = inquiry.outweighs(told) || same && inquiry.is_outweighed();
         if outweighs && counts.1 < WELL {
-            self.correct(origin, slot);
+            // Should the other not take it, they do not go on at the speed of the network.
+            let rest = self.config.probe_interval;
+            let corrected = standing.and_then(|standing| standing.corrected);
+            if corrected.is_none_or(|at| now >= at + rest) {
+                if let Some(standing) = &mut self.table.row_mut(slot).standing {
+                    standing.corrected = Some(now);
+                }
+                self.correct(origin, slot);
+            }
         } else if same
             && (inquiry.poor().len(), inquiry.well().len()) == counts
             && let Some(teller) = origin.slot
@@ -350,10 +359,10 @@ impl Swim {
     /// Others hold this node out, if enough of them are named.
     fn hear_of_own(&mut self, now: Instant, inquiry: &Inquiry) {
         if let Verdict::Held(until) = inquiry.verdict(now, true, &self.terms()) {
-            let remaining = until - now;
-            let was = core::mem::replace(&mut self.out_until, until);
-            if was <= now && !remaining.is_zero() {
-                self.events.push(Event::HeldOut { remaining });
+            let was = self.out_until;
+            self.out_until = was.max(until);
+            if was <= now && until > now {
+                self.events.push(Event::HeldOut { remaining: until - now });
             }
         }
     }

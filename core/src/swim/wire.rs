@@ -437,7 +437,10 @@ pub(super) fn write_whole_row(
     by: Teller,
 ) -> Result<(), NoRoom> {
     write_alive(w, row)?;
-    if row.member.state != State::Alive || row.standing.is_some() {
+    let told = row.standing.as_deref().and_then(Standing::told);
+    if let Some(inquiry) = told.filter(|_| row.member.state == State::Alive) {
+        let _ = standing_wire::write(w, row, inquiry, by.now);
+    } else if row.member.state != State::Alive {
         // Whoever misses it hears it by gossip, as everybody does.
         let _ = write_row(w, row, by);
     }

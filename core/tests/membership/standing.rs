@@ -137,13 +137,12 @@ fn two_who_find_a_member_well_outweigh_all_others() {
     }
 }
 
-/// Goal: what does not count is not counted. Method: the member itself, this node and one who is named twice as observers;
+/// Goal: what does not count is not counted. Method: the member itself and one who is named twice as observers;
 /// a hold that is nearly over.
 #[test]
 fn findings_that_do_not_count() {
     let rows = [
         vec![(1, 0), (2, 0), (3, 0), (6, 0)],
-        vec![(1, 0), (2, 0), (3, 0), (0, 0)],
         vec![(1, 0), (2, 0), (3, 0), (3, 0)],
         vec![(1, 6_021), (2, 6_021), (3, 6_021), (4, 6_021)],
     ];
@@ -273,4 +272,35 @@ fn a_member_that_answers_by_chance_is_measured() {
     let why = bare.swim.why(id(6)).unwrap().held.unwrap();
     assert_eq!((why.poor, why.until), (vec![id(0)], None), "one alone holds nobody out");
     assert_eq!(bare.swim.stats().assays, 1);
+}
+
+/// Goal: two whose sets differ for good do not answer each other at the speed of the network. Method: one that tells again and again
+/// of a hold to a node that knows otherwise.
+#[test]
+fn who_does_not_take_a_correction_is_told_once_in_an_interval() {
+    let mut bare = bystander();
+    let poor = [(1, 0), (2, 0), (3, 0), (4, 0)];
+    tell(&mut bare, 1, &poor, &[(7, 0), (8, 0)]);
+    bare.run(SECOND * 2);
+    bare.sent();
+    let mut told = 0;
+    for _ in 0..100 {
+        bare.now += SECOND / 100;
+        tell(&mut bare, 9, &poor.map(|(by, _)| (by, 30)), &[]);
+        let sent = bare.sent();
+        let to = sent.iter().filter(|sent| sent.to == addr(9));
+        told += to.filter(|sent| sent.frame(UPDATES).is_some()).count();
+    }
+    assert!((1..=3).contains(&told), "{told}");
+    assert_eq!(state(&bare, 6), State::Alive);
+}
+
+/// Goal: a name counts whoever bears it, this node too: it may have found so before it started anew. Method: its own name among
+/// those who found the member well.
+#[test]
+fn its_own_name_counts_for_a_node_as_for_others() {
+    let mut bare = bystander();
+    tell(&mut bare, 1, &[(1, 20), (2, 20), (3, 20), (4, 20)], &[(0, 10), (8, 10)]);
+    bare.run(20 * SECOND);
+    assert_eq!(state(&bare, 6), State::Alive);
 }
