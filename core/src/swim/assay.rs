@@ -27,7 +27,7 @@ const FIRST: u32 = 8;
 const FEW: u32 = 5;
 /// So many others take turns.
 const OTHERS: usize = 4;
-/// A member that was measured is not measured again within so many probe intervals, unless others found it poor since.
+/// A member that was measured is not measured again within so many probe intervals, but for an inquiry that others opened.
 const REST: u32 = 10;
 /// So many that others found poor are measured at once.
 const AT_ONCE: usize = 4;
@@ -179,7 +179,7 @@ impl Swim {
     /// The member in `slot` answered a probe after so many tries: more than its share?
     pub(super) fn consider(&mut self, now: Instant, slot: u32, tries: u32) {
         let usual = self.prober.usual_tries();
-        if tries >= LEAST_TRIES && tries * 256 >= 3 * usual && usual <= MOST_TRIES {
+        if tries >= LEAST_TRIES && tries.saturating_mul(256) >= 3 * usual && usual <= MOST_TRIES {
             self.assay(now, slot, false);
         }
     }

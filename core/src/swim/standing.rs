@@ -191,6 +191,10 @@ impl Swim {
             Verdict::Held(until) => until > slack,
             Verdict::Dismissed(until) => until > now,
         };
+        if !lasts && row.standing.is_none() {
+            // Nearly every member is found well at some time: nothing is kept for that.
+            return false;
+        }
         let standing = self.table.row_mut(slot).standing.get_or_insert_default();
         let known = standing.inquiry.as_mut();
         // A hold that is in force takes the place of what was begun since by who did not know of it.

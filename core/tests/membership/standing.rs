@@ -304,3 +304,19 @@ fn its_own_name_counts_for_a_node_as_for_others() {
     bare.run(20 * SECOND);
     assert_eq!(state(&bare, 6), State::Alive);
 }
+
+/// Goal: who found a member well counts for what was opened before that, though it was known as opened later at first. Method: an
+/// inquiry that came to nothing, one that is opened after it, and word that the latter is older than the former's end.
+#[test]
+fn what_turns_out_older_than_findings_is_outweighed_by_them() {
+    let mut bare = bystander();
+    tell(&mut bare, 1, &[1, 2, 3, 4].map(|by| (by, 0)), &[]);
+    bare.run(3 * SECOND);
+    tell(&mut bare, 1, &[(1, 30)], &[(7, 0), (8, 0)]);
+    bare.run(11 * SECOND);
+    tell(&mut bare, 2, &[11, 12, 13, 14].map(|by| (by, 0)), &[]);
+    bare.run(SECOND / 10);
+    tell(&mut bare, 3, &[(15, 116)], &[]);
+    bare.run(20 * SECOND);
+    assert_eq!((state(&bare, 6), bare.swim.stats().held_out), (State::Alive, 0));
+}
