@@ -50,9 +50,9 @@ impl Swim {
 
     /// Tells of this node itself.
     pub(crate) fn write_self(&self, w: &mut Writer<'_>) {
-        let (row, by) = (self.table.row(ME), self.teller());
+        let (about, by) = (self.table.about(ME), self.teller());
         // One who is not told so hears of it from others.
-        let _ = w.frame(wire::UPDATES, |w| wire::write_row(w, row, by));
+        let _ = w.frame(wire::UPDATES, |w| wire::write_row(w, about, by));
     }
 
     /// This node as the one who tells, at the time of its last input.
@@ -89,9 +89,9 @@ impl Swim {
         // The accused learns it from the very packet that reaches it (Lifeguard's buddy system).
         let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
         if accused {
-            let _ = wire::write_warning(w, self.table.row(slot), by);
+            let _ = wire::write_warning(w, self.table.about(slot), by);
         }
-        owed.rows.retain(|about| match self.table.try_row(*about) {
+        owed.rows.retain(|about| match self.table.try_about(*about) {
             Some(row) if *about != slot => wire::write_row(w, row, by).is_err(),
             _ => false,
         });
@@ -112,9 +112,9 @@ impl Swim {
                 // It knows best. Counted as told if there is nobody else, or else it would be kept for ever.
                 return (table.live().len() == 1).then_some(0);
             }
-            let row = table.try_row(about);
+            let row = table.try_about(about);
             let before = w.len();
-            row.filter(|row| wire::write_row(w, row, by).is_ok()).map(|_| w.len() - before)
+            row.filter(|row| wire::write_row(w, *row, by).is_ok()).map(|_| w.len() - before)
         });
         if w.len() == start { Err(NoRoom) } else { Ok(()) }
     }

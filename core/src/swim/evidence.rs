@@ -255,7 +255,7 @@ impl Swim {
         let newer = row.incarnation > known.member.incarnation
             && !(sabotaged!("refutation-ignored") && state != State::Alive)
             || as_new && state == State::Dead && sabotaged!("stale-alive");
-        if state == State::Dead && newer && self.table.row(slot).held {
+        if state == State::Dead && newer && self.table.member(slot).held {
             // It is told again when the hold is over, and counts then.
             self.stats.returns_refused += 1;
             // Whoever tells so is told of the hold, and so is the member itself.
@@ -320,15 +320,15 @@ impl Swim {
     ) -> AliveRow<'r> {
         let window = self.config.retry_min;
         let known = self.table.row_mut(slot);
-        if now >= known.raised.0 + window {
-            known.raised = (now, known.member.incarnation);
+        if now >= known.raised_at + window {
+            (known.raised_at, known.raised_from) = (now, known.member.incarnation);
         }
         if origin.sender.id == row.id || self.is_memberlist() {
             return row;
         }
         let known = self.table.row(slot);
         // What is known is never more than that.
-        let most = known.raised.1.saturating_add(MAX_STEP).max(known.member.incarnation);
+        let most = known.raised_from.saturating_add(MAX_STEP).max(known.member.incarnation);
         let incarnation = row.incarnation.min(most);
         self.stats.jumps_cut += u64::from(incarnation < row.incarnation);
         row.incarnation = incarnation;

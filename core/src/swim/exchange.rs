@@ -184,14 +184,14 @@ impl Swim {
         wire::write_some(w, wire::OFFERED, &mut owed.offers);
         let _ = w.frame(wire::UPDATES, |w| {
             let (start, by) = (w.len(), self.teller());
-            let left = owed.told.iter().position(|about| match self.table.try_row(*about) {
-                Some(row) if *about != to && (row.member.is_live() || row.held) => {
-                    wire::write_whole_row(w, row, by).is_err()
+            let left = owed.told.iter().position(|about| match self.table.try_about(*about) {
+                Some(row) if *about != to && (row.row.member.is_live() || row.row.member.held) => {
+                    wire::write_whole_row(w, row, by, w.len() == start).is_err()
                 }
                 _ => false,
             });
             owed.told.drain(..left.unwrap_or(owed.told.len()));
-            self.write_buckets(w, to, owed);
+            self.write_buckets(w, start, to, owed);
             if w.len() == start { Err(crate::wire::NoRoom) } else { Ok(()) }
         });
     }
@@ -229,13 +229,14 @@ impl Swim {
         true
     }
 
-    /// Members of the owed digest buckets, as many as fit.
-    pub(super) fn write_buckets(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
+    /// Members of the owed digest buckets, as many as fit into the frame that began at `start`.
+    pub(super) fn write_buckets(&self, w: &mut Writer<'_>, start: usize, to: u32, owed: &mut Owed) {
         let by = self.teller();
         while owed.buckets != 0 {
             let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
-            while let Some(&about) = bucket.get(owed.resume as usize) {
-                if about != to && wire::write_whole_row(w, self.table.row(about), by).is_err() {
+            while let Some(&slot) = bucket.get(owed.resume as usize) {
+                let (about, empty) = (self.table.about(slot), w.len() == start);
+                if slot != to && wire::write_whole_row(w, about, by, empty).is_err() {
                     return;
                 }
                 owed.resume += 1;

@@ -1,13 +1,14 @@
 //! The member table: who is known, in which state, and in which order they are probed.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::exchange;
+use super::inquiry::Inquiry;
 use super::standing::Standing;
 use super::suspicion::Suspicion;
 use crate::hash::{Index, Secret};
@@ -39,6 +40,8 @@ pub struct Member {
     pub(super) state: State,
     /// Smoothed round-trip time in microseconds; zero until measured.
     pub(super) rtt_us: u32,
+    /// Whether it is held out, and stands in its bucket as such: never one that is not dead.
+    pub(super) held: bool,
 }
 
 impl Member {
@@ -117,14 +120,11 @@ pub(super) struct Row {
     digest: u64,
     /// When it came to its state.
     pub(super) since: Instant,
-    /// Its incarnation when others began to raise it lately, and when that was.
-    pub(super) raised: (Instant, u32),
+    /// When others began to raise its incarnation lately, and what that was.
+    pub(super) raised_at: Instant,
+    pub(super) raised_from: u32,
     /// Until then what it says against others is old: it was held dead, and others by it.
     pub(super) heeded_from: Instant,
-    /// What was found of how it answers, if anything was.
-    pub(super) standing: Option<Box<Standing>>,
-    /// Whether it is held out, and stands in its bucket as such: never one that is not dead.
-    pub(super) held: bool,
     /// Stamp of the newest tombstone made for this row; an older one is void.
     tombstone: u64,
 }
@@ -138,6 +138,14 @@ impl Row {
     pub(super) const fn digest(&self) -> u64 {
         self.digest
     }
+}
+
+/// What others are told of a member.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About<'t> {
+    pub(super) row: &'t Row,
+    /// What was found of how it answers.
+    pub(super) found: Option<&'t Inquiry>,
 }
 
 /// This node itself.
@@ -167,6 +175,8 @@ pub(super) struct Table {
     sums: [u64; BUCKETS],
     /// Where new members enter the round.
     places: Rng,
+    /// What was found of how members answer: of few at a time, so it has no place in each row.
+    standings: BTreeMap<u32, Standing>,
 }
 
 impl Table {
@@ -183,6 +193,7 @@ impl Table {
             buckets: [const { Vec::new() }; BUCKETS],
             sums: [0; BUCKETS],
             places,
+            standings: BTreeMap::new(),
         };
         table.index.insert(me.id, ME);
         table.rows.push(Some(Row::alive(me, 0, 0, commitment)));
@@ -211,6 +222,37 @@ impl Table {
 
     pub(super) fn member(&self, slot: u32) -> &Member {
         &self.row(slot).member
+    }
+
+    pub(super) fn about(&self, slot: u32) -> About<'_> {
+        About { row: self.row(slot), found: self.found(slot) }
+    }
+
+    /// Of a slot that may have been freed since it was noted.
+    pub(super) fn try_about(&self, slot: u32) -> Option<About<'_>> {
+        self.try_row(slot).map(|row| About { row, found: self.found(slot) })
+    }
+
+    /// What others are told of how the member answers.
+    pub(super) fn found(&self, slot: u32) -> Option<&Inquiry> {
+        self.standing(slot).and_then(Standing::told)
+    }
+
+    pub(super) fn standing(&self, slot: u32) -> Option<&Standing> {
+        self.standings.get(&slot)
+    }
+
+    pub(super) fn standing_mut(&mut self, slot: u32) -> Option<&mut Standing> {
+        self.standings.get_mut(&slot)
+    }
+
+    /// The same, an empty one if there was none.
+    pub(super) fn make_standing(&mut self, slot: u32) -> &mut Standing {
+        self.standings.entry(slot).or_default()
+    }
+
+    pub(super) fn drop_standing(&mut self, slot: u32) {
+        self.standings.remove(&slot);
     }
 
     pub(super) fn me(&self) -> &Member {
@@ -262,12 +304,12 @@ impl Table {
 
     /// Gives a row a new identity, keeping the digest in step.
     pub(super) fn set_identity(&mut self, slot: u32, identity: Arc<Identity>, version: u32) {
-        let counted = self.row(slot).member.is_live() || self.row(slot).held;
+        let counted = self.member(slot).is_live() || self.member(slot).held;
         if counted {
             self.leave_bucket(slot);
         }
         let row = self.row_mut(slot);
-        row.digest = identity.digest() ^ if row.held { HELD } else { 0 };
+        row.digest = identity.digest() ^ if row.member.held { HELD } else { 0 };
         row.version = version;
         row.member.identity = identity;
         if counted {
@@ -320,14 +362,14 @@ impl Table {
     /// A failed member that is held out stands in its bucket, as something else than it is while it lives: who has not heard of
     /// it finds that by comparing tables.
     pub(super) fn set_held(&mut self, slot: u32, held: bool) {
-        if self.row(slot).held == held {
+        if self.member(slot).held == held {
             return;
         }
         if !held {
             self.leave_bucket(slot);
         }
         let row = self.row_mut(slot);
-        (row.held, row.digest) = (held, row.digest ^ HELD);
+        (row.member.held, row.digest) = (held, row.digest ^ HELD);
         if held {
             self.enter_bucket(slot);
         }
@@ -366,6 +408,7 @@ impl Table {
             self.set_held(slot, false);
             self.leave_gone(slot);
             self.index.remove(&id);
+            self.drop_standing(slot);
             self.rows[slot as usize] = None;
             self.free.push(slot);
             return Some(slot);
@@ -508,17 +551,16 @@ impl Row {
     fn alive(identity: Arc<Identity>, incarnation: u32, version: u32, commitment: u64) -> Self {
         Self {
             digest: identity.digest(),
-            member: Member { identity, incarnation, state: State::Alive, rtt_us: 0 },
+            member: Member { identity, incarnation, state: State::Alive, rtt_us: 0, held: false },
             version,
             commitment,
             case: Case::None,
             position: 0,
             in_bucket: 0,
             since: Instant::ZERO,
-            raised: (Instant::ZERO, 0),
+            raised_at: Instant::ZERO,
+            raised_from: 0,
             heeded_from: Instant::ZERO,
-            standing: None,
-            held: false,
             tombstone: 0,
         }
     }

@@ -129,7 +129,7 @@ impl Swim {
         let written = w.frame(wire::PUSH_PULL, |w| {
             w.u8(u8::from(answer))?;
             let start = w.len();
-            self.write_buckets(w, to, owed);
+            self.write_buckets(w, start, to, owed);
             let by = self.teller();
             while owed.buckets == 0
                 && let Some(at) = owed.gone
@@ -138,7 +138,7 @@ impl Swim {
                     owed.gone = None;
                     break;
                 };
-                if wire::write_row(w, self.table.row(about), by).is_err() {
+                if wire::write_row(w, self.table.about(about), by).is_err() {
                     break;
                 }
                 owed.gone = Some(at + 1);

@@ -421,7 +421,7 @@ impl Swim {
 
     /// Whether a member is held out.
     pub(crate) fn is_held_out(&self, id: NodeId) -> bool {
-        self.table.slot(id).is_some_and(|slot| self.table.row(slot).held)
+        self.table.slot(id).is_some_and(|slot| self.table.member(slot).held)
     }
 
     /// Holds `identity` in common with whoever else has it, if that is what is known here too.
@@ -489,7 +489,7 @@ impl Swim {
                     }
                     looks -= 1;
                 }
-                if wire::is_exchange(tag) && slot.is_some_and(|slot| self.table.row(slot).held) {
+                if wire::is_exchange(tag) && slot.is_some_and(|slot| self.table.member(slot).held) {
                     // Its table lacks what it missed, and would for as long.
                     continue;
                 }

@@ -97,7 +97,7 @@ impl Swim {
     pub(super) fn forget_standing(&mut self, slot: u32) {
         self.holds.clear(slot);
         self.table.set_held(slot, false);
-        self.table.row_mut(slot).standing = None;
+        self.table.drop_standing(slot);
     }
 
     /// This node measured a member.
@@ -117,7 +117,7 @@ impl Swim {
         self.settle(now, slot);
         let (me, at) = (self.table.me().id(), found_before(now, Duration::ZERO));
         let (terms, quorum) = (self.terms(), self.quorum());
-        let standing = self.table.row(slot).standing.as_ref();
+        let standing = self.table.standing(slot);
         let times = standing.map_or(0, |standing| standing.times);
         let opened = standing.and_then(|standing| standing.inquiry()).map(Inquiry::opened);
         let mut told = Inquiry::new(opened.unwrap_or(at), times, quorum);
@@ -134,7 +134,8 @@ impl Swim {
         let Some(slot) = origin.slot else { return };
         let row = self.table.row(slot);
         // Where it is asked must be where it talks from.
-        if row.member.state != State::Dead || row.held || row.member.addr() != origin.from {
+        let member = &row.member;
+        if member.state != State::Dead || member.held || member.addr() != origin.from {
             return;
         }
         let settled = now >= row.since + self.config.probe_interval;
@@ -181,8 +182,8 @@ impl Swim {
 
     /// Adds findings, passes on what is new, and sees what it comes to. Returns whether anything was new.
     fn weigh(&mut self, now: Instant, slot: u32, told: &Inquiry, own: bool) -> bool {
-        let (terms, row) = (self.terms(), self.table.row(slot));
-        let (dead, live, held) = (row.member.state == State::Dead, row.member.is_live(), row.held);
+        let (terms, member) = (self.terms(), self.table.member(slot));
+        let (dead, live, held) = (member.state == State::Dead, member.is_live(), member.held);
         let slack = now + self.config.probe_interval * SLACK;
         let verdict = told.verdict(now, dead, &terms);
         let lasts = match verdict {
@@ -191,11 +192,11 @@ impl Swim {
             Verdict::Held(until) => until > slack,
             Verdict::Dismissed(until) => until > now,
         };
-        if !lasts && row.standing.is_none() {
+        if !lasts && self.table.standing(slot).is_none() {
             // Nearly every member is found well at some time: nothing is kept for that.
             return false;
         }
-        let standing = self.table.row_mut(slot).standing.get_or_insert_default();
+        let standing = self.table.make_standing(slot);
         let known = standing.inquiry.as_mut();
         // A hold that is in force takes the place of what was begun since by who did not know of it.
         let older = |known: &Inquiry| {
@@ -242,9 +243,8 @@ impl Swim {
     /// Drops an inquiry that is over.
     fn settle(&mut self, now: Instant, slot: u32) {
         let terms = self.terms();
-        let row = self.table.row_mut(slot);
-        let failed = row.member.state == State::Dead;
-        let Some(standing) = &mut row.standing else { return };
+        let failed = self.table.member(slot).state == State::Dead;
+        let Some(standing) = self.table.standing_mut(slot) else { return };
         if now >= standing.ended + terms.hold * FORGIVEN {
             standing.times = 0;
         }
@@ -266,9 +266,9 @@ impl Swim {
 
     /// Does what the inquiry comes to at this moment, and notes when that will be another.
     fn judge(&mut self, now: Instant, slot: u32) {
-        let (terms, row) = (self.terms(), self.table.row(slot));
-        let (failed, held) = (row.member.state == State::Dead, row.held);
-        let Some(standing) = &row.standing else { return };
+        let (terms, member) = (self.terms(), self.table.member(slot));
+        let (failed, held) = (member.state == State::Dead, member.held);
+        let Some(standing) = self.table.standing(slot) else { return };
         let Some(inquiry) = &standing.inquiry else { return };
         let asked = standing.asked;
         let late = standing.heard + self.config.probe_interval * HEARING;
@@ -280,7 +280,7 @@ impl Swim {
             // Gossip reaches nearly all: who has not heard that others found otherwise is told so when it asks.
             Verdict::Held(_) if !held && !failed && !asked => {
                 self.holds.set(slot, now + self.config.probe_interval);
-                if let Some(standing) = &mut self.table.row_mut(slot).standing {
+                if let Some(standing) = self.table.standing_mut(slot) {
                     standing.asked = true;
                 }
                 self.tell_soon(now, slot);
@@ -338,7 +338,7 @@ impl Swim {
         told: &Inquiry,
         counts: (usize, usize),
     ) {
-        let standing = self.table.row(slot).standing.as_ref();
+        let standing = self.table.standing(slot);
         let Some(inquiry) = standing.and_then(|standing| standing.inquiry()) else { return };
         let same = inquiry.is_same(told, &self.terms());
         let outweighs = inquiry.outweighs(told) || same && inquiry.is_outweighed();
@@ -347,7 +347,7 @@ impl Swim {
             let rest = self.config.probe_interval;
             let corrected = standing.and_then(|standing| standing.corrected);
             if corrected.is_none_or(|at| now >= at + rest) {
-                if let Some(standing) = &mut self.table.row_mut(slot).standing {
+                if let Some(standing) = self.table.standing_mut(slot) {
                     standing.corrected = Some(now);
                 }
                 self.correct(origin, slot);

@@ -116,8 +116,8 @@ impl Swim {
             verdicts: suspicion.map(|case| case.verdicts().to_vec()).unwrap_or_default(),
             own_probe: suspicion.is_some_and(|case| case.is_own()),
             due: self.suspicions.of(slot),
-            held: row.standing.as_ref().and_then(|standing| standing.told()).map(|inquiry| Held {
-                until: self.holds.of(slot).filter(|_| row.held),
+            held: self.table.found(slot).map(|inquiry| Held {
+                until: self.holds.of(slot).filter(|_| row.member.held),
                 poor: inquiry.poor().iter().map(|(id, _)| *id).collect(),
                 well: inquiry.well().iter().map(|(id, _)| *id).collect(),
             }),

@@ -39,9 +39,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::net::SocketAddr;
 
-use super::member::{BUCKETS, Case, Row as TableRow, State};
+use super::member::{About, BUCKETS, Case, Row as TableRow, State};
 use super::outbox::{Msg, Print, Prints};
-use super::standing::Standing;
 use super::standing_wire::{self, Told};
 use super::suspicion::MAX_ACCUSERS;
 use crate::id::{Identity, MAX_META, MAX_NAME, MAX_ZONE, NodeId};
@@ -381,10 +380,10 @@ pub(super) struct Teller {
 
 /// Writes what the table says of a member, in its state now, and what was found of how it answers, if that counts; of one
 /// that is held out the latter alone, or else it would refute that it has failed.
-pub(super) fn write_row(w: &mut Writer<'_>, row: &TableRow, by: Teller) -> Result<(), NoRoom> {
-    let inquiry = row.standing.as_deref().and_then(Standing::told);
-    let Some(inquiry) = inquiry else { return write_state(w, row, by.me) };
-    if row.held {
+pub(super) fn write_row(w: &mut Writer<'_>, about: About<'_>, by: Teller) -> Result<(), NoRoom> {
+    let row = about.row;
+    let Some(inquiry) = about.found else { return write_state(w, row, by.me) };
+    if row.member.held {
         return standing_wire::write(w, row, inquiry, by.now);
     }
     write_state(w, row, by.me)?;
@@ -409,9 +408,13 @@ fn write_state(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> Result<(),
 }
 
 /// Tells a member that it is accused. It answers the number, whoever accuses it, so one of those is told.
-pub(super) fn write_warning(w: &mut Writer<'_>, row: &TableRow, by: Teller) -> Result<(), NoRoom> {
-    let inquiry = row.standing.as_deref().and_then(Standing::told);
-    if let Some(inquiry) = inquiry.filter(|_| row.held) {
+pub(super) fn write_warning(
+    w: &mut Writer<'_>,
+    about: About<'_>,
+    by: Teller,
+) -> Result<(), NoRoom> {
+    let row = about.row;
+    if let Some(inquiry) = about.found.filter(|_| row.member.held) {
         return standing_wire::write(w, row, inquiry, by.now);
     }
     let myself = by.me;
@@ -430,21 +433,25 @@ fn write_accused(w: &mut Writer<'_>, row: &TableRow, accusers: &[NodeId]) -> Res
 }
 
 /// Writes a member for somebody who has never heard of it: who it is, and then, if there is room, of what it is accused.
-/// The latter alone says nothing to one who does not know it; the former fits any datagram that has nothing else.
+/// The latter alone says nothing to one who does not know it; the former fits any datagram that is `empty` so far. Of one that
+/// is held out both go into one datagram, if both fit any: who it is alone would say that it is there.
 pub(super) fn write_whole_row(
     w: &mut Writer<'_>,
-    row: &TableRow,
+    about: About<'_>,
     by: Teller,
+    empty: bool,
 ) -> Result<(), NoRoom> {
-    write_alive(w, row)?;
-    let told = row.standing.as_deref().and_then(Standing::told);
-    if let Some(inquiry) = told.filter(|_| row.member.state == State::Alive) {
-        let _ = standing_wire::write(w, row, inquiry, by.now);
-    } else if row.member.state != State::Alive {
+    w.attempt(|w| {
+        let row = about.row;
+        write_alive(w, row)?;
+        let rest = match (row.member.state, about.found) {
+            (State::Alive, Some(found)) => standing_wire::write(w, row, found, by.now),
+            (State::Alive, None) => Ok(()),
+            _ => write_row(w, about, by),
+        };
         // Whoever misses it hears it by gossip, as everybody does.
-        let _ = write_row(w, row, by);
-    }
-    Ok(())
+        if row.member.held && !empty { rest } else { Ok(()) }
+    })
 }
 
 fn write_head(w: &mut Writer<'_>, row: &TableRow, state: State) -> Result<(), NoRoom> {
