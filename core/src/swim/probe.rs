@@ -39,14 +39,16 @@ struct Probe {
     boot: u64,
     /// The number of the first ping. Each has one of its own, so that an answer tells which one it is to.
     seq: u32,
-    /// When each of them left, so far.
+    /// When each of them left, so far, or else was queued.
     left: SmallVec<[Instant; MOST_NUMBERS as usize]>,
     retry_at: Instant,
     helpers_at: Option<Instant>,
     deadline: Instant,
     tries: u32,
-    /// Whether the ping was collected at least once.
+    /// Whether a ping was collected at least once, …
     sent: bool,
+    /// … and whether the last one was.
+    last_sent: bool,
     helpers: SmallVec<[NodeId; 4]>,
     /// Helpers that said that they are there but the member is not.
     nacks: SmallVec<[NodeId; 4]>,
@@ -131,6 +133,7 @@ impl Prober {
             && probe.place(seq).is_some()
         {
             probe.sent = true;
+            probe.last_sent |= seq == probe.last_seq();
         }
     }
 
@@ -245,6 +248,7 @@ impl Swim {
             deadline: now + self.stretched(self.config.probe_interval),
             tries: 1,
             sent: false,
+            last_sent: false,
             helpers: SmallVec::new(),
             nacks: SmallVec::new(),
         });
@@ -312,9 +316,16 @@ impl Swim {
         let again = now + self.retry_interval(slot);
         if let Some(probe) = &mut self.prober.probe {
             probe.retry_at = again;
-            probe.tries += 1;
-            if probe.tries <= MOST_NUMBERS {
-                probe.left.push(now);
+            if core::mem::take(&mut probe.last_sent) {
+                probe.tries += 1;
+                if probe.tries <= MOST_NUMBERS {
+                    probe.left.push(now);
+                }
+            } else if probe.tries <= MOST_NUMBERS
+                && let Some(left) = probe.left.last_mut()
+            {
+                // It still waits for the socket, and leaves now at the earliest: one more would wait beside it.
+                *left = now;
             }
             let seq = probe.last_seq();
             self.outbox.msg(slot, Msg::Ping { seq, target });

@@ -276,6 +276,31 @@ fn a_probe_whose_ping_never_left_is_void() {
     assert_eq!((bare.swim.stats().probes_failed, bare.swim.local_health()), (0, 1));
 }
 
+/// Goal: pings that wait for the socket do not pile up, and round trips are of when they left at the latest. Method: nothing
+/// is collected for half a second.
+#[test]
+fn one_ping_of_a_probe_waits_for_the_socket() {
+    let mut bare = Bare::among(patient(), [1]);
+    bare.next_probe(1);
+    bare.sent();
+    let end = bare.now + millis(500);
+    while let Some(due) = bare.swim.poll_timeout().filter(|due| *due <= end) {
+        bare.now = due;
+        bare.swim.handle_timeout(due);
+    }
+    bare.now = end;
+    let sent = bare.sent();
+    let pings: Vec<_> = sent.iter().flat_map(|sent| sent.frames(PING)).collect();
+    assert_eq!(pings.len(), 1, "{pings:?}");
+    bare.tell(1, &ack(sent[0].seq(PING)));
+    let rtt = bare.swim.member(id(1)).unwrap().rtt().unwrap();
+    assert!(rtt <= patient().retry_max, "{rtt:?}");
+    // Each that leaves has its own number again.
+    let probe = bare.next_probe(1);
+    let again = bare.next(|sent| sent.is(PING, 1));
+    assert_eq!(again.seq(PING), probe.seq(PING) + 1);
+}
+
 /// Goal: after a stall a node listens for an interval before it holds anybody failed.
 /// Method: a suspicion runs out as late as is no stall, and a moment later.
 #[test]
