@@ -220,6 +220,7 @@ impl Swim {
         }
         self.stats.assays += 1;
         self.assayer.note(now, slot);
+        self.assayer.wanted.retain(|wanted| *wanted != slot);
         // Whom others may have dropped needs no more than a look.
         let (pings, gap) = if self.table.member(slot).is_live() {
             (PINGS, self.config.retry_min)

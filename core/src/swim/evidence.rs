@@ -158,9 +158,10 @@ impl Swim {
         }
     }
 
-    /// A peer tells just what this node tells of a member.
+    /// A peer tells just what this node tells of a member, unless that is also what was found of it, which the peer may lack.
     fn heard(&mut self, origin: Origin, slot: u32) {
-        if let Some(teller) = origin.slot.filter(|_| !self.is_memberlist()) {
+        let more = self.table.found(slot).is_some();
+        if let Some(teller) = origin.slot.filter(|_| !more && !self.is_memberlist()) {
             self.gossip.heard(slot, teller);
         }
     }

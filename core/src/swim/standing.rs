@@ -116,11 +116,14 @@ impl Swim {
         }
         self.settle(now, slot);
         let (me, at) = (self.table.me().id(), found_before(now, Duration::ZERO));
-        let (terms, quorum) = (self.terms(), self.quorum());
+        let terms = self.terms();
         let standing = self.table.standing(slot);
         let times = standing.map_or(0, |standing| standing.times);
-        let opened = standing.and_then(|standing| standing.inquiry()).map(Inquiry::opened);
-        let mut told = Inquiry::new(opened.unwrap_or(at), times, quorum);
+        // What was enough when it was opened is enough, though the cluster may have grown since.
+        let known = standing.and_then(|standing| standing.inquiry());
+        let known = known.map(|known| (known.opened(), known.quorum()));
+        let (opened, quorum) = known.unwrap_or_else(|| (at, self.quorum()));
+        let mut told = Inquiry::new(opened, times, quorum);
         if !poor {
             told.add_well(me, at);
         } else if told.is_heard(now, &terms) {
@@ -183,7 +186,7 @@ impl Swim {
     /// Adds findings, passes on what is new, and sees what it comes to. Returns whether anything was new.
     fn weigh(&mut self, now: Instant, slot: u32, told: &Inquiry, own: bool) -> bool {
         let (terms, member) = (self.terms(), self.table.member(slot));
-        let (dead, live, held) = (member.state == State::Dead, member.is_live(), member.held);
+        let (dead, held) = (member.state == State::Dead, member.held);
         let slack = now + self.config.probe_interval * SLACK;
         let verdict = told.verdict(now, dead, &terms);
         let lasts = match verdict {
@@ -226,8 +229,8 @@ impl Swim {
                 standing.well = known.well().into();
             }
         }
-        // Of one that goes on, and of one whose verdict is news here.
-        let witness = begun && !own && (live || told.is_heard(now, &terms));
+        // Also of one whose verdict is old: it is news here, and may be a liar's.
+        let witness = begun && !own;
         if !news {
             return false;
         }
@@ -272,9 +275,12 @@ impl Swim {
         let Some(inquiry) = &standing.inquiry else { return };
         let asked = standing.asked;
         let late = standing.heard + self.config.probe_interval * HEARING;
+        // One that failed is held at once, before it comes back; but not on the word that it was so some time ago, when it may
+        // have failed but for a moment, and for another reason.
+        let at_once = failed && inquiry.is_heard(standing.heard, &terms);
         let slack = now + self.config.probe_interval * SLACK;
         match inquiry.verdict(now, failed, &terms) {
-            Verdict::Held(_) if !failed && now < late => self.holds.set(slot, late),
+            Verdict::Held(_) if !at_once && now < late => self.holds.set(slot, late),
             // The others end it soon.
             Verdict::Held(until) if !held && until <= slack => self.holds.set(slot, until),
             // Gossip reaches nearly all: who has not heard that others found otherwise is told so when it asks.
@@ -353,6 +359,8 @@ impl Swim {
                 self.correct(origin, slot);
             }
         } else if same
+            // Of one that is not held out its state is told as well, and may be other news to the peer.
+            && self.table.member(slot).held
             && (inquiry.poor().len(), inquiry.well().len()) == counts
             && let Some(teller) = origin.slot
         {

@@ -9,7 +9,8 @@ use brickwork_core::{Event, PacketError};
 
 use crate::common::addr;
 use crate::common::bare::{
-    Bare, LEFT, PING, STANDING, Sent, UPDATES, ack, alive, frame, id, left, packet, standing,
+    Bare, COOKIE, LEFT, PING, STANDING, Sent, UPDATES, ack, alive, frame, id, join, left, packet,
+    standing,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -319,4 +320,128 @@ fn what_turns_out_older_than_findings_is_outweighed_by_them() {
     tell(&mut bare, 3, &[(15, 116)], &[]);
     bare.run(20 * SECOND);
     assert_eq!((state(&bare, 6), bare.swim.stats().held_out), (State::Alive, 0));
+}
+
+/// A node that holds the member at 6 failed, as one did who lost sight of it.
+fn parted(places: core::ops::Range<usize>) -> Bare {
+    let mut bare = Bare::among(Config::lan(), places.clone());
+    bare.answering = places.filter(|place| *place != 6).collect();
+    while state(&bare, 6) != State::Dead {
+        bare.run(SECOND);
+    }
+    bare.answering.push(6);
+    bare
+}
+
+/// Goal: a member that failed but for a moment is not kept out by word of a hold that fell before; by what is found now it is held
+/// at once, before it comes back. Method: the same findings, fresh and old, and the member's answer right after them.
+#[test]
+fn an_old_hold_does_not_take_the_word_of_who_failed_for_a_moment() {
+    for (tenths, after) in [(0, State::Dead), (110, State::Dead), (130, State::Alive)] {
+        let mut bare = parted(1..40);
+        tell(&mut bare, 9, &[1, 2, 3, 4].map(|by| (by, tenths)), &[]);
+        bare.tell(6, &frame(UPDATES, &alive(6, 1, 1)));
+        assert_eq!(state(&bare, 6), after, "{tenths}");
+    }
+}
+
+/// Goal: whoever hears of a hold of a member that is failed here measures it as well, if few others do. Method: word of an old hold,
+/// in a cluster so small that each measures.
+#[test]
+fn a_failed_member_is_measured_whenever_it_is_said_to_be_held() {
+    for tenths in [0, 130] {
+        let mut bare = parted(1..12);
+        let before = bare.swim.stats().assays;
+        tell(&mut bare, 9, &[1, 2, 3, 4].map(|by| (by, tenths)), &[]);
+        let sent = bare.run(3 * SECOND);
+        assert_eq!(bare.swim.stats().assays, before + 1, "{tenths}");
+        assert!(sent.iter().filter(|sent| sent.is(PING, 6)).count() >= 5);
+        let why = bare.swim.why(id(6)).unwrap().held.unwrap();
+        assert_eq!(why.well, [id(0)]);
+    }
+}
+
+/// Goal: that others tell what this node tells of findings does not end its telling of other news. Method: three who tell the same
+/// findings of a member that has just come back, and of one that is held out.
+#[test]
+fn who_tells_the_same_findings_may_lack_other_news() {
+    let of = |kind: u8, sent: &[Sent]| {
+        let head = [&[kind][..], &id(6).0.to_le_bytes()].concat();
+        let told = |sent: &&Sent| sent.frames(UPDATES).concat().windows(9).any(|row| row == head);
+        sent.iter().filter(told).count()
+    };
+    for (poor, kind, goes_on) in [(3, 0, true), (4, STANDING, false)] {
+        let mut bare = bystander();
+        let row: Vec<_> = (1..=poor).map(|by| (by, 0)).collect();
+        tell(&mut bare, 1, &row, &[]);
+        // Told until all know it, and held out if they are enough.
+        bare.run(if goes_on { 5 } else { 14 } * SECOND);
+        if goes_on {
+            bare.tell(6, &frame(UPDATES, &alive(6, 1, 1)));
+        }
+        let tenths = if goes_on { 50 } else { 140 };
+        let row: Vec<_> = (1..=poor).map(|by| (by, tenths)).collect();
+        (11..14).for_each(|place| tell(&mut bare, place, &row, &[]));
+        let told = of(kind, &bare.run(3 * SECOND));
+        assert_eq!(told > 0, goes_on, "{told}");
+    }
+}
+
+/// Goal: what was enough to hold a member out stays enough when the cluster grows. Method: three of five, and members that
+/// join after, when this node measures the member anew.
+#[test]
+fn a_cluster_that_grows_lifts_no_hold() {
+    let mut bare = Bare::among(Config::lan(), 1..7);
+    bare.answering = (1..7).collect();
+    bare.run(5 * SECOND);
+    bare.answering.retain(|place| *place != 6);
+    let mut row = standing(6, 0, &[(1, 0), (2, 0)], &[]);
+    row[18 + 1] = 2; // the quorum
+    bare.tell(1, &frame(UPDATES, &row));
+    (7..40).for_each(|place| bare.meet(place));
+    let (mut pings, end) = (0, bare.now + 20 * SECOND);
+    while bare.now < end {
+        for sent in bare.run(SECOND / 100) {
+            if sent.is(PING, 6) {
+                pings += 1;
+                if pings % 5 == 0 {
+                    bare.tell(6, &ack(sent.seq(PING)));
+                }
+            }
+        }
+    }
+    assert_eq!(state(&bare, 6), State::Dead);
+    let why = bare.swim.why(id(6)).unwrap().held.unwrap();
+    assert_eq!(why.poor, [1, 2, 0].map(id));
+}
+
+/// Goal: nobody hears of a member that is held out that it is there alone. Method: newcomers that are told the whole table, of any
+/// number of members, in datagrams that end anywhere.
+#[test]
+fn a_newcomer_hears_of_a_hold_with_the_member() {
+    let mut wholes = 0;
+    for members in 8..160 {
+        let mut bare = Bare::among(Config::lan(), 1..members);
+        bare.answering = (1..members).filter(|place| *place != 6).collect();
+        tell(&mut bare, 1, &(1..=4).map(|by| (by, 130)).collect::<Vec<_>>(), &[]);
+        // Until it is told no more by gossip.
+        bare.run(MINUTE);
+        assert_eq!(state(&bare, 6), State::Dead);
+        let asks = members + 1;
+        let mut told = Vec::new();
+        bare.tell(asks, &join(0, asks, 1, addr(asks).port()));
+        while let Some(body) = bare.sent().iter().find_map(|sent| sent.frame(COOKIE)) {
+            let cookie = u64::from_le_bytes(body.try_into().unwrap());
+            bare.tell(asks, &join(cookie, asks, 1, addr(asks).port()));
+            told.extend(bare.sent().into_iter().filter(|sent| sent.to == addr(asks)));
+        }
+        for sent in told {
+            let rows = sent.frames(UPDATES).concat();
+            let head = |kind: u8| [&[kind][..], &id(6).0.to_le_bytes()].concat();
+            let has = |kind| rows.windows(9).any(|row| row == head(kind));
+            assert!(!has(0) || has(STANDING), "{members} members");
+            wholes += usize::from(has(0));
+        }
+    }
+    assert!(wholes >= 150, "{wholes}");
 }
