@@ -53,6 +53,7 @@ mod memberlist;
 mod outbox;
 mod probe;
 mod refute;
+mod relay;
 mod spread;
 mod standing;
 mod standing_wire;

@@ -1,11 +1,10 @@
-//! The failure detector: probing members, and probing for others.
+//! The failure detector: probing members.
 //!
 //! One probe is in flight at a time (SWIM section 3.1). It is sent again every few round trips until
 //! its deadline, directly and, from `probe_timeout` on, through helpers: single losses are no
 //! evidence. Each ping has a number of its own, so that every answer tells how far away the member is,
-//! and how many pings were lost, which one number for all could not (Karn and Partridge 1987). The verdict falls at the probe's own deadline. A helper answers `Nack` when four fifths
-//! of the asker's time are over and the member is still silent, so the asker learns that at least
-//! its own network works (Lifeguard section IV-A).
+//! and how many pings were lost, which one number for all could not (Karn and Partridge 1987). The verdict falls at the
+//! probe's own deadline.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -15,6 +14,7 @@ use smallvec::{SmallVec, smallvec};
 use super::evidence::By;
 use super::member::{ME, State};
 use super::outbox::Msg;
+use super::relay::Relay;
 use super::why::{History, Probed};
 use super::{Origin, Swim};
 use crate::id::NodeId;
@@ -22,8 +22,6 @@ use crate::rng::Rng;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
-/// Most probes that are relayed for others at a time.
-const MAX_RELAYS: usize = 64;
 /// Most members that wait to be verified for others.
 const MAX_URGENT: usize = 8;
 /// Pings of a probe that have numbers of their own; those after them share the last. A second's probe has so many at most.
@@ -67,22 +65,6 @@ impl Probe {
     }
 }
 
-/// A probe for somebody else.
-#[derive(Debug)]
-struct Relay {
-    asker: u32,
-    asker_boot: u64,
-    asker_seq: u32,
-    slot: u32,
-    target: NodeId,
-    boot: u64,
-    seq: u32,
-    retry_at: Instant,
-    nack_at: Option<Instant>,
-    expires: Instant,
-    answered: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct Prober {
     probe: Option<Probe>,
@@ -92,7 +74,7 @@ pub(super) struct Prober {
     urgent: SmallVec<[u32; 8]>,
     /// Whether the last probe was of one of those.
     was_urgent: bool,
-    relays: Vec<Relay>,
+    pub(super) relays: Vec<Relay>,
     seq: u32,
     pub(super) history: History,
     /// Lifeguard's local health score, 0 when healthy.
@@ -172,13 +154,6 @@ impl Prober {
         let first = self.seq.wrapping_add(1);
         self.seq = self.seq.wrapping_add(count);
         first
-    }
-}
-
-impl Relay {
-    fn next(&self) -> Instant {
-        let at = if self.answered { self.expires } else { self.retry_at.min(self.expires) };
-        self.nack_at.map_or(at, |nack| at.min(nack))
     }
 }
 
@@ -399,7 +374,7 @@ impl Swim {
     /// Drops the probe in flight and relays to a member whose boot or state they were for is over.
     pub(super) fn void_probes(&mut self, slot: u32) {
         self.prober.probe.take_if(|probe| probe.slot == slot);
-        self.prober.relays.retain(|relay| relay.slot != slot && relay.asker != slot);
+        self.void_relays(slot);
         self.prober.urgent.retain(|urgent| *urgent != slot);
         self.assayer.void(slot);
     }
@@ -441,18 +416,9 @@ impl Swim {
             }
             return;
         }
-        let of_relay = |relay: &&mut Relay| relay.seq == seq && relay.target == sender.id;
-        if let Some(relay) = self.prober.relays.iter_mut().find(of_relay) {
-            if relay.boot == sender.boot_epoch && !relay.answered {
-                relay.answered = true;
-                relay.nack_at = None;
-                let (asker, msg) =
-                    (relay.asker, Msg::RelayedAck { seq: relay.asker_seq, boot: relay.boot });
-                self.outbox.msg(asker, msg);
-            }
-            return;
-        }
-        if self.assay_answered(now, seq, sender.id, sender.boot_epoch) {
+        if self.relay_answered(sender, seq)
+            || self.assay_answered(now, seq, sender.id, sender.boot_epoch)
+        {
             return;
         }
         self.challenge_answered(sender, seq);
@@ -522,75 +488,6 @@ impl Swim {
         }
         self.prober.probe_soon(slot);
         self.fire_probe(now);
-    }
-
-    pub(super) fn on_ping_req(
-        &mut self,
-        now: Instant,
-        origin: Origin,
-        asker_seq: u32,
-        target: NodeId,
-        millis: u16,
-    ) {
-        let Some(asker) = origin.slot else { return };
-        let known = self
-            .table
-            .slot(target)
-            .filter(|&slot| slot != ME && slot != asker && self.table.member(slot).is_live());
-        let Some(slot) = known else {
-            self.outbox.msg(asker, Msg::Nack { seq: asker_seq });
-            return;
-        };
-        let same = |relay: &&Relay| relay.asker == asker && relay.asker_seq == asker_seq;
-        if let Some(relay) = self.prober.relays.iter().find(same) {
-            // Asked again: the answer, if there is one, was lost.
-            if relay.answered {
-                self.outbox.msg(asker, Msg::RelayedAck { seq: asker_seq, boot: relay.boot });
-            } else if relay.nack_at.is_none() {
-                self.outbox.msg(asker, Msg::Nack { seq: asker_seq });
-            }
-            return;
-        }
-        if self.prober.relays.len() >= MAX_RELAYS {
-            return;
-        }
-        let left = Duration::from_millis(u64::from(millis)).min(self.config.probe_interval * 16);
-        let seq = self.prober.next_seq();
-        let rumours = self.is_memberlist();
-        self.prober.relays.push(Relay {
-            asker,
-            asker_boot: origin.sender.boot_epoch,
-            asker_seq,
-            slot,
-            target,
-            boot: self.table.row(slot).boot(),
-            seq,
-            retry_at: now + self.retry_interval(slot),
-            nack_at: Some(now + if rumours { self.config.probe_timeout } else { left * 4 / 5 }),
-            expires: now + if rumours { self.config.probe_timeout * 2 } else { left },
-            answered: false,
-        });
-        self.outbox.msg(slot, Msg::Ping { seq, target });
-    }
-
-    fn fire_relays(&mut self, now: Instant) {
-        let mut relays = core::mem::take(&mut self.prober.relays);
-        relays.retain(|relay| {
-            let asker = self.table.try_row(relay.asker);
-            relay.expires > now && asker.is_some_and(|row| row.boot() == relay.asker_boot)
-        });
-        for relay in &mut relays {
-            if relay.nack_at.is_some_and(|at| at <= now) {
-                relay.nack_at = None;
-                self.outbox.msg(relay.asker, Msg::Nack { seq: relay.asker_seq });
-            }
-            if !relay.answered && relay.retry_at <= now {
-                relay.retry_at = now + self.retry_interval(relay.slot);
-                let (seq, target) = (relay.seq, relay.target);
-                self.outbox.msg(relay.slot, Msg::Ping { seq, target });
-            }
-        }
-        self.prober.relays = relays;
     }
 
     /// Stops all probing of this node's own.
