@@ -47,8 +47,8 @@ fn slowest_percent(seed: u64, loss: u32) -> (Duration, u64) {
         assert!(now < end + Duration::from_secs(30), "{} never arrived", pending.len());
     }
     times.sort_unstable();
-    let seconds = u64::try_from((net.now - start).as_millis()).unwrap() / 1000;
-    (times[times.len() * 99 / 100], (net.bytes - bytes) / seconds / NODES as u64)
+    let millis = u64::try_from((net.now - start).as_millis()).unwrap();
+    (times[times.len() * 99 / 100], (net.bytes - bytes) * 1000 / millis / NODES as u64)
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn at_a_fifth_of_loss_news_are_everywhere_within_six_ticks() {
     assert!(runs[4].0 <= TICK * 6, "{runs:?}");
     let bytes = runs.iter().map(|(_, bytes)| *bytes).max().unwrap();
     // Some 600 of them tell bases, so that logs can be forgotten while the writing goes on.
-    assert!(bytes <= 20_600, "{bytes} bytes per node and second");
+    assert!(bytes <= 20_000, "{bytes} bytes per node and second");
 }
 
 #[test]
