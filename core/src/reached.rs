@@ -1,4 +1,4 @@
-//! Which branches of the map a simulation came through.
+//! Which branches of the core a simulation came through.
 //!
 //! `reached!("name")` is nothing at all unless the crate is built for simulations. Then it counts, on the
 //! present thread, and a campaign that never came through one of [`BRANCHES`] has not tested it.
@@ -22,7 +22,7 @@ macro_rules! reached {
 
 pub(crate) use reached;
 
-/// The branches where the map decides something.
+/// The branches where the map decides something, and what membership does in clusters where much fails at once.
 ///
 /// Those are left out that no node takes in a cluster as simulations set it up: where limits refuse, which tests
 /// of lone maps ask for; and what no honest peer sends, one dot named
@@ -38,6 +38,8 @@ pub(crate) use reached;
 /// `tests/model_random.rs`, which must have met it).
 #[cfg(feature = "sim")]
 pub(crate) const BRANCHES: &[&str] = &[
+    "membership: probe beside another one",
+    "membership: tables differ while many are suspected",
     "map: write over nothing",
     "map: write over a value",
     "map: write beside a value",

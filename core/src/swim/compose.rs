@@ -57,7 +57,8 @@ impl Swim {
 
     /// This node as the one who tells, at the time of its last input.
     pub(super) fn teller(&self) -> Teller {
-        Teller { me: self.table.me().id(), now: self.clock }
+        let brief = self.many_suspected();
+        Teller { me: self.table.me().id(), now: self.clock, brief }
     }
 
     fn write_msg(&mut self, w: &mut Writer<'_>, msg: Msg, to: Option<u32>) -> Result<(), NoRoom> {

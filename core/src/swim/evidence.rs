@@ -39,6 +39,9 @@ pub(super) const LAST_INCARNATION: u32 = u32::MAX / 2;
 /// for by as much it raises its own when it answers.
 pub(super) const MAX_STEP: u32 = 8;
 
+/// What goes before more accusers of one who is suspected, and before the verdict: see [`Swim::tell_behind`].
+const MORE: u32 = 2;
+const FAILED: u32 = 3;
 /// So many that were held failed of late are counted.
 const MOST_FAILED: usize = 4_096;
 /// Most members that are warned per gossip interval.
@@ -445,8 +448,10 @@ impl Swim {
             // More verdicts may be on their way, and would leave it no time.
             self.warn(now, slot, relay);
         }
-        if news {
+        if fresh {
             self.tell_soon(now, slot);
+        } else if news {
+            self.tell_behind(now, slot, MORE);
         }
     }
 
@@ -556,6 +561,6 @@ impl Swim {
         self.turn(now, slot, State::Dead, case, forget_at);
         self.events.push(Event::Failed { id });
         self.arm_join(now);
-        self.tell_soon(now, slot);
+        self.tell_behind(now, slot, FAILED);
     }
 }

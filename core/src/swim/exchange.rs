@@ -19,6 +19,7 @@ use super::wire::{self, Fingerprints, Listed};
 use super::{Member, Origin, Swim};
 use crate::hash;
 use crate::id::NodeId;
+use crate::reached::reached;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::Writer;
@@ -42,21 +43,53 @@ fn fingerprint(digest: u64, salt: u32) -> u32 {
     (mixed ^ (mixed >> 32)) as u32
 }
 
+/// When tables were compared last.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    /// When a differing digest started an exchange.
+    last: Option<Instant>,
+    /// Since when, and until when, tables differ because many members are suspected, or were.
+    flux: Option<Instant>,
+    flux_until: Instant,
+}
+
 /// Members of one bucket; more than that are kept on the heap.
 type OfBucket = SmallVec<[Print; 128]>;
+
+/// Probe intervals between exchanges while many members are suspected, and until so many after.
+const SELDOM: u32 = 8;
+const FLUX: u32 = 2;
 
 /// Who lacks so many of what a peer lists is far behind.
 const FAR_BEHIND: usize = 16;
 
 impl Swim {
-    /// A peer's table differs: propose an exchange, at most one per probe interval.
+    /// A peer's table differs: propose an exchange, at most one per probe interval. While many members are suspected, and for a
+    /// moment after, tables differ by what gossip is about to tell, and are compared less often.
     pub(super) fn on_table_digest(&mut self, now: Instant, origin: Origin, digest: u64) {
         let Some(slot) = origin.slot else { return };
-        if digest == self.table.digest() || now < self.exchange_after {
-            return;
+        if digest != self.table.digest() && self.may_exchange(now) {
+            self.compared.last = Some(now);
+            self.outbox.msg(slot, Msg::Buckets);
         }
-        self.exchange_after = now + self.config.probe_interval;
-        self.outbox.msg(slot, Msg::Buckets);
+    }
+
+    fn may_exchange(&mut self, now: Instant) -> bool {
+        let (interval, many) = (self.config.probe_interval, self.many_suspected());
+        let Compared { last, flux, flux_until } = &mut self.compared;
+        if many {
+            // However often that begins, it puts off one exchange alone.
+            if now >= *flux_until && *last >= *flux {
+                *flux = Some(now);
+            }
+            *flux_until = now + interval * FLUX;
+        }
+        if now < *flux_until {
+            reached!("membership: tables differ while many are suspected");
+            (*last).max(*flux).is_none_or(|at| now >= at + interval * SELDOM)
+        } else {
+            last.is_none_or(|at| now >= at + interval)
+        }
     }
 
     /// Owes the sender lists of the buckets that differ.

@@ -71,6 +71,16 @@ impl Gossip {
     /// Queues news about `slot`, replacing what was queued about it, behind all of its class that was not sent yet. What
     /// was urgent stays so: it is told with the new.
     pub(super) fn put(&mut self, slot: u32, class: Class) {
+        self.put_at(slot, class, 0);
+    }
+
+    /// Queues urgent news as if it had been sent so often, unless news about `slot` that was sent less is queued already.
+    pub(super) fn put_behind(&mut self, slot: u32, sends: u8) {
+        let queued = self.links.get(slot as usize).and_then(|link| link.sends);
+        self.put_at(slot, Class::Urgent, queued.map_or(sends, |queued| queued.min(sends)));
+    }
+
+    fn put_at(&mut self, slot: u32, class: Class, sends: u8) {
         room::reach(&mut self.links, slot, UNQUEUED);
         let link = &self.links[slot as usize];
         let urgent = link.sends.is_some() && link.class == Class::Urgent;
@@ -78,7 +88,7 @@ impl Gossip {
         let link = &mut self.links[slot as usize];
         link.class = if urgent { Class::Urgent } else { class };
         (link.heard, link.teller) = (0, NONE);
-        self.append(slot, 0);
+        self.append(slot, sends);
     }
 
     /// The same, before all others.
@@ -263,6 +273,22 @@ mod tests {
         assert_eq!(picked(&mut gossip, 9, 9), [5, 4, 2, 3, 1], "what was urgent stays urgent");
         gossip.put_first(2);
         assert_eq!(picked(&mut gossip, 9, 1), [2]);
+    }
+
+    /// What only adds to what is told waits for what is new, and keeps a better place that it has.
+    #[test]
+    fn what_is_new_goes_first() {
+        let mut gossip = unlimited();
+        gossip.put_behind(1, 2);
+        gossip.put(2, Class::Urgent);
+        gossip.put_behind(2, 2);
+        gossip.put(3, Class::Urgent);
+        for _ in 0..2 {
+            assert_eq!(picked(&mut gossip, 4, 2), [2, 3]);
+        }
+        assert_eq!(picked(&mut gossip, 4, 9), [1, 2, 3]);
+        assert_eq!(picked(&mut gossip, 4, 9), [1, 2, 3]);
+        assert!(gossip.is_empty());
     }
 
     #[test]

@@ -87,6 +87,7 @@ use crate::timer::Deadlines;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
 use assay::Assayer;
+use exchange::Compared;
 use gossip::Gossip;
 use join::Joiner;
 use leave::Leave;
@@ -134,8 +135,7 @@ pub struct Swim {
     asking: Option<(u32, Instant)>,
     /// Whether tables are to be compared at the next tick of gossip.
     behind: bool,
-    /// Until then no differing table digest starts an exchange.
-    exchange_after: Instant,
+    compared: Compared,
     /// Until then this node does not refute again, so accusations cannot run its numbers up.
     refute_after: Instant,
     /// An accusation waits for that.
@@ -204,7 +204,7 @@ impl Swim {
             push_pull_at: None,
             asking: None,
             behind: false,
-            exchange_after: now,
+            compared: Compared::default(),
             refute_after: now,
             refute_due: false,
             refute_above: 0,

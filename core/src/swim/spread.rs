@@ -1,7 +1,7 @@
 //! When news are told: as they come, and in dedicated datagrams to random members while there is something to tell.
 
 use super::gossip::Class;
-use super::{Rules, Swim};
+use super::{Rules, Swim, suspicion};
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
@@ -17,6 +17,18 @@ impl Swim {
         // By the rules of memberlist all are told alike.
         let class = if self.is_memberlist() { Class::Bulk } else { Class::Urgent };
         self.gossip.put(slot, class);
+        self.arm_gossip(now);
+    }
+
+    /// The same of what adds to what is known to be said against a member, so that it is told `rank` times less. While many are
+    /// suspected what is new goes first: told twice at once by each who hears of it, it spreads as fast as if it were alone.
+    pub(super) fn tell_behind(&mut self, now: Instant, slot: u32, rank: u32) {
+        if !self.many_suspected() {
+            return self.tell_soon(now, slot);
+        }
+        // Of the few times that it is told in a small cluster most are left.
+        let sends = rank.min(suspicion::retransmits(&self.config, self.len()) / 4);
+        self.gossip.put_behind(slot, u8::try_from(sends).unwrap_or(u8::MAX));
         self.arm_gossip(now);
     }
 
@@ -77,9 +89,11 @@ impl Swim {
     /// datagrams, one of them for what the table exchange tells as well, and one of each at least.
     fn grant_gossip(&mut self) {
         let (members, datagram) = (self.config.gossip_nodes, self.max_datagram);
+        // Of 20 kB a second, all that a member may send while many fail, their probes take more then.
+        let probes = if self.many_suspected() { datagram / 8 } else { 0 };
         let (urgent, bulk) = match self.config.rules {
             Rules::Brickwork if members == 0 => (0, 0),
-            Rules::Brickwork => ((members - 1).max(1) * datagram, datagram),
+            Rules::Brickwork => ((members - 1).max(1) * datagram - probes, datagram),
             Rules::Memberlist => (usize::MAX, usize::MAX),
         };
         self.gossip.grant(urgent, bulk);

@@ -376,34 +376,40 @@ pub(super) struct Teller {
     /// Stands as the accuser where a row names none.
     pub(super) me: NodeId,
     pub(super) now: Instant,
+    /// There is more to tell than room for it: of one that failed no more than that, for with the word of each who tells it
+    /// there are soon as many as it takes.
+    pub(super) brief: bool,
 }
 
 /// Writes what the table says of a member, in its state now, and what was found of how it answers, if that counts; of one
 /// that is held out the latter alone, or else it would refute that it has failed.
 pub(super) fn write_row(w: &mut Writer<'_>, about: About<'_>, by: Teller) -> Result<(), NoRoom> {
     let row = about.row;
-    let Some(inquiry) = about.found else { return write_state(w, row, by.me) };
+    let Some(inquiry) = about.found else { return write_state(w, row, by) };
     if row.member.held {
         return standing_wire::write(w, row, inquiry, by.now);
     }
-    write_state(w, row, by.me)?;
+    write_state(w, row, by)?;
     // Told again until it has spread, and one of the times there will be room.
     let _ = standing_wire::write(w, row, inquiry, by.now);
     Ok(())
 }
 
-fn write_state(w: &mut Writer<'_>, row: &TableRow, myself: NodeId) -> Result<(), NoRoom> {
+fn write_state(w: &mut Writer<'_>, row: &TableRow, by: Teller) -> Result<(), NoRoom> {
     let member = &row.member;
     if member.state == State::Alive {
         return write_alive(w, row);
     }
     match &row.case {
+        Case::Suspicion(_) if member.state == State::Dead && by.brief => {
+            write_accused(w, row, &[by.me])
+        }
         Case::Suspicion(suspicion) => write_accused(w, row, suspicion.told()),
         Case::Left(preimage) => w.attempt(|w| {
             write_head(w, row, member.state)?;
             w.put(&preimage[..])
         }),
-        Case::None => write_accused(w, row, &[myself]),
+        Case::None => write_accused(w, row, &[by.me]),
     }
 }
 

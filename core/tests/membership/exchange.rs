@@ -115,8 +115,9 @@ proptest! {
         let all: BTreeSet<NodeId> = (0..count).flat_map(|at| nodes.members(at)).collect();
         let mut dice = 1_u64;
         // An exchange takes five datagrams that arrive, and another one begins after a second: with half of them lost one
-        // in thirty is whole.
-        let most = if loss > 0 { 100 } else { 1 };
+        // in thirty is whole. All of whom nobody answers for are suspected, and while so many are it begins after eight seconds:
+        // of three nodes one may wait for its second.
+        let most = if loss > 0 { 400 } else { 4 };
         for _ in 0..most {
             nodes.run(Duration::from_secs(4), || {
                 dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -14,6 +14,7 @@ mod leaving;
 mod paper;
 mod probing;
 mod propagation;
+mod rack;
 mod rumours;
 mod seeking;
 mod standing;
