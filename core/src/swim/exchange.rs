@@ -68,7 +68,9 @@ impl Swim {
     /// moment after, tables differ by what gossip is about to tell, and are compared less often.
     pub(super) fn on_table_digest(&mut self, now: Instant, origin: Origin, digest: u64) {
         let Some(slot) = origin.slot else { return };
-        if digest != self.table.digest() && self.may_exchange(now) {
+        if digest == self.table.digest() {
+            self.gossip.same_table(slot);
+        } else if self.may_exchange(now) {
             self.compared.last = Some(now);
             self.outbox.msg(slot, Msg::Buckets);
         }

@@ -49,6 +49,12 @@ struct Queue {
     budget: usize,
 }
 
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.lists.iter().all(|(first, _)| *first == NONE)
+    }
+}
+
 /// One linked list of members per class and number of sends. A member has at most one entry, whatever is to be
 /// told about it: what is written is its state at that moment. All operations are O(1).
 #[derive(Debug)]
@@ -56,12 +62,15 @@ pub(super) struct Gossip {
     links: Vec<Link>,
     queues: [Queue; 2],
     len: usize,
+    /// How many peers were found to have the same table since bulk news were queued, and which one last.
+    same: u8,
+    same_at: u32,
 }
 
 impl Gossip {
     pub(super) const fn new() -> Self {
         let queues = [const { Queue { lists: Vec::new(), budget: 0 } }; 2];
-        Self { links: Vec::new(), queues, len: 0 }
+        Self { links: Vec::new(), queues, len: 0, same: 0, same_at: NONE }
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -88,6 +97,9 @@ impl Gossip {
         let link = &mut self.links[slot as usize];
         link.class = if urgent { Class::Urgent } else { class };
         (link.heard, link.teller) = (0, NONE);
+        if class == Class::Bulk {
+            (self.same, self.same_at) = (0, NONE);
+        }
         self.append(slot, sends);
     }
 
@@ -122,6 +134,26 @@ impl Gossip {
         link.heard += 1;
         if link.heard >= KNOWN {
             self.remove(slot);
+        }
+    }
+
+    /// The member in slot `teller` has the same table, and so knows all bulk news: once [`KNOWN`] do, they are no news any more.
+    /// A cluster of 10,000 that has just met would else go on for minutes to tell who joined to those who know.
+    pub(super) fn same_table(&mut self, teller: u32) {
+        if self.same_at == teller || self.queues[Class::Bulk as usize].is_empty() {
+            return;
+        }
+        (self.same, self.same_at) = (self.same + 1, teller);
+        if self.same < KNOWN {
+            return;
+        }
+        for sends in 0..self.queues[Class::Bulk as usize].lists.len() {
+            loop {
+                match self.queues[Class::Bulk as usize].lists[sends].0 {
+                    NONE => break,
+                    slot => self.remove(slot),
+                }
+            }
         }
     }
 
@@ -307,6 +339,24 @@ mod tests {
             [3, 6, 7, 4, 5],
             "what was left is void, what was sent comes later"
         );
+    }
+
+    /// Who has the same table knows who joined, and not who is suspected; whoever joins next is news to them.
+    #[test]
+    fn what_those_with_the_same_table_know_is_told_no_more() {
+        let mut gossip = unlimited();
+        let told = |gossip: &mut Gossip| picked(gossip, 99, 9);
+        gossip.put(1, Class::Urgent);
+        (2..4).for_each(|slot| gossip.put(slot, Class::Bulk));
+        [0, 0, 5].into_iter().for_each(|teller| gossip.same_table(teller));
+        gossip.put(4, Class::Bulk);
+        [6, 7, 7].into_iter().for_each(|teller| gossip.same_table(teller));
+        assert_eq!(told(&mut gossip), [1, 2, 3, 4]);
+        gossip.same_table(8);
+        assert_eq!((told(&mut gossip).as_slice(), gossip.len), (&[1][..], 1));
+        gossip.put(2, Class::Bulk);
+        gossip.same_table(9);
+        assert_eq!(told(&mut gossip), [1, 2]);
     }
 
     #[test]
