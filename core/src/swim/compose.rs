@@ -18,7 +18,7 @@ impl Swim {
             }
             return false;
         };
-        let mut owed = self.outbox.take(slot);
+        let (mut owed, head) = (self.outbox.take(slot), w.len());
         if self.is_memberlist() && (owed.buckets != 0 || owed.gone.is_some()) {
             self.write_push_pull(w, slot, &mut owed);
             self.outbox.put_back(slot, owed);
@@ -38,7 +38,7 @@ impl Swim {
         owed.gossip = false;
         // No row fitting is fine: what was not written stays owed or queued.
         let _ = w.frame(wire::UPDATES, |w| self.write_updates(w, slot, &mut owed));
-        self.write_exchange(w, slot, &mut owed);
+        self.write_exchange(w, head, slot, &mut owed);
         self.outbox.put_back(slot, owed);
         probing
     }

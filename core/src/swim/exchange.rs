@@ -68,9 +68,9 @@ impl Swim {
     /// moment after, tables differ by what gossip is about to tell, and are compared less often.
     pub(super) fn on_table_digest(&mut self, now: Instant, origin: Origin, digest: u64) {
         let Some(slot) = origin.slot else { return };
-        if digest == self.table.digest() {
+        if digest == self.table.digest() && !self.is_memberlist() {
             self.gossip.same_table(slot);
-        } else if self.may_exchange(now) {
+        } else if digest != self.table.digest() && self.may_exchange(now) {
             self.compared.last = Some(now);
             self.outbox.msg(slot, Msg::Buckets);
         }
@@ -213,20 +213,24 @@ impl Swim {
     }
 
     /// Writes what the exchange owes `to`: lists of buckets, what is asked for, and members in full.
-    pub(super) fn write_exchange(&self, w: &mut Writer<'_>, to: u32, owed: &mut Owed) {
+    /// `head` is where the datagram begins.
+    pub(super) fn write_exchange(&self, w: &mut Writer<'_>, head: usize, to: u32, owed: &mut Owed) {
         while owed.lists != 0 && self.write_list(w, owed) {}
         wire::write_some(w, wire::WANTED, &mut owed.wants);
         wire::write_some(w, wire::OFFERED, &mut owed.offers);
+        let fresh = w.len() == head;
         let _ = w.frame(wire::UPDATES, |w| {
             let (start, by) = (w.len(), self.teller());
+            let empty = |w: &Writer<'_>| fresh && w.len() == start;
             let left = owed.told.iter().position(|about| match self.table.try_about(*about) {
                 Some(row) if *about != to && (row.row.member.is_live() || row.row.member.held) => {
-                    wire::write_whole_row(w, row, by, w.len() == start).is_err()
+                    let empty = empty(w);
+                    wire::write_whole_row(w, row, by, empty).is_err()
                 }
                 _ => false,
             });
             owed.told.drain(..left.unwrap_or(owed.told.len()));
-            self.write_buckets(w, start, to, owed);
+            self.write_buckets(w, empty, to, owed);
             if w.len() == start { Err(crate::wire::NoRoom) } else { Ok(()) }
         });
     }
@@ -264,13 +268,19 @@ impl Swim {
         true
     }
 
-    /// Members of the owed digest buckets, as many as fit into the frame that began at `start`.
-    pub(super) fn write_buckets(&self, w: &mut Writer<'_>, start: usize, to: u32, owed: &mut Owed) {
+    /// Members of the owed digest buckets, as many as fit into a datagram that may be `empty` so far.
+    pub(super) fn write_buckets(
+        &self,
+        w: &mut Writer<'_>,
+        empty: impl Fn(&Writer<'_>) -> bool,
+        to: u32,
+        owed: &mut Owed,
+    ) {
         let by = self.teller();
         while owed.buckets != 0 {
             let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
             while let Some(&slot) = bucket.get(owed.resume as usize) {
-                let (about, empty) = (self.table.about(slot), w.len() == start);
+                let (about, empty) = (self.table.about(slot), empty(w));
                 if slot != to && wire::write_whole_row(w, about, by, empty).is_err() {
                     return;
                 }

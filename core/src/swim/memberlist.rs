@@ -129,7 +129,7 @@ impl Swim {
         let written = w.frame(wire::PUSH_PULL, |w| {
             w.u8(u8::from(answer))?;
             let start = w.len();
-            self.write_buckets(w, start, to, owed);
+            self.write_buckets(w, |_| true, to, owed);
             let by = self.teller();
             while owed.buckets == 0
                 && let Some(at) = owed.gone

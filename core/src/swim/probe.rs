@@ -36,7 +36,7 @@ const AT_ONCE: u32 = 4;
 /// So many of the schedule are passed over at once, of whom enough is known.
 const DRAWS: usize = 8;
 /// Mean tries, in 256ths, up to which few datagrams are lost.
-const FEW_TRIES: u32 = 256 * 5 / 4;
+const FEW_TRIES: u32 = 256 * 9 / 8;
 /// Mean tries, in 256ths, above which a probe may fail by chance.
 const MANY_TRIES: u32 = 256 * 9 / 4;
 
@@ -105,6 +105,8 @@ pub(super) struct Prober {
     pub(super) health: u32,
     /// How often members are asked until they answer: a moving mean, in 256ths.
     tries: u32,
+    /// The longest round trip of late: it shrinks by a sixteenth with every answer.
+    farthest: Duration,
 }
 
 impl Prober {
@@ -120,6 +122,7 @@ impl Prober {
             history: History::default(),
             health: 0,
             tries: 256,
+            farthest: Duration::ZERO,
         }
     }
 
@@ -167,7 +170,8 @@ impl Prober {
         self.tries
     }
 
-    fn answered(&mut self, tries: u32) {
+    fn answered(&mut self, tries: u32, rtt: Option<Duration>) {
+        self.farthest = (self.farthest - self.farthest / 16).max(rtt.unwrap_or_default());
         self.tries = self.tries - self.tries / 16 + tries.min(16) * 256 / 16;
     }
 
@@ -200,7 +204,7 @@ impl Swim {
         let stalled = self.notice_stall(now, due);
         for at in (0..self.prober.probes.len()).rev() {
             let Some(probe) = self.prober.probes.get_mut(at) else { continue };
-            if probe.deadline <= now {
+            if probe.deadline <= now || stalled {
                 self.verdict(now, at, stalled);
                 continue;
             }
@@ -210,7 +214,13 @@ impl Swim {
             }
             self.retry(now, at);
         }
-        self.prober.most = if self.many_suspected() { AT_ONCE } else { 1 };
+        self.start_probes(now);
+    }
+
+    /// Starts the probes for which there is room. That may be done upon a packet, when others that are due may not be judged: the
+    /// answer to them may be the next packet.
+    fn start_probes(&mut self, now: Instant) {
+        self.prober.most = if self.may_hurry() { AT_ONCE } else { 1 };
         while self.prober.has_room()
             && let Some(slot) = self.next_to_probe(now)
         {
@@ -230,6 +240,13 @@ impl Swim {
         self.suspicions.len() >= many && !self.is_memberlist()
     }
 
+    /// Whether more are probed at once while many are suspected: not where losses are so many that probes fail by chance, for that
+    /// would keep many suspected, nor by who does not hear well itself.
+    fn may_hurry(&self) -> bool {
+        let healthy = self.prober.health * 4 <= self.config.max_local_health;
+        self.many_suspected() && self.prober.looks() == 1 && healthy
+    }
+
     /// Whether few datagrams are lost, while many members are suspected: two pings tell as much as many, and of members that do
     /// not answer there are many as well.
     const fn is_eased(&self) -> bool {
@@ -245,6 +262,7 @@ impl Swim {
             && !self.leave.started()
             && let slot = self.prober.urgent.remove(0)
             && self.table.try_row(slot).is_some_and(|row| row.member.is_live())
+            && !self.prober.is_probed(slot)
         {
             self.prober.was_urgent = true;
             return Some(slot);
@@ -259,7 +277,7 @@ impl Swim {
         let slot = self.next_scheduled()?;
         let interval = self.stretched(self.config.probe_interval);
         self.prober.tick = Some(now + interval / self.prober.most);
-        Some(slot)
+        (!self.prober.is_probed(slot)).then_some(slot)
     }
 
     /// The next of the schedule; while many are suspected, rather one of whom that is not known well enough.
@@ -282,8 +300,9 @@ impl Swim {
         let seq = self.prober.next_seqs(MOST_NUMBERS);
         let member = self.table.member(slot);
         let (target, boot) = (member.id(), member.identity.boot_epoch);
-        let time = self.config.probe_interval;
-        let time = if self.is_eased() { time.min(self.config.probe_timeout * 2) } else { time };
+        let time = self.stretched(self.config.probe_interval);
+        // Helpers have as long as the member had.
+        let time = if self.is_eased() { time.min(self.until_helpers(slot) * 2) } else { time };
         self.prober.probes.push(Probe {
             slot,
             target,
@@ -292,7 +311,7 @@ impl Swim {
             left: smallvec![now],
             retry_at: now + self.retry_interval(slot),
             helpers_at: Some(now + self.until_helpers(slot)),
-            deadline: now + self.stretched(time),
+            deadline: now + time,
             tries: 1,
             sent: false,
             last_sent: false,
@@ -313,7 +332,9 @@ impl Swim {
         if self.is_memberlist() {
             return timeout;
         }
-        let far = self.table.member(slot).rtt().unwrap_or_default() * 2;
+        // One that was never asked may be as far away as any.
+        let far = if self.is_eased() { self.prober.farthest } else { Duration::ZERO };
+        let far = self.table.member(slot).rtt().unwrap_or(far) * 2;
         self.stretched(timeout.max(far.min(self.config.probe_interval / 2)))
     }
 
@@ -509,7 +530,7 @@ impl Swim {
     fn succeed(&mut self, now: Instant, at: usize, rtt: Option<Duration>, tries: u32) {
         let probe = self.prober.probes.swap_remove(at);
         self.consider(now, probe.slot, tries);
-        self.prober.answered(tries);
+        self.prober.answered(tries, rtt);
         self.prober.history.note(probe.target, Probed { at: now, answered: true, rtt });
         let by = u32::from(!sabotaged!("health-sticks"));
         self.prober.health = self.prober.health.saturating_sub(by);
@@ -518,7 +539,7 @@ impl Swim {
     /// Those who wait for a probe of their own do not wait for the schedule.
     fn go_on(&mut self, now: Instant) {
         if !self.prober.urgent.is_empty() {
-            self.fire_probe(now);
+            self.start_probes(now);
         }
     }
 
@@ -557,7 +578,7 @@ impl Swim {
             return;
         }
         self.prober.probe_soon(slot);
-        self.fire_probe(now);
+        self.start_probes(now);
     }
 
     /// Stops all probing of this node's own.

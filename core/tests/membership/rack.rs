@@ -7,8 +7,8 @@ use std::time::Duration;
 use brickwork_core::swim::Config;
 
 use crate::common::bare::{
-    BUCKETS, Bare, DEAD, PING, SUSPECT, Sent, TABLE_DIGEST, UPDATES, accused, ack, alive, frame,
-    id, millis, times,
+    BUCKETS, Bare, DEAD, PING, SUSPECT, Sent, TABLE_DIGEST, UPDATES, VERIFY, accused, ack, alive,
+    frame, id, millis, times,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -126,4 +126,52 @@ fn of_a_failed_member_little_is_told_while_many_are_suspected() {
         let told = sent.iter().rev().find_map(row);
         assert_eq!(told, Some(names), "{suspects} suspects");
     }
+}
+
+/// Goal: who is far away has the time that it needs. Method: members that are asked for the first time, all of which answer after 700 ms.
+#[test]
+fn who_is_far_away_has_its_time_while_many_are_suspected() {
+    let mut bare = among(1..100);
+    let mut late = Vec::new();
+    let mut pass = |bare: &mut Bare, time: Duration| {
+        let end = bare.now + time;
+        while bare.now < end {
+            let sent = bare.run(millis(10));
+            late.extend(sent.into_iter().filter(|sent| sent.frame(PING).is_some()));
+            while late.first().is_some_and(|ping| bare.now - ping.at >= millis(700)) {
+                let ping = late.remove(0);
+                bare.tell(usize::from(ping.to.port()) - 1000, &ack(ping.seq(PING)));
+            }
+        }
+    };
+    pass(&mut bare, 10 * SECOND);
+    accuse(&mut bare, SUSPECT, 1..5, 50);
+    let before = bare.swim.stats().probes;
+    pass(&mut bare, 10 * SECOND);
+    let stats = bare.swim.stats();
+    assert!(stats.probes > before + 30, "{stats:?}");
+    assert_eq!(stats.probes_failed, 0);
+}
+
+/// Goal: nobody is judged while its answer may be waiting to be read. Method: a node that comes to read its packets some time after its
+/// probes were over, when members wait to be probed.
+#[test]
+fn an_answer_has_nobody_else_judged() {
+    let mut bare = among(0..0);
+    bare.run(SECOND);
+    accuse(&mut bare, SUSPECT, 1..5, 50);
+    bare.answering.clear();
+    let first = |sent: &Sent| sent.frame(PING).is_some();
+    let one = bare.next(first);
+    let other = bare.next(|sent| first(sent) && sent.to != one.to);
+    assert!(other.at - one.at < millis(500), "they are in flight together");
+    let failed = bare.swim.stats().probes_failed;
+    bare.now = one.at + millis(650);
+    for place in 60..64 {
+        bare.tell(55, &frame(VERIFY, &id(place).0.to_le_bytes()));
+    }
+    for ping in [other, one] {
+        bare.tell(usize::from(ping.to.port()) - 1000, &ack(ping.seq(PING)));
+    }
+    assert_eq!(bare.swim.stats().probes_failed, failed);
 }
