@@ -3,6 +3,7 @@
 //! A peer is in the ready ring at most once, and what it is owed merges: the backlog is bounded by
 //! the members, however slow the socket is.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -111,6 +112,17 @@ impl Owed {
         self.msgs.is_empty() && lists == [true; 4] && owed == 0 && !self.gossip
     }
 
+    /// Makes it one that owes nothing. Long lists are given back to the allocator.
+    fn clear(&mut self) {
+        let lists = self.wants.list.capacity() + self.offers.list.capacity();
+        let long = self.msgs.spilled() || self.rows.spilled() || lists + self.told.capacity() > 0;
+        if long || !self.is_empty() {
+            *self = Self::default();
+        } else {
+            (self.resume, self.listed, self.answer, self.ready) = (0, 0, false, false);
+        }
+    }
+
     /// It is to be told the whole table.
     pub(super) fn owe_all(&mut self, answer: bool) {
         (self.buckets, self.resume, self.gone) = (u64::MAX, 0, Some(0));
@@ -164,7 +176,11 @@ const NOWHERE: u32 = u32::MAX;
 pub(super) struct Outbox {
     /// Where in `owed` each slot's debts stand.
     places: Vec<u32>,
-    owed: Pool<Owed>,
+    /// Boxed, for they are taken out and put back with every datagram, and several hundred bytes long.
+    owed: Pool<Box<Owed>>,
+    /// Empty ones, to be used again.
+    #[allow(clippy::vec_box)] // they go to and from `owed`
+    spare: Vec<Box<Owed>>,
     ready: VecDeque<u32>,
     strangers: VecDeque<(SocketAddr, SmallVec<[Msg; 2]>)>,
 }
@@ -175,10 +191,10 @@ impl Outbox {
         room::reach(&mut self.places, slot, NOWHERE);
         let index = slot as usize;
         if self.places[index] == NOWHERE {
-            self.places[index] = self.owed.insert(Owed::default());
+            self.places[index] = self.owed.insert(self.spare.pop().unwrap_or_default());
         }
-        let owed =
-            self.owed.get_mut(self.places[index]).expect("the place was just made or is in use");
+        let owed = self.owed.get_mut(self.places[index]);
+        let owed = owed.expect("the place was just made or is in use");
         if !owed.ready {
             owed.ready = true;
             self.ready.push_back(slot);
@@ -188,7 +204,7 @@ impl Outbox {
 
     fn get(&mut self, slot: u32) -> Option<&mut Owed> {
         let place = *self.places.get(slot as usize)?;
-        self.owed.get_mut(place)
+        self.owed.get_mut(place).map(Box::as_mut)
     }
 
     pub(super) fn msg(&mut self, slot: u32, msg: Msg) {
@@ -226,28 +242,38 @@ impl Outbox {
     }
 
     /// Takes what `slot` is owed; what does not fit is given back with [`Outbox::put_back`].
-    pub(super) fn take(&mut self, slot: u32) -> Owed {
-        let Some(owed) = self.get(slot) else { return Owed::default() };
+    pub(super) fn take(&mut self, slot: u32) -> Box<Owed> {
+        let mut taken = self.spare.pop().unwrap_or_default();
+        let Some(&place) = self.places.get(slot as usize) else { return taken };
+        let Some(owed) = self.owed.get_mut(place) else { return taken };
         if owed.ready {
-            return core::mem::replace(owed, Owed { ready: true, ..Owed::default() });
+            core::mem::swap(owed, &mut taken);
+            owed.ready = true;
+            return taken;
         }
-        let place = core::mem::replace(&mut self.places[slot as usize], NOWHERE);
+        self.spare.push(taken);
+        self.places[slot as usize] = NOWHERE;
         self.owed.remove(place).unwrap_or_default()
     }
 
-    pub(super) fn put_back(&mut self, slot: u32, rest: Owed) {
-        if rest.is_empty() {
-            return;
+    pub(super) fn put_back(&mut self, slot: u32, mut rest: Box<Owed>) {
+        if !rest.is_empty() {
+            self.to(slot);
+            if let Some(owed) = self.owed.get_mut(self.places[slot as usize]) {
+                core::mem::swap(owed, &mut rest);
+                owed.ready = rest.ready;
+            }
         }
-        let owed = self.to(slot);
-        let ready = owed.ready;
-        *owed = Owed { ready, ..rest };
+        rest.clear();
+        self.spare.push(rest);
     }
 
     /// Drops what is owed to a slot that is about to be reused. What others are owed about it stays:
     /// by then it tells of whoever has the slot, or nothing.
     pub(super) fn forget(&mut self, slot: u32) {
-        self.take(slot);
+        let mut owed = self.take(slot);
+        owed.clear();
+        self.spare.push(owed);
     }
 
     /// Drops everything.
@@ -338,7 +364,7 @@ mod tests {
         assert!(outbox.take(3).is_empty(), "it was taken");
         owed.rows.push(8);
         outbox.put_back(3, owed);
-        outbox.put_back(5, Owed::default());
+        outbox.put_back(5, Box::default());
         outbox.row(3, 7);
         outbox.forget(2);
         assert_eq!([1, 2, 3].map(|_| outbox.next()), [Some(1), Some(2), Some(3)]);
@@ -346,7 +372,7 @@ mod tests {
         assert_eq!(outbox.take(3).rows.to_vec(), [9, 8, 7]);
         assert!(outbox.take(2).is_empty());
         assert_eq!(outbox.take(1).rows.to_vec(), [9]);
-        let mut places = [0; 3].map(|_| outbox.owed.insert(Owed::default()));
+        let mut places = [0; 3].map(|_| outbox.owed.insert(Box::default()));
         places.sort_unstable();
         assert_eq!(places, [0, 1, 2], "all places are free again");
     }

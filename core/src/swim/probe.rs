@@ -134,6 +134,15 @@ impl Prober {
         relays.chain(probes).chain(tick).min()
     }
 
+    /// Ends the probe at that place, where it stands: it is several hundred bytes long.
+    fn end(&mut self, at: usize) {
+        let last = self.probes.len() - 1;
+        if at < last {
+            self.probes.swap(at, last);
+        }
+        self.probes.truncate(last);
+    }
+
     fn has_room(&self) -> bool {
         self.probes.len() < self.most as usize
     }
@@ -528,10 +537,11 @@ impl Swim {
 
     /// The member that the probe at that place is of answered so many tries.
     fn succeed(&mut self, now: Instant, at: usize, rtt: Option<Duration>, tries: u32) {
-        let probe = self.prober.probes.swap_remove(at);
-        self.consider(now, probe.slot, tries);
+        let Probe { slot, target, .. } = self.prober.probes[at];
+        self.prober.end(at);
+        self.consider(now, slot, tries);
         self.prober.answered(tries, rtt);
-        self.prober.history.note(probe.target, Probed { at: now, answered: true, rtt });
+        self.prober.history.note(target, Probed { at: now, answered: true, rtt });
         let by = u32::from(!sabotaged!("health-sticks"));
         self.prober.health = self.prober.health.saturating_sub(by);
     }
