@@ -335,24 +335,22 @@ impl Swim {
         if self.is_silent() {
             return None;
         }
-        [
-            self.prober.next(),
-            self.assayer.next(),
-            self.next_hold(),
-            self.suspicions.next().map(|at| match self.verdicts_after {
-                _ if sabotaged!("verdict-timer-early") => at,
-                after => at.max(after),
-            }),
-            self.joiner.next(),
-            self.leave.next(),
-            self.gossip_at,
-            self.push_pull_at,
-            self.refute_due.then_some(self.refute_after),
-            self.table.next_expiry(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let mut first = Instant::MAX;
+        let mut or = |at: Option<Instant>| first = first.min(at.unwrap_or(Instant::MAX));
+        or(self.prober.next());
+        or(self.assayer.next());
+        or(self.next_hold());
+        or(self.suspicions.next().map(|at| match self.verdicts_after {
+            _ if sabotaged!("verdict-timer-early") => at,
+            after => at.max(after),
+        }));
+        or(self.joiner.next());
+        or(self.leave.next());
+        or(self.gossip_at);
+        or(self.push_pull_at);
+        or(self.refute_due.then_some(self.refute_after));
+        or(self.table.next_expiry());
+        (first < Instant::MAX).then_some(first)
     }
 }
 
