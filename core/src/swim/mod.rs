@@ -52,6 +52,7 @@ mod member;
 mod memberlist;
 mod outbox;
 mod probe;
+mod rack;
 mod refute;
 mod relay;
 mod spread;
