@@ -2,7 +2,8 @@
 
 use super::member::{ME, Member, State};
 use super::outbox::{Msg, Owed};
-use super::wire::{self, Context, Teller};
+use super::row_wire::{self, Teller};
+use super::wire::{self, Context};
 use super::{Peer, Swim, suspicion};
 use crate::wire::{NoRoom, Writer};
 
@@ -52,7 +53,7 @@ impl Swim {
     pub(crate) fn write_self(&self, w: &mut Writer<'_>) {
         let (about, by) = (self.table.about(ME), self.teller());
         // One who is not told so hears of it from others.
-        let _ = w.frame(wire::UPDATES, |w| wire::write_row(w, about, by));
+        let _ = w.frame(wire::UPDATES, |w| row_wire::write_row(w, about, by));
     }
 
     /// This node as the one who tells, at the time of its last input.
@@ -90,10 +91,10 @@ impl Swim {
         // The accused learns it from the very packet that reaches it (Lifeguard's buddy system).
         let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
         if accused {
-            let _ = wire::write_warning(w, self.table.about(slot), by);
+            let _ = row_wire::write_warning(w, self.table.about(slot), by);
         }
         owed.rows.retain(|about| match self.table.try_about(*about) {
-            Some(row) if *about != slot => wire::write_row(w, row, by).is_err(),
+            Some(row) if *about != slot => row_wire::write_row(w, row, by).is_err(),
             _ => false,
         });
         let _ = self.write_queued(w, slot);
@@ -115,7 +116,7 @@ impl Swim {
             }
             let row = table.try_about(about);
             let before = w.len();
-            row.filter(|row| wire::write_row(w, *row, by).is_ok()).map(|_| w.len() - before)
+            row.filter(|row| row_wire::write_row(w, *row, by).is_ok()).map(|_| w.len() - before)
         });
         if w.len() == start { Err(NoRoom) } else { Ok(()) }
     }

@@ -17,8 +17,8 @@
 
 use super::member::{Case, ME, Member, State};
 use super::outbox::Msg;
+use super::row_wire::{AliveRow, Row};
 use super::suspicion::{self, Suspicion};
-use super::wire::{AliveRow, Row};
 use super::{Origin, Swim};
 use crate::event::Event;
 use crate::hash;

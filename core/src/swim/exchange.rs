@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::member::BUCKETS;
 use super::outbox::{Msg, Owed, Print};
+use super::row_wire;
 use super::wire::{self, Fingerprints, Listed};
 use super::{Member, Origin, Swim};
 use crate::hash;
@@ -225,7 +226,7 @@ impl Swim {
             let left = owed.told.iter().position(|about| match self.table.try_about(*about) {
                 Some(row) if *about != to && (row.row.member.is_live() || row.row.member.held) => {
                     let empty = empty(w);
-                    wire::write_whole_row(w, row, by, empty).is_err()
+                    row_wire::write_whole_row(w, row, by, empty).is_err()
                 }
                 _ => false,
             });
@@ -281,7 +282,7 @@ impl Swim {
             let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
             while let Some(&slot) = bucket.get(owed.resume as usize) {
                 let (about, empty) = (self.table.about(slot), empty(w));
-                if slot != to && wire::write_whole_row(w, about, by, empty).is_err() {
+                if slot != to && row_wire::write_whole_row(w, about, by, empty).is_err() {
                     return;
                 }
                 owed.resume += 1;

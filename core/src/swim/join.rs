@@ -15,7 +15,7 @@ use core::time::Duration;
 use super::evidence::LAST_BOOT;
 use super::member::{ME, Member, State};
 use super::outbox::Msg;
-use super::wire::AliveRow;
+use super::row_wire::AliveRow;
 use super::{Origin, Swim};
 use crate::event::Event;
 use crate::id::{Identity, NodeId};

@@ -21,8 +21,9 @@ use core::time::Duration;
 use super::evidence::By;
 use super::member::{Case, State};
 use super::outbox::Owed;
+use super::row_wire::{self, Row, Rows};
 use super::suspicion::Suspicion;
-use super::wire::{self, Row, Rows};
+use super::wire;
 use super::{Origin, Rules, Swim};
 use crate::event::Event;
 use crate::id::NodeId;
@@ -138,7 +139,7 @@ impl Swim {
                     owed.gone = None;
                     break;
                 };
-                if wire::write_row(w, self.table.about(about), by).is_err() {
+                if row_wire::write_row(w, self.table.about(about), by).is_err() {
                     break;
                 }
                 owed.gone = Some(at + 1);

@@ -55,6 +55,7 @@ mod probe;
 mod rack;
 mod refute;
 mod relay;
+mod row_wire;
 mod spread;
 mod standing;
 mod standing_wire;

@@ -1,4 +1,4 @@
-//! How an [`Inquiry`] looks on the wire: the rows of kind 4, whose format stands with the others in `wire.rs`.
+//! How an [`Inquiry`] looks on the wire: the rows of kind 4, whose format stands with the others in `row_wire.rs`.
 
 #![warn(clippy::indexing_slicing)]
 
@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::inquiry::{Inquiry, MAX_OBSERVERS, MAX_TIMES, WELL, age};
 use super::member::Row;
-use super::wire;
+use super::row_wire;
 use crate::id::NodeId;
 use crate::time::Instant;
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
@@ -78,7 +78,7 @@ pub(super) fn write(
 ) -> Result<(), NoRoom> {
     w.attempt(|w| {
         w.u8(KIND)?;
-        wire::write_numbers(w, row)?;
+        row_wire::write_numbers(w, row)?;
         write_found(w, inquiry, now)
     })
 }
