@@ -175,3 +175,83 @@ fn an_answer_has_nobody_else_judged() {
     }
     assert_eq!(bare.swim.stats().probes_failed, failed);
 }
+
+/// The probes that a node starts in five seconds.
+fn probes_in_five_seconds(bare: &mut Bare) -> u64 {
+    let before = bare.swim.stats().probes;
+    bare.run(5 * SECOND);
+    bare.swim.stats().probes - before
+}
+
+/// Goal: where losses are so many that probes fail by chance no more are probed at once, for that would keep many suspected. Method:
+/// members that answer the fourth ping alone, until this node knows; all answer then.
+#[test]
+fn who_loses_much_does_not_hurry() {
+    for (needed, least, most) in [(1, 16, 22), (4, 5, 6)] {
+        let mut bare = among(1..100);
+        let mut pings = [0; 100];
+        while bare.swim.stats().probes < 40 {
+            for sent in bare.run(millis(5)) {
+                let place = usize::from(sent.to.port()) - 1000;
+                pings[place] += u32::from(sent.frame(PING).is_some());
+                if sent.frame(PING).is_some() && pings[place].is_multiple_of(needed) {
+                    bare.tell(place, &ack(sent.seq(PING)));
+                }
+            }
+        }
+        bare.answering = (1..100).collect();
+        accuse(&mut bare, SUSPECT, 1..5, 50);
+        let probes = probes_in_five_seconds(&mut bare);
+        assert!((least..=most).contains(&probes), "{probes} probes, answered at ping {needed}");
+    }
+}
+
+/// Goal: who hears nobody does not hurry, for it is the one that is cut off. Method: probes that fail without a helper's word.
+#[test]
+fn who_is_cut_off_does_not_hurry() {
+    let mut bare = among(0..0);
+    bare.run(SECOND);
+    bare.answering.clear();
+    while bare.swim.local_health() < 3 {
+        bare.run(millis(100));
+    }
+    accuse(&mut bare, SUSPECT, 1..8, 50);
+    let before = bare.swim.stats().probes;
+    bare.run(12 * SECOND);
+    let probes = bare.swim.stats().probes - before;
+    assert!(probes <= 3, "{probes} probes");
+}
+
+/// Goal: of the schedule those are passed over of whom enough is known. Method: forty members with as many accusers as count.
+#[test]
+fn who_is_accused_enough_is_not_probed_again() {
+    let mut bare = among(0..0);
+    bare.run(5 * SECOND);
+    (50..54).for_each(|by| accuse(&mut bare, SUSPECT, 1..41, by));
+    let before = bare.swim.stats().probes;
+    let sent = bare.run(millis(1_900));
+    assert!(bare.swim.stats().probes >= before + 5);
+    let pinged = sent.iter().filter(|sent| sent.frame(PING).is_some());
+    let accused = pinged.filter(|sent| (1001..1041).contains(&sent.to.port())).count();
+    assert_eq!(accused, 0);
+}
+
+/// Goal: a stall ends all probes in flight, those too that are not over: their answers may be lost. Method: three that began a quarter
+/// of a second after each other, and a node that wakes when two of them are over.
+#[test]
+fn a_stall_ends_all_probes_in_flight() {
+    let mut bare = among(0..0);
+    bare.run(SECOND);
+    accuse(&mut bare, SUSPECT, 1..5, 50);
+    bare.answering.clear();
+    let mut seen: Vec<Sent> = Vec::new();
+    while seen.len() < 3 {
+        let known: Vec<_> = seen.iter().map(|sent| sent.to).collect();
+        seen.push(bare.next(|sent| sent.frame(PING).is_some() && !known.contains(&sent.to)));
+    }
+    assert_eq!(bare.swim.stats().probes_void, 0);
+    bare.now = seen[0].at + millis(950);
+    bare.swim.handle_timeout(bare.now);
+    let stats = bare.swim.stats();
+    assert_eq!((stats.probes_void, stats.probes_failed), (3, 0));
+}
