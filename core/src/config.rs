@@ -112,17 +112,17 @@ pub(crate) fn check_datagram(max_datagram: usize) -> Result<(), ConfigError> {
 
 pub(crate) fn check_identity(identity: &Identity) -> Result<(), ConfigError> {
     let parts = [
-        ("name", identity.name.len(), MAX_NAME),
-        ("zone", identity.zone.len(), MAX_ZONE),
-        ("metadata", identity.meta.len(), MAX_META),
+        ("name", identity.name().len(), MAX_NAME),
+        ("zone", identity.zone().len(), MAX_ZONE),
+        ("metadata", identity.meta().len(), MAX_META),
     ];
     for (what, len, max) in parts {
         if len > max {
             return Err(ConfigError::TooLong { what, len, max });
         }
     }
-    let ip = identity.addr.ip();
-    if identity.addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
+    let ip = identity.addr().ip();
+    if identity.addr().port() == 0 || ip.is_unspecified() || ip.is_multicast() {
         return Err(ConfigError::BadAddress);
     }
     Ok(())

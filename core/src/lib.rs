@@ -75,8 +75,7 @@
 //! }
 //!
 //! # fn node(name: &str, socket: &UdpSocket) -> Node {
-//! #     let mut identity = Identity::new(name, socket.local_addr().unwrap());
-//! #     identity.boot_epoch = 7;
+//! #     let identity = Identity::new(name, socket.local_addr().unwrap());
 //! #     let entropy = [name.as_bytes()[0]; 32]; // take it from the operating system
 //! #     Node::new(Instant::ZERO, identity, Config::local(), entropy).unwrap()
 //! # }
@@ -124,7 +123,7 @@
 //!     for (from, to) in [(0, 1), (1, 0)] {
 //!         while let Some(sent) = nodes[from].poll_transmit(&mut buf) {
 //!             let len = sent.payload.len();
-//!             let source = nodes[from].identity().addr;
+//!             let source = nodes[from].identity().addr();
 //!             nodes[to].handle_packet(now, source, &mut buf[..len])?;
 //!             quiet = false;
 //!         }

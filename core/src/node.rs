@@ -76,9 +76,9 @@ impl Node {
         config.check()?;
         let Config { cluster, max_datagram, max_events, swim, map } = config;
         // A start without the old map is a new replica, and boot epochs are never used twice.
-        let life = if sabotaged!("life-reused") { 1 } else { identity.boot_epoch };
-        let replica = ReplicaId::new(identity.id, life);
-        let view = [identity.id].into_iter().collect();
+        let life = if sabotaged!("life-reused") { 1 } else { identity.boot_epoch() };
+        let replica = ReplicaId::new(identity.id(), life);
+        let view = [identity.id()].into_iter().collect();
         Ok(Self {
             cluster: wire::cluster_tag(&cluster),
             max_datagram,
@@ -471,10 +471,10 @@ impl Node {
         while let Some(event) = self.swim.poll_event() {
             match &event {
                 Event::Joined { identity } | Event::Restarted { identity, .. } => {
-                    self.view.insert(identity.id);
-                    self.map.peer_up(now, identity.id, identity.boot_epoch, identity.addr);
+                    self.view.insert(identity.id());
+                    self.map.peer_up(now, identity.id(), identity.boot_epoch(), identity.addr());
                 }
-                Event::Updated { identity } => self.map.peer_moved(identity.id, identity.addr),
+                Event::Updated { identity } => self.map.peer_moved(identity.id(), identity.addr()),
                 Event::Failed { id } | Event::Left { id } => {
                     if !sabotaged!("view-keeps-the-failed") {
                         self.view.remove(*id);
@@ -494,7 +494,7 @@ impl Node {
             }
             self.events.push(event);
         }
-        let boot = self.swim.me().identity().boot_epoch;
+        let boot = self.swim.me().identity().boot_epoch();
         self.map.set_boot(boot);
     }
 
@@ -511,7 +511,7 @@ impl Node {
         }
         for member in self.swim.members().filter(|member| member.id() != me) {
             let identity = member.identity();
-            self.map.peer_up(now, identity.id, identity.boot_epoch, identity.addr);
+            self.map.peer_up(now, identity.id(), identity.boot_epoch(), identity.addr());
         }
     }
 

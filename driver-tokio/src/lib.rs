@@ -182,10 +182,10 @@ pub async fn bind(options: Options) -> Result<Handle, BindError> {
     let refused = |error| BindError::Socket(bind, error);
     let socket = UdpSocket::bind(bind).await.map_err(refused)?;
     let local = socket.local_addr().map_err(refused)?;
-    let mut identity = Identity::new(name, advertise.unwrap_or(local));
-    identity.boot_epoch = clock::boot_epoch();
-    identity.zone = zone;
-    identity.meta = meta;
+    let identity = Identity::new(name, advertise.unwrap_or(local))
+        .with_boot_epoch(clock::boot_epoch())
+        .with_zone(zone)
+        .with_meta(meta);
     let max_datagram = config.max_datagram;
     let clock = Clock::start();
     let mut node = Node::new(clock.now(), identity, config, entropy).map_err(BindError::Config)?;

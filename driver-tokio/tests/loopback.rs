@@ -188,7 +188,7 @@ async fn a_port_in_use_and_bad_settings_are_errors() {
     let mut advertised = Options::new("b", ([0, 0, 0, 0], 0).into());
     advertised.advertise = Some(([10, 0, 0, 1], 7000).into());
     let node = bind(advertised).await.unwrap();
-    let told = node.call(|node, _| node.identity().addr).await.unwrap();
+    let told = node.call(|node, _| node.identity().addr()).await.unwrap();
     assert_eq!(told, ([10, 0, 0, 1], 7000).into());
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Roll {
 impl Roll {
     /// The roll of a node that knows only itself.
     pub(crate) fn new(me: &Member, max_members: usize) -> Self {
-        let live = BTreeMap::from([(me.id(), me.identity().boot_epoch)]);
+        let live = BTreeMap::from([(me.id(), me.identity().boot_epoch())]);
         Self { live, max_members, ..Self::default() }
     }
 
@@ -45,7 +45,7 @@ impl Roll {
             // What comes after a gap cannot be held against what was before it.
             _ if self.lost => {}
             Event::Joined { identity } => {
-                let (id, boot) = (identity.id, identity.boot_epoch);
+                let (id, boot) = (identity.id(), identity.boot_epoch());
                 if let Some(&at) = self.left.get(&(id, boot)) {
                     let age = self.latest - at;
                     assert!(age >= TOMBSTONE_AGE, "boot {boot} of {id} left and is back");
@@ -53,13 +53,17 @@ impl Roll {
                 assert!(self.live.insert(id, boot).is_none(), "{id} joined twice");
             }
             Event::Restarted { old_epoch, identity } => {
-                let old = self.live.insert(identity.id, identity.boot_epoch);
-                assert_eq!(old, Some(*old_epoch), "restart of {}", identity.id);
-                assert!(identity.boot_epoch > *old_epoch, "{} restarted as of old", identity.id);
+                let old = self.live.insert(identity.id(), identity.boot_epoch());
+                assert_eq!(old, Some(*old_epoch), "restart of {}", identity.id());
+                assert!(
+                    identity.boot_epoch() > *old_epoch,
+                    "{} restarted as of old",
+                    identity.id()
+                );
             }
             Event::Updated { identity } => {
-                let boot = self.live.get(&identity.id);
-                assert_eq!(boot, Some(&identity.boot_epoch), "update of {}", identity.id);
+                let boot = self.live.get(&identity.id());
+                assert_eq!(boot, Some(&identity.boot_epoch()), "update of {}", identity.id());
             }
             Event::Failed { id } => assert!(self.live.remove(id).is_some(), "{id} gone twice"),
             Event::Left { id } => {
@@ -85,11 +89,11 @@ impl Roll {
         let me = swim.me();
         if me.is_live() {
             // A clock that stepped back makes a node take another epoch without telling itself.
-            self.live.insert(me.id(), me.identity().boot_epoch);
+            self.live.insert(me.id(), me.identity().boot_epoch());
         } else {
             self.live.remove(&me.id());
         }
-        let views = || swim.members().map(|member| (member.id(), member.identity().boot_epoch));
+        let views = || swim.members().map(|member| (member.id(), member.identity().boot_epoch()));
         if std::mem::take(&mut self.lost) {
             self.live = views().collect();
             self.left.clear();

@@ -99,9 +99,9 @@ pub(crate) fn config() -> Config {
 
 /// The node of a place. Ids and boot epochs are small, so that mutations hit them.
 pub(crate) fn node(place: usize, boot_epoch: u64, now: Instant) -> Node {
-    let mut identity = Identity::new(format!("n{place}"), addr(place));
-    identity.id = id(place);
-    identity.boot_epoch = boot_epoch;
+    let identity = Identity::new(format!("n{place}"), addr(place))
+        .with_id(id(place))
+        .with_boot_epoch(boot_epoch);
     let entropy = [u8::try_from(place).unwrap_or(0); 32];
     Node::new(now, identity, config(), entropy)
         .unwrap_or_else(|error| panic!("a sound configuration: {error}"))

@@ -100,9 +100,9 @@ impl World {
         if rewound {
             epoch -= 2 * EPOCH_STEP - EPOCH_STEP / 2;
         }
-        let mut identity = Identity::new(format!("node-{place}"), addr(place));
-        identity.id = id(place);
-        identity.boot_epoch = epoch;
+        let identity = Identity::new(format!("node-{place}"), addr(place))
+            .with_id(id(place))
+            .with_boot_epoch(epoch);
         let mut config = Config::local();
         config.max_members = MAX_MEMBERS;
         config.max_events = 32;

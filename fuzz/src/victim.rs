@@ -140,7 +140,7 @@ impl Victim {
     /// Collects what the node owes and tells; all of it is sound.
     pub(crate) fn collect(&mut self) {
         let (now, witness) = (self.now, &mut self.witness);
-        let me = self.node.identity().addr;
+        let me = self.node.identity().addr();
         send(&mut self.node, self.room, |_, bytes| {
             let read = witness.handle_packet(now, me, &mut bytes.to_vec());
             assert_eq!(read, Ok(()), "the node sent {bytes:02x?}");
@@ -216,7 +216,7 @@ impl Glance {
         let mut members = DefaultHasher::new();
         for member in node.members().chain(node.former_members()) {
             members.write_u64(member.id().0);
-            members.write_u64(member.identity().boot_epoch);
+            members.write_u64(member.identity().boot_epoch());
             members.write_u32(member.incarnation());
             members.write_u8(member.state() as u8);
         }

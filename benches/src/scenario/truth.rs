@@ -285,7 +285,7 @@ impl Truth {
     pub(super) fn heard(&mut self, now: Instant, observer: usize, event: &Event) {
         match event {
             Event::Joined { identity } | Event::Restarted { identity, .. } => {
-                self.listed(now, observer, identity.id, true);
+                self.listed(now, observer, identity.id(), true);
             }
             Event::Left { id } => {
                 if let Some(subject) = self.listed(now, observer, *id, false) {

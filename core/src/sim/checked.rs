@@ -286,7 +286,7 @@ impl<M: Machine> Checked<M> {
             // Of itself a node tells no events: neither that it leaves nor that it takes another boot.
             let me = swim.me();
             if me.is_live() {
-                self.members.insert(me.id(), me.identity().boot_epoch);
+                self.members.insert(me.id(), me.identity().boot_epoch());
             } else {
                 self.members.remove(&me.id());
             }
@@ -320,16 +320,21 @@ impl<M: Machine> Checked<M> {
         let list = &mut self.members;
         match event {
             Event::Joined { identity } => {
-                let old = list.insert(identity.id, identity.boot_epoch);
-                assert_eq!(old, None, "OM10: {} joined twice", identity.name);
+                let old = list.insert(identity.id(), identity.boot_epoch());
+                assert_eq!(old, None, "OM10: {} joined twice", identity.name());
             }
             Event::Restarted { old_epoch, identity } => {
-                let old = list.insert(identity.id, identity.boot_epoch);
-                assert_eq!(old, Some(*old_epoch), "OM10: {} restarted from nowhere", identity.name);
+                let old = list.insert(identity.id(), identity.boot_epoch());
+                assert_eq!(
+                    old,
+                    Some(*old_epoch),
+                    "OM10: {} restarted from nowhere",
+                    identity.name()
+                );
             }
             Event::Updated { identity } => {
-                let name = &identity.name;
-                assert!(list.contains_key(&identity.id), "OM10: {name} is updated and no member");
+                let name = identity.name();
+                assert!(list.contains_key(&identity.id()), "OM10: {name} is updated and no member");
             }
             Event::Failed { id } | Event::Left { id } => {
                 assert!(list.remove(id).is_some(), "OM10: {id} is gone twice");
@@ -409,7 +414,7 @@ impl<M: Machine> Machine for Checked<M> {
 
 /// The live members with their boot epochs.
 fn members(swim: &Swim) -> BTreeMap<NodeId, u64> {
-    swim.members().map(|member| (member.id(), member.identity().boot_epoch)).collect()
+    swim.members().map(|member| (member.id(), member.identity().boot_epoch())).collect()
 }
 
 /// The keys that have a value, with the write whose value is read.

@@ -137,16 +137,16 @@ impl Claim<'_> {
         let written = match *self {
             Self::Accused { of, dead, by } => w.frame(UPDATES, |w| {
                 w.u8(1 + u8::from(dead))?;
-                w.node(of.id)?;
-                w.u64(of.boot_epoch)?;
+                w.node(of.id())?;
+                w.u64(of.boot_epoch())?;
                 w.varint(u64::from(u32::MAX))?;
                 w.u8(16)?;
                 (0..16).try_for_each(|accuser| w.u64(mix2(by, accuser)))
             }),
             Self::Found { of, by, millis } => w.frame(UPDATES, |w| {
                 w.u8(4)?;
-                w.node(of.id)?;
-                w.u64(of.boot_epoch)?;
+                w.node(of.id())?;
+                w.u64(of.boot_epoch())?;
                 w.varint(0)?;
                 // Held out so often before, and so many are enough.
                 w.put(&[(by % 4) as u8, 4])?;
@@ -158,7 +158,7 @@ impl Claim<'_> {
                 })
             }),
             Self::Alive { of, incarnation, version, addr } => w.frame(UPDATES, |w| {
-                alive(w, (of.id, of.boot_epoch), (incarnation, version), addr, &of.name)
+                alive(w, (of.id(), of.boot_epoch()), (incarnation, version), addr, of.name())
             }),
             Self::Phantom { number, addr } => w.frame(UPDATES, |w| {
                 alive(w, (NodeId(number), 1), (0, 1), addr, &format!("phantom-{number:016x}"))

@@ -66,13 +66,13 @@ impl Sim {
                     target.swim().me(),
                     self.places[to].lives.last().map(|life| life.started_as),
                 ),
-                of: (member.id(), member.identity().boot_epoch),
+                of: (member.id(), member.identity().boot_epoch()),
                 counter: 1 + luck.below(64),
             }),
             Betrayal::Silence | Betrayal::Trains => None,
         };
         let Some(claim) = claim else { return };
-        let sender = (node.id(), node.identity().boot_epoch);
+        let sender = (node.id(), node.identity().boot_epoch());
         let bytes = forge::datagram(&self.config.cluster, sender, |w| claim.write(w));
         *self.net.met.entry("betrayed").or_default() += 1;
         let from = self.net.spots[place].source();
@@ -93,6 +93,6 @@ impl Sim {
 
 /// Node, boot epoch and replica epoch that a chunk to a node must name.
 fn receiver(node: &Member, replica: Option<u64>) -> (NodeId, u64, u64) {
-    let boot = node.identity().boot_epoch;
+    let boot = node.identity().boot_epoch();
     (node.id(), boot, replica.unwrap_or(boot))
 }

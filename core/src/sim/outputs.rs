@@ -54,7 +54,8 @@ impl Sim {
             | Event::Updated { identity }
             | Event::Restarted { identity, .. } = &mut event
             {
-                let common = self.identities.entry(identity.id).or_insert_with(|| identity.clone());
+                let common =
+                    self.identities.entry(identity.id()).or_insert_with(|| identity.clone());
                 if common == identity {
                     *identity = common.clone();
                 } else {
@@ -77,7 +78,7 @@ impl Sim {
         let (Some(node), Some(life)) = (&spot.node, spot.lives.last_mut()) else { return };
         let me = node.node().swim().me();
         // A new boot epoch begins with incarnations of its own.
-        let issued = life.epochs.entry(me.identity().boot_epoch).or_default();
+        let issued = life.epochs.entry(me.identity().boot_epoch()).or_default();
         *issued = me.incarnation().max(*issued);
     }
 

@@ -262,7 +262,7 @@ impl<'p> Run<'p> {
 
     fn join(&mut self, place: usize, through: usize) {
         let Some(node) = self.sim.node(through) else { return };
-        let seed = node.identity().addr;
+        let seed = node.identity().addr();
         self.sim.with(place, |node, now| node.join(now, &[seed]));
     }
 

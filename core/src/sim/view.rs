@@ -107,11 +107,11 @@ impl Sim {
         for node in up() {
             if node.view().nodes() != live {
                 let (lists, of) = (node.view().nodes().len(), live.len());
-                found.push(format!("{} lists {lists} of {of} members", node.identity().name));
+                found.push(format!("{} lists {lists} of {of} members", node.identity().name()));
             }
             let first = *first.get_or_insert(node);
             if node.map().digest() != first.map().digest() {
-                let names = (&node.identity().name, &first.identity().name);
+                let names = (&node.identity().name(), &first.identity().name());
                 found.push(format!("{} and {} differ in their maps", names.0, names.1));
             }
         }

@@ -205,9 +205,9 @@ impl Sim {
         let behind = core::mem::take(&mut spot.behind);
         let wall = WALL + EPOCH * life + self.net.now.as_nanos() / 1_000;
         let epoch = fresh(spot, wall.saturating_sub(behind.as_micros() as u64));
-        let mut identity =
-            Identity::new(spot.name.clone(), self.net.addr(place)).with_boot_epoch(epoch);
-        identity.meta = vec![0x6d; spot.meta];
+        let identity = Identity::new(&spot.name, self.net.addr(place))
+            .with_boot_epoch(epoch)
+            .with_meta(vec![0x6d; spot.meta]);
         let mut luck = Luck::new(self.seed ^ 0x5eed, place, life);
         let mut entropy = [0; 32];
         for chunk in entropy.chunks_mut(8) {

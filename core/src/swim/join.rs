@@ -400,7 +400,7 @@ impl Swim {
     ) {
         let me = self.table.me();
         let newcomer = me.addr();
-        let other = id != me.id() || asked != me.identity.boot_epoch || holder == newcomer;
+        let other = id != me.id() || asked != me.identity.boot_epoch() || holder == newcomer;
         if other || !self.joiner.was_asked(origin.from) {
             return;
         }
@@ -419,7 +419,7 @@ impl Swim {
     pub(super) fn on_boot_too_old(&mut self, now: Instant, origin: Origin, asked: u64, boot: u64) {
         let me = &self.table.me().identity;
         // An answer to a boot before this one says nothing about this one.
-        if asked != me.boot_epoch || boot < me.boot_epoch || boot >= LAST_BOOT {
+        if asked != me.boot_epoch() || boot < me.boot_epoch() || boot >= LAST_BOOT {
             return;
         }
         let Some(addr) = self.asked(origin) else { return };

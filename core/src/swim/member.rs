@@ -54,19 +54,19 @@ impl Member {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> NodeId {
-        self.identity.id
+        self.identity.id()
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.identity.name
+        self.identity.name()
     }
 
     /// Where it lives.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        self.identity.addr
+        self.identity.addr()
     }
 
     /// How often it refuted an accusation since its start.
@@ -131,7 +131,7 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn boot(&self) -> u64 {
-        self.member.identity.boot_epoch
+        self.member.identity.boot_epoch()
     }
 
     /// Of what it says of itself.
@@ -195,7 +195,7 @@ impl Table {
             places,
             standings: BTreeMap::new(),
         };
-        table.index.insert(me.id, ME);
+        table.index.insert(me.id(), ME);
         table.rows.push(Some(Row::alive(me, 0, 0, commitment)));
         table.enter_bucket(ME);
         table
@@ -283,7 +283,7 @@ impl Table {
         version: u32,
         commitment: u64,
     ) -> u32 {
-        let id = identity.id;
+        let id = identity.id();
         let row = Row::alive(identity, incarnation, version, commitment);
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -321,7 +321,7 @@ impl Table {
     /// them a thousand times.
     #[cfg(feature = "sim")]
     pub(super) fn share(&mut self, identity: &Arc<Identity>) {
-        if let Some(slot) = self.slot(identity.id) {
+        if let Some(slot) = self.slot(identity.id()) {
             let held = &mut self.row_mut(slot).member.identity;
             if *held == *identity {
                 *held = identity.clone();

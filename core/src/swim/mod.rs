@@ -35,7 +35,7 @@
 //!     }
 //! }
 //! assert_eq!(a.members().count(), 2);
-//! assert!(matches!(a.poll_event(), Some(Event::Joined { identity }) if identity.name == "b"));
+//! assert!(matches!(a.poll_event(), Some(Event::Joined { identity }) if identity.name() == "b"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -294,7 +294,7 @@ impl Swim {
     /// [`ConfigError::TooLong`] above [`MAX_META`](crate::MAX_META) bytes.
     pub fn set_meta(&mut self, now: Instant, meta: Vec<u8>) -> Result<(), ConfigError> {
         let row = self.table.row(ME);
-        let identity = Identity { meta, ..Identity::clone(&row.member.identity) };
+        let identity = Identity::clone(&row.member.identity).with_meta(meta);
         check_identity(&identity)?;
         let version = row.version + 1;
         self.table.set_identity(ME, Arc::new(identity), version);
@@ -445,7 +445,7 @@ pub(crate) struct Peer {
 impl Swim {
     pub(crate) fn sender(&self) -> Sender {
         let me = &self.table.me().identity;
-        Sender { id: me.id, boot_epoch: me.boot_epoch }
+        Sender { id: me.id(), boot_epoch: me.boot_epoch() }
     }
 
     pub(crate) fn check_sender(&self, sender: Sender) -> Result<(), PacketError> {

@@ -277,7 +277,7 @@ impl Swim {
     fn start_probe(&mut self, now: Instant, slot: u32) {
         let seq = self.prober.next_seqs(MOST_NUMBERS);
         let member = self.table.member(slot);
-        let (target, boot) = (member.id(), member.identity.boot_epoch);
+        let (target, boot) = (member.id(), member.identity.boot_epoch());
         let time = self.stretched(self.config.probe_interval);
         // Helpers have as long as the member had.
         let time = if self.is_eased() { time.min(self.until_helpers(slot) * 2) } else { time };

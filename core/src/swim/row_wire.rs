@@ -14,7 +14,6 @@
 
 #![warn(clippy::indexing_slicing)]
 
-use alloc::string::String;
 use alloc::sync::Arc;
 use core::net::SocketAddr;
 
@@ -49,14 +48,8 @@ pub(super) struct AliveRow<'p> {
 
 impl AliveRow<'_> {
     pub(super) fn identity(&self) -> Arc<Identity> {
-        Arc::new(Identity {
-            id: self.id,
-            boot_epoch: self.boot,
-            addr: self.addr,
-            name: String::from(self.name),
-            zone: String::from(self.zone),
-            meta: self.meta.to_vec(),
-        })
+        let identity = Identity::of_texts(self.name, self.zone, self.meta);
+        Arc::new(identity.with_addr(self.addr).with_id(self.id).with_boot_epoch(self.boot))
     }
 }
 
@@ -222,10 +215,11 @@ pub(super) fn write_alive(w: &mut Writer<'_>, row: &TableRow) -> Result<(), NoRo
     w.attempt(|w| {
         write_head(w, row, State::Alive)?;
         w.varint(u64::from(row.version))?;
-        w.addr(identity.addr)?;
-        w.bytes(identity.name.as_bytes())?;
-        w.bytes(identity.zone.as_bytes())?;
-        w.bytes(&identity.meta)?;
+        let (name, zone, meta) = identity.parts();
+        w.addr(identity.addr())?;
+        w.bytes(name)?;
+        w.bytes(zone)?;
+        w.bytes(meta)?;
         w.u64(row.commitment)
     })
 }

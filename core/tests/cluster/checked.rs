@@ -241,7 +241,7 @@ fn what_a_node_does_itself_needs_no_event() {
             while swim.poll_event().is_some() {}
             net.serve(place, swim);
         }
-        assert_eq!(guest.machine().me().identity().boot_epoch, if boot == 9 { 9 } else { 10 });
+        assert_eq!(guest.machine().me().identity().boot_epoch(), if boot == 9 { 9 } else { 10 });
         assert_eq!(guest.machine().members().count(), 2);
     }
     host.with(|host| host.leave(net.clock(0)));

@@ -242,26 +242,22 @@ fn presets_and_the_bounds_themselves_are_good() {
 /// Method: each part one byte too long or of a kind that is nobody's, and each at its longest.
 #[test]
 fn an_identity_is_refused_for_the_part_that_is_wrong() {
-    let with = |change: &dyn Fn(&mut Identity)| {
-        let mut identity = Identity::new("a", addr());
-        change(&mut identity);
-        Node::new(Instant::ZERO, identity, Config::lan(), [7; 32]).map(drop)
-    };
+    let with =
+        |identity: Identity| Node::new(Instant::ZERO, identity, Config::lan(), [7; 32]).map(drop);
+    let a = || Identity::new("a", addr());
     let too_long = |what, max| Err(ConfigError::TooLong { what, len: max + 1, max });
     let text = |len| "x".repeat(len);
-    assert_eq!(with(&|i| i.name = text(MAX_NAME + 1)), too_long("name", MAX_NAME));
-    assert_eq!(with(&|i| i.zone = text(MAX_ZONE + 1)), too_long("zone", MAX_ZONE));
-    assert_eq!(with(&|i| i.meta = vec![0; MAX_META + 1]), too_long("metadata", MAX_META));
+    assert_eq!(with(Identity::new(text(MAX_NAME + 1), addr())), too_long("name", MAX_NAME));
+    assert_eq!(with(a().with_zone(text(MAX_ZONE + 1))), too_long("zone", MAX_ZONE));
+    assert_eq!(with(a().with_meta([0; MAX_META + 1])), too_long("metadata", MAX_META));
     for nobody in ["10.0.0.1:0", "0.0.0.0:7", "[::]:7", "224.0.0.1:7", "[ff02::1]:7"] {
-        let refused = with(&|i| i.addr = nobody.parse().unwrap());
+        let refused = with(a().with_addr(nobody.parse().unwrap()));
         assert_eq!(refused, Err(ConfigError::BadAddress), "{nobody}");
     }
-    let longest = |i: &mut Identity| {
-        (i.name, i.zone, i.meta) = (text(MAX_NAME), text(MAX_ZONE), vec![0; MAX_META]);
-    };
-    assert_eq!(with(&longest), Ok(()));
+    let longest = Identity::new(text(MAX_NAME), addr());
+    assert_eq!(with(longest.with_zone(text(MAX_ZONE)).with_meta([0; MAX_META])), Ok(()));
     let mut node =
         Node::new(Instant::ZERO, Identity::new("a", addr()), Config::lan(), [7; 32]).unwrap();
     assert_eq!(node.set_meta(Instant::ZERO, vec![0; MAX_META + 1]), too_long("metadata", MAX_META));
-    assert!(node.identity().meta.is_empty(), "a refused wish changes nothing");
+    assert!(node.identity().meta().is_empty(), "a refused wish changes nothing");
 }

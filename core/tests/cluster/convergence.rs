@@ -208,7 +208,7 @@ fn a_restart_under_the_old_name_is_one_event_and_loses_nothing() {
     let id = net.node(3).id();
     let keys = keys();
     let restarts = |net: &Net, place: usize| {
-        let of_it = |event: &&Event| matches!(event, Event::Restarted { identity, .. } if identity.id == id);
+        let of_it = |event: &&Event| matches!(event, Event::Restarted { identity, .. } if identity.id() == id);
         net.events[place].iter().filter(of_it).count()
     };
     // Its map may be whole again before everybody has heard of it.

@@ -294,7 +294,7 @@ fn wishes_and_views_are_those_of_the_parts() {
 
     let ids: Vec<_> = node.members().map(|member| member.id()).collect();
     assert_eq!(ids, [id(0), id(1)]);
-    assert_eq!((node.id(), node.identity().addr), (id(0), addr(0)));
+    assert_eq!((node.id(), node.identity().addr()), (id(0), addr(0)));
     assert_eq!(node.member(id(1)).map(|member| member.addr()), Some(addr(1)));
     assert!(node.member(id(2)).is_none() && node.former_members().next().is_none());
     let mut first_two = [NodeId(0); 2];

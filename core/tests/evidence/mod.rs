@@ -69,7 +69,7 @@ pub struct Belief {
 impl Belief {
     pub fn of(member: &Member) -> Self {
         Self {
-            boot: member.identity().boot_epoch,
+            boot: member.identity().boot_epoch(),
             incarnation: member.incarnation(),
             state: member.state(),
         }

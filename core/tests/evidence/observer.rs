@@ -37,8 +37,7 @@ impl Observer {
     /// The node called `me`, to which the others have introduced themselves.
     pub fn new(me: NodeId, others: &[NodeId]) -> Self {
         let now = Instant::from_nanos(1_000_000_000_000);
-        let mut identity = Identity::new("n", addr(me));
-        identity.id = me;
+        let identity = Identity::new("n", addr(me)).with_id(me);
         let swim = Swim::new(now, identity, CLUSTER, config(), 1400, [7; 32]).unwrap();
         let folded = BTreeMap::from([(me, (1, false))]);
         let mut observer = Self { swim, now, folded, told: None };
@@ -100,7 +99,7 @@ impl Observer {
         let asked = [A, B, C].into_iter().find(|id| addr(*id) == to).unwrap();
         let there = self.swim.member(asked).filter(|member| member.state() == State::Alive);
         let Some(member) = there else { return };
-        if let Some(ack) = bytes::answer(asked, member.identity().boot_epoch, datagram) {
+        if let Some(ack) = bytes::answer(asked, member.identity().boot_epoch(), datagram) {
             self.take(asked, ack);
         }
     }
@@ -111,10 +110,10 @@ impl Observer {
             let list = &mut self.folded;
             let fits = match &event {
                 Event::Joined { identity } => {
-                    list.insert(identity.id, (identity.boot_epoch, false)).is_none()
+                    list.insert(identity.id(), (identity.boot_epoch(), false)).is_none()
                 }
                 Event::Restarted { old_epoch, identity } => list
-                    .insert(identity.id, (identity.boot_epoch, false))
+                    .insert(identity.id(), (identity.boot_epoch(), false))
                     .is_some_and(|(boot, _)| boot == *old_epoch),
                 Event::Suspected { id, .. } => {
                     list.get_mut(id).is_some_and(|(_, suspect)| !core::mem::replace(suspect, true))
@@ -130,7 +129,7 @@ impl Observer {
         }
         let live = self.swim.members().map(|member| {
             let suspect = member.state() == State::Suspect;
-            (member.id(), (member.identity().boot_epoch, suspect))
+            (member.id(), (member.identity().boot_epoch(), suspect))
         });
         let live: BTreeMap<_, _> = live.collect();
         assert_eq!(self.folded, live, "OM10: the events do not add up to the list");

@@ -284,11 +284,7 @@ fn incarnation_of_16_bits_driven_to_its_end() {
 #[test]
 fn over_mtu_member_turned_into_a_suspicion() {
     let now = Instant::ZERO;
-    let long = |meta: usize| {
-        let mut me = Identity::new("n".repeat(64), addr(0));
-        me.meta = vec![7; meta];
-        me
-    };
+    let long = |meta| Identity::new("n".repeat(64), addr(0)).with_meta(vec![7; meta]);
     let make = |meta, mtu| Swim::new(now, long(meta), "test", Config::lan(), mtu, [7; 32]);
     // What is accepted fits the smallest datagram that is.
     let smallest = (1..1_400).find(|mtu| make(0, *mtu).is_ok()).unwrap();

@@ -36,7 +36,7 @@ fn memberlist_311_mass_restart() {
         let changes: Vec<_> = net.events.iter().flatten().collect();
         assert!(changes.is_empty(), "{changes:?}");
         let boots = |place: usize| {
-            net.node(place).members().map(|member| member.identity().boot_epoch).min().unwrap()
+            net.node(place).members().map(|member| member.identity().boot_epoch()).min().unwrap()
         };
         let oldest = boots(0);
         assert!((0..24).all(|place| boots(place) == oldest), "a life that is over is listed");
@@ -234,7 +234,7 @@ fn scylla_year_uptime() {
         bare.tell(3, &frame(UPDATES, &alive(2, boot, 0)));
         for place in [1, 2] {
             let member = bare.swim.member(id(place)).unwrap();
-            assert_eq!((member.state(), member.identity().boot_epoch), (State::Alive, boot));
+            assert_eq!((member.state(), member.identity().boot_epoch()), (State::Alive, boot));
         }
     }
 }
@@ -327,7 +327,7 @@ fn agree_on_a_faulty_one(seed: u64, fault: &dyn Fn(&mut Sim, usize, bool), turn:
                     if let Event::Failed { id } = event {
                         changes.push((at, id, false));
                     } else if let Event::Joined { identity } = event {
-                        changes.push((at, identity.id, true));
+                        changes.push((at, identity.id(), true));
                     }
                 }
             }

@@ -230,7 +230,7 @@ fn two_clusters_that_meet_are_one() {
         sim.with(place, |node, now| node.insert(now, &[place as u8], b"v").unwrap());
     }
     sim.run(MINUTE);
-    let seed = sim.node(0).unwrap().identity().addr;
+    let seed = sim.node(0).unwrap().identity().addr();
     sim.with(7, |node, now| node.join(now, &[seed]));
     assert!(sim.run_until(MINUTE, |sim| sim.differences().is_empty()), "{:?}", sim.differences());
     for place in 0..8 {
@@ -251,7 +251,7 @@ fn a_join_of_a_member_does_not_wait_for_its_turn() {
         sim.crash(place);
     }
     sim.run(MINUTE);
-    let seed = sim.node(0).unwrap().identity().addr;
+    let seed = sim.node(0).unwrap().identity().addr();
     sim.with(1, |node, now| node.join(now, &[seed]));
     assert!(sim.run_until(Duration::from_secs(2), |sim| sim.differences().is_empty()));
 }

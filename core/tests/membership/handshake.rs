@@ -172,7 +172,7 @@ fn a_restart_is_let_in_by_its_boot_epoch() {
         let known = bare.swim.member(id(1)).unwrap();
         let let_in = boot > 3;
         let expected = if let_in { (boot, addr(from)) } else { (3, addr(1)) };
-        assert_eq!((known.identity().boot_epoch, known.addr()), expected);
+        assert_eq!((known.identity().boot_epoch(), known.addr()), expected);
         let sent = bare.sent();
         let told = sent.iter().find_map(|sent| sent.frame(BOOT_TOO_OLD));
         let too_old = [boot.to_le_bytes(), 3_u64.to_le_bytes()].concat();
@@ -252,7 +252,7 @@ fn a_newcomer_takes_the_epoch_after_the_known() {
         assert_eq!(places(&bare.sent(), JOIN), [5]);
         let told = frame(BOOT_TOO_OLD, &[u64::to_le_bytes(asked), u64::to_le_bytes(boot)].concat());
         bare.tell(from, &told);
-        assert_eq!(bare.swim.me().identity().boot_epoch, adopted.unwrap_or(1), "{asked} {boot}");
+        assert_eq!(bare.swim.me().identity().boot_epoch(), adopted.unwrap_or(1), "{asked} {boot}");
         let sent = bare.sent();
         assert_eq!(places(&sent, JOIN), if adopted.is_some() { &[5][..] } else { &[] });
     }

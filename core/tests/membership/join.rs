@@ -77,16 +77,16 @@ fn an_epoch_told_to_an_earlier_boot_is_void() {
     net.start(2, &[0]);
     net.run(5 * SECOND);
     let late = answer(&mut net, 2, BOOT_TOO_OLD);
-    let adopted = net.node(2).identity().boot_epoch;
+    let adopted = net.node(2).identity().boot_epoch();
     net.crash(2);
     net.start(2, &[0]);
-    let own = net.node(2).identity().boot_epoch;
+    let own = net.node(2).identity().boot_epoch();
     assert!(own < adopted, "the clock is still behind");
     hand_in(&mut net, 2, 0, late);
-    assert_eq!(net.node(2).identity().boot_epoch, own);
+    assert_eq!(net.node(2).identity().boot_epoch(), own);
     let agreed = net.run_until(30 * SECOND, |net| net.differences(&[]).is_empty());
     assert!(agreed, "{:?}", net.differences(&[]));
-    assert!(net.node(2).identity().boot_epoch > adopted, "no two boots share an epoch");
+    assert!(net.node(2).identity().boot_epoch() > adopted, "no two boots share an epoch");
 }
 
 /// Goal: a cookie proves the address of the boot that it was given to, and of no other.
@@ -128,7 +128,7 @@ fn a_cookie_given_to_an_earlier_boot_only_costs_a_round() {
     let mut welcome = ask(&mut seed, join);
     second.handle_packet(now, addr(0), &mut welcome).unwrap();
     assert_eq!((seed.members().count(), second.members().count()), (2, 2));
-    assert_eq!(seed.member(NodeId::from_name("b")).unwrap().identity().boot_epoch, 3);
+    assert_eq!(seed.member(NodeId::from_name("b")).unwrap().identity().boot_epoch(), 3);
 }
 
 /// Goal: two nodes of one name and one boot epoch are a conflict; none takes the other's place.
@@ -141,18 +141,18 @@ fn one_name_and_one_boot_epoch_at_two_addresses_is_a_conflict() {
         let holder = net.node(1).identity().clone();
         net.rewind_epochs(2);
         net.start_as(3, &name(1), &[seed]);
-        assert_eq!(net.node(3).identity().boot_epoch, holder.boot_epoch);
+        assert_eq!(net.node(3).identity().boot_epoch(), holder.boot_epoch());
         if newer {
             net.with(3, |node, now| node.set_meta(now, b"newer".to_vec())).unwrap().unwrap();
         }
         let before = [0, 1, 2].map(|place| net.events[place].len());
         net.run(10 * SECOND);
-        let told = Event::Conflict { id: holder.id, holder: holder.addr, newcomer: addr(3) };
+        let told = Event::Conflict { id: holder.id(), holder: holder.addr(), newcomer: addr(3) };
         assert_eq!(net.events[3].as_slice(), core::slice::from_ref(&told), "by way of {seed}");
         assert_eq!(net.node(3).members().count(), 1);
         for (place, before) in before.into_iter().enumerate() {
             assert_eq!(net.node(place).members().count(), 3);
-            let member = net.node(place).member(holder.id).unwrap();
+            let member = net.node(place).member(holder.id()).unwrap();
             assert_eq!(**member.identity(), *holder, "at {place}, by way of {seed}");
             let expected = if place == seed { core::slice::from_ref(&told) } else { &[] };
             assert_eq!(&net.events[place][before..], expected, "at {place}");
@@ -171,12 +171,12 @@ fn a_newcomer_with_the_boot_epoch_of_a_dead_holder_gets_the_next() {
         net.run(pause);
         net.rewind_epochs(2);
         net.start_as(3, &name(1), &[0]);
-        assert_eq!(net.node(3).identity().boot_epoch, holder.boot_epoch);
+        assert_eq!(net.node(3).identity().boot_epoch(), holder.boot_epoch());
         let there = |net: &Net, place: usize| {
-            let member = net.node(place).member(holder.id).map(|member| &**member.identity());
-            member.map(|new| (new.addr, new.boot_epoch))
+            let member = net.node(place).member(holder.id()).map(|member| &**member.identity());
+            member.map(|new| (new.addr(), new.boot_epoch()))
         };
-        let next = Some((addr(3), holder.boot_epoch + 1));
+        let next = Some((addr(3), holder.boot_epoch() + 1));
         let agreed = net.run_until(30 * SECOND, |net| {
             [0, 2].iter().all(|&place| there(net, place) == next) && net.differences(&[]).is_empty()
         });

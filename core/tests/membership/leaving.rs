@@ -141,12 +141,12 @@ fn numbers_near_the_end_of_their_range_are_not_believed() {
         (last_boot, u32::MAX, false),
         (u64::MAX, u32::MAX, false),
     ] {
-        let boot_told = bare.swim.member(id(1)).unwrap().identity().boot_epoch;
+        let boot_told = bare.swim.member(id(1)).unwrap().identity().boot_epoch();
         bare.tell_as(1, boot_told, addr(1), &frame(UPDATES, &alive(1, boot, incarnation)));
         refused += u64::from(!good);
         assert_eq!(bare.swim.stats().misaddressed, refused);
         let known = bare.swim.member(id(1)).unwrap();
-        let believed = (known.identity().boot_epoch, known.incarnation()) == (boot, incarnation);
+        let believed = (known.identity().boot_epoch(), known.incarnation()) == (boot, incarnation);
         assert_eq!(believed, good, "{boot} {incarnation}");
     }
 }

@@ -17,8 +17,8 @@ fn forge(net: &Net, from: usize, frames: &[u8]) -> Vec<u8> {
     let tag = xxhash_rust::xxh3::xxh3_64(b"brickwork").to_le_bytes();
     let mut bytes = vec![0xb7, 1, 0, 0];
     bytes.extend(&tag[..4]);
-    bytes.extend(sender.id.0.to_le_bytes());
-    bytes.extend(sender.boot_epoch.to_le_bytes());
+    bytes.extend(sender.id().0.to_le_bytes());
+    bytes.extend(sender.boot_epoch().to_le_bytes());
     bytes.extend(frames);
     let crc = crc32fast::hash(&bytes).to_le_bytes();
     bytes.extend(crc);
@@ -29,8 +29,8 @@ fn forge(net: &Net, from: usize, frames: &[u8]) -> Vec<u8> {
 fn row(net: &Net, kind: u8, subject: usize, incarnation: &[u8], rest: &[u8]) -> Vec<u8> {
     let subject = net.node(subject).identity();
     let mut body = vec![kind];
-    body.extend(subject.id.0.to_le_bytes());
-    body.extend(subject.boot_epoch.to_le_bytes());
+    body.extend(subject.id().0.to_le_bytes());
+    body.extend(subject.boot_epoch().to_le_bytes());
     body.extend(incarnation);
     body.extend(rest);
     let mut frame = vec![0x07, u8::try_from(body.len()).unwrap()];
@@ -135,7 +135,7 @@ fn a_survivor_that_missed_the_verdicts_is_told() {
 #[test]
 fn a_clock_that_stepped_back_between_two_starts_locks_nobody_out() {
     let mut net = Net::cluster(5, Config::local(), 3);
-    let before = net.node(2).identity().boot_epoch;
+    let before = net.node(2).identity().boot_epoch();
     net.crash(2);
     net.rewind_epochs(500);
     net.start(2, &[0]);
@@ -143,7 +143,7 @@ fn a_clock_that_stepped_back_between_two_starts_locks_nobody_out() {
     net.with(2, |node, now| node.insert(now, b"k", b"v")).unwrap().unwrap();
     let agreed = net.run_until(30 * SECOND, |net| net.differences(&keys).is_empty());
     assert!(agreed, "{:?}", net.differences(&keys));
-    assert_eq!(net.node(2).identity().boot_epoch, before + 1);
+    assert_eq!(net.node(2).identity().boot_epoch(), before + 1);
     assert_eq!(net.node(0).get(b"k"), Some(&b"v"[..]));
 }
 
@@ -153,7 +153,7 @@ fn new_metadata_reaches_everybody_as_one_event() {
     net.with(3, |node, now| node.set_meta(now, b"rack 7".to_vec())).unwrap().unwrap();
     let id = NodeId::from_name(&name(3));
     let told = |net: &Net| {
-        let meta = |place: &usize| net.node(*place).member(id).unwrap().identity().meta.clone();
+        let meta = |place: &usize| net.node(*place).member(id).unwrap().identity().meta().to_vec();
         net.up().iter().all(|place| meta(place) == b"rack 7")
     };
     assert!(net.run_until(10 * SECOND, told));
@@ -349,10 +349,10 @@ fn a_row_at_the_end_of_the_numbers_is_not_believed() {
     let mut net = Net::cluster(13, Config::local(), 4);
     let victim = net.node(1).identity().clone();
     for (boot, incarnation) in
-        [(u64::MAX, &[0][..]), (victim.boot_epoch, &[0xff, 0xff, 0xff, 0xff, 0x0f])]
+        [(u64::MAX, &[0][..]), (victim.boot_epoch(), &[0xff, 0xff, 0xff, 0xff, 0x0f])]
     {
         let mut body = vec![0];
-        body.extend(victim.id.0.to_le_bytes());
+        body.extend(victim.id().0.to_le_bytes());
         body.extend(boot.to_le_bytes());
         body.extend(incarnation);
         body.extend([0, 4, 10, 0, 0, 1, 0xe9, 3, 6]); // version 0, 10.0.0.1:1001, a name of six bytes
@@ -362,7 +362,7 @@ fn a_row_at_the_end_of_the_numbers_is_not_believed() {
         frame.extend(body);
         spread(&mut net, 3, &frame);
         net.run(10 * SECOND);
-        assert_eq!(gone(&net, victim.id), 0);
+        assert_eq!(gone(&net, victim.id()), 0);
         assert!(net.differences(&[]).is_empty(), "{:?}", net.differences(&[]));
     }
 }

@@ -12,8 +12,7 @@
 //! let path = folder.path().join("map.log");
 //! let now = Instant::ZERO; // a clock of your own
 //! let mut start = |boot_epoch| -> Result<_, Box<dyn std::error::Error>> {
-//!     let mut identity = Identity::new("a", ([127, 0, 0, 1], 7000).into());
-//!     identity.boot_epoch = boot_epoch;
+//!     let identity = Identity::new("a", ([127, 0, 0, 1], 7000).into()).with_boot_epoch(boot_epoch);
 //!     let mut node = Node::new(now, identity, Config::lan(), [7; 32])?;
 //!     let (store, recovery) = Store::open(&path, now, &mut node)?;
 //!     Ok((node, store, recovery))

@@ -147,8 +147,7 @@ impl Disk for Memory {
 }
 
 fn node(boot: u64, compact_from: usize) -> Node {
-    let mut identity = Identity::new("a", ([127, 0, 0, 1], 7_000).into());
-    identity.boot_epoch = boot;
+    let identity = Identity::new("a", ([127, 0, 0, 1], 7_000).into()).with_boot_epoch(boot);
     let mut config = Config::local();
     config.map.compact_log_from = compact_from;
     let mut entropy = [7; 32];

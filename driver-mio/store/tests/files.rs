@@ -13,8 +13,7 @@ use brickwork_store::{Recovery, Store, StoreError, Writer};
 const NOW: Instant = Instant::ZERO;
 
 fn node(name: &str, cluster: &str, boot: u64) -> Node {
-    let mut identity = Identity::new(name, ([127, 0, 0, 1], 7_000).into());
-    identity.boot_epoch = boot;
+    let identity = Identity::new(name, ([127, 0, 0, 1], 7_000).into()).with_boot_epoch(boot);
     let mut config = Config::local();
     config.cluster = cluster.into();
     Node::new(NOW, identity, config, [boot as u8; 32]).unwrap()

@@ -216,7 +216,7 @@ impl Known {
         let status = reading.status.as_ref();
         Self {
             state: reading.state(),
-            owner: reading.owner.as_ref().map(|owner| owner.id),
+            owner: reading.owner.as_ref().map(|owner| owner.id()),
             siblings: reading.siblings,
             written_us: status.map_or(0, |status| status.written_us),
             since_ms: status.map_or(0, |status| status.since_ms),

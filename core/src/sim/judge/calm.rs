@@ -20,7 +20,7 @@ impl Judge {
     }
 
     fn judge_list(&self, sim: &Sim, node: &Node) -> Verdict {
-        let name = &node.identity().name;
+        let name = &node.identity().name();
         for (id, &place) in &self.places {
             let belief = node.member(*id).map(|member| (member.state(), member.incarnation()));
             let listed = matches!(belief, Some((State::Alive | State::Suspect, _)));
@@ -34,8 +34,8 @@ impl Judge {
                 }
                 continue;
             };
-            let boot = node.member(*id).map(|member| member.identity().boot_epoch);
-            let present = subject.identity().boot_epoch;
+            let boot = node.member(*id).map(|member| member.identity().boot_epoch());
+            let present = subject.identity().boot_epoch();
             if boot.is_some_and(|boot| boot != present) {
                 let text = format!("{name} knows node-{place} as {boot:?}, which is {present} now");
                 return fail("OX1", sim, text);

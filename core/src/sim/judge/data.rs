@@ -102,7 +102,7 @@ impl Data {
     }
 
     pub(super) fn look(&mut self, sim: &Sim, place: usize, node: &Node) -> Verdict {
-        let name = &node.identity().name;
+        let name = &node.identity().name();
         let alone = node.view().nodes().len() < 2 || !node.swim().me().is_live();
         if !alone && node.map().poll_timeout().is_none() {
             return fail("OC7", sim, format!("{name} has peers and nothing scheduled for them"));
@@ -141,7 +141,7 @@ impl Data {
         reflected: &BTreeSet<usize>,
         key: &[u8],
     ) -> Verdict {
-        let name = &node.identity().name;
+        let name = &node.identity().name();
         let expected = self.value(reflected, key);
         let shown: BTreeMap<Dot, &[u8]> =
             node.siblings(key).map(|sibling| (sibling.dot, sibling.value)).collect();
@@ -186,7 +186,7 @@ impl Data {
             }
             for node in sim.up().filter_map(|place| sim.node(place)) {
                 if all.contains(&at) != node.map().reflects(write.dot) {
-                    let name = &node.identity().name;
+                    let name = &node.identity().name();
                     return fail("OC2", sim, format!("{name} has not heard of {:?}", write.dot));
                 }
                 self.judge_key(sim, node, &all, &write.key)?;

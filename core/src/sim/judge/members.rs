@@ -62,7 +62,7 @@ impl Members {
         let mut fresh = BTreeMap::new();
         for member in node.swim().members().chain(node.swim().former_members()) {
             let now = Belief {
-                boot: member.identity().boot_epoch,
+                boot: member.identity().boot_epoch(),
                 incarnation: member.incarnation(),
                 state: member.state(),
             };
@@ -99,7 +99,7 @@ impl Members {
         let held = sim.node(judge).is_some_and(|node| node.swim().is_held_out(sim.id(place)));
         let hold = if held { config.hold_out * 8 } else { Duration::ZERO };
         let reason = config.probe_interval * REASON + hold;
-        let lives = sim.node(place).is_some_and(|node| node.identity().boot_epoch == boot);
+        let lives = sim.node(place).is_some_and(|node| node.identity().boot_epoch() == boot);
         let young = |place: usize| {
             sim.lives(place).last().is_none_or(|life| life.from + reason > sim.now())
         };

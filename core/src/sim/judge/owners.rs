@@ -45,7 +45,7 @@ impl Owners {
         if seen.life == life && seen.view == view && view.len() == node.swim().len() {
             return Ok(());
         }
-        let name = &node.identity().name;
+        let name = &node.identity().name();
         let mut members: Vec<NodeId> = node.members().map(crate::swim::Member::id).collect();
         members.sort_unstable();
         if members != view {

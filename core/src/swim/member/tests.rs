@@ -43,7 +43,7 @@ proptest! {
                 now += AGE / 3;
             }
             let id = identity(&format!("{member}"));
-            match table.slot(id.id) {
+            match table.slot(id.id()) {
                 None => drop(model.0.insert(table.insert(id, 0, 0, 0), None)),
                 Some(slot) if table.member(slot).is_live() => {
                     table.set_state(slot, State::Dead, Case::None, now + AGE);
@@ -84,7 +84,7 @@ proptest! {
                 let identity = Identity::new(format!("{member}"), ([10, 0, 0, 1], 1).into());
                 Arc::new(identity.with_boot_epoch(boot))
             };
-            let id = new(1).id;
+            let id = new(1).id();
             match (table.slot(id), act) {
                 (None, _) => drop(table.insert(new(1), 0, 0, 0)),
                 (Some(slot), 0) => table.set_state(slot, State::Alive, Case::None, now),
@@ -139,7 +139,7 @@ proptest! {
         let mut stays = 0_usize;
         for step in steps {
             let id = identity(&format!("{step}"));
-            match table.slot(id.id).filter(|_| step < 12) {
+            match table.slot(id.id()).filter(|_| step < 12) {
                 Some(slot) if table.member(slot).is_live() && step < 2 => {
                     table.set_state(slot, State::Dead, Case::None, Instant::MAX);
                     waits.remove(&slot);

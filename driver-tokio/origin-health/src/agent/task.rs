@@ -103,10 +103,10 @@ impl Task {
             names.map(|(number, origin)| (origin.name.as_bytes().into(), number)).collect();
         let (found, findings) = mpsc::channel(1024);
         let task = Self {
-            teller: Teller { node: me.id, notices: setup.notices.clone() },
+            teller: Teller { node: me.id(), notices: setup.notices.clone() },
             setup,
-            me: me.id,
-            addr: me.addr,
+            me: me.id(),
+            addr: me.addr(),
             numbers,
             assigned: BTreeMap::new(),
             generation: 0,

@@ -78,7 +78,7 @@ impl<'a> Row<'a> {
             &origin.name,
             origin.url.as_str(),
             reading.state().as_str(),
-            reading.owner.as_ref().map(|owner| owner.name.as_str()),
+            reading.owner.as_ref().map(|owner| owner.name()),
             status.map(|status| status.checker.as_str()),
             status.map(|status| status.since_ms),
             status.map(|status| status.written_us / 1000),

@@ -84,6 +84,6 @@ fn answer(origin: &Origin, read: &Reading) -> OriginAnswer {
         latency_ms: status.map(|status| f64::from(status.latency_us) / 1000.0),
         reason: status.and_then(|status| status.reason).map(|reason| reason.to_string()),
         checker: status.map(|status| status.checker.clone()),
-        owner: read.owner.as_ref().map(|owner| owner.name.clone()),
+        owner: read.owner.as_ref().map(|owner| owner.name().to_owned()),
     }
 }
