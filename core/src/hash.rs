@@ -5,11 +5,12 @@
 //! are indexed by ids and keys that peers choose; their hasher is SipHash-1-3 under a key drawn from
 //! the node's entropy, so nobody outside can aim collisions at it.
 
-use core::hash::{BuildHasher, Hash, Hasher};
+use core::hash::{BuildHasher, Hasher};
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use crate::id::NodeId;
 use crate::rng::Rng;
 
 /// The published 64-bit hash (XXH3, seed 0) of a byte string. Wire-stable.
@@ -75,28 +76,41 @@ impl BuildHasher for Secret {
     }
 }
 
-/// An index from a peer-chosen key to a slot number. It has no iterator, so hash order cannot leak
-/// into behaviour; whoever needs order keeps a `Vec` beside it.
-#[derive(Debug)]
-pub(crate) struct Index<K> {
-    table: HashMap<K, u32, Secret>,
+/// An index from node ids, which peers choose, to slot numbers. It stores the slots alone, five bytes of room each, and asks
+/// `id_of` for the id in one: whoever looks a member up reads its row anyway. It has no iterator, so hash order cannot
+/// leak into behaviour; whoever needs order keeps a `Vec` beside it.
+pub(crate) struct Index {
+    slots: HashTable<u32>,
+    secret: Secret,
 }
 
-impl<K: Eq + Hash> Index<K> {
-    pub(crate) fn new(secret: Secret) -> Self {
-        Self { table: HashMap::with_hasher(secret) }
+impl Index {
+    pub(crate) const fn new(secret: Secret) -> Self {
+        Self { slots: HashTable::new(), secret }
     }
 
-    pub(crate) fn get(&self, key: &K) -> Option<u32> {
-        self.table.get(key).copied()
+    pub(crate) fn get(&self, id: NodeId, id_of: impl Fn(u32) -> NodeId) -> Option<u32> {
+        self.slots.find(self.secret.hash_one(id), |&slot| id_of(slot) == id).copied()
     }
 
-    pub(crate) fn insert(&mut self, key: K, slot: u32) {
-        self.table.insert(key, slot);
+    /// Adds a slot, whose id is in none yet.
+    pub(crate) fn insert(&mut self, slot: u32, id_of: impl Fn(u32) -> NodeId) {
+        let hash = |&slot: &u32| self.secret.hash_one(id_of(slot));
+        self.slots.insert_unique(hash(&slot), slot, hash);
     }
 
-    pub(crate) fn remove(&mut self, key: &K) {
-        self.table.remove(key);
+    /// Forgets an id, as long as its slot has it.
+    pub(crate) fn remove(&mut self, id: NodeId, id_of: impl Fn(u32) -> NodeId) {
+        let found = self.slots.find_entry(self.secret.hash_one(id), |&slot| id_of(slot) == id);
+        if let Ok(entry) = found {
+            entry.remove();
+        }
+    }
+}
+
+impl core::fmt::Debug for Index {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Index").field("len", &self.slots.len()).finish_non_exhaustive()
     }
 }
 

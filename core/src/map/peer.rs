@@ -330,12 +330,17 @@ impl Peer {
     }
 }
 
+/// Reads ids for the index.
+fn id_in(slots: &[Option<Peer>]) -> impl Fn(u32) -> NodeId {
+    |slot| slots[slot as usize].as_ref().expect("slots in the index are in use").id
+}
+
 #[derive(Debug)]
 pub(super) struct Peers {
     slots: Vec<Option<Peer>>,
     free: Vec<u32>,
     active: Vec<u32>,
-    index: Index<NodeId>,
+    index: Index,
     ready: VecDeque<u32>,
     turn: Option<usize>,
     serves: Pool<Serve>,
@@ -355,7 +360,7 @@ impl Peers {
     }
 
     pub(super) fn slot(&self, id: NodeId) -> Option<u32> {
-        self.index.get(&id)
+        self.index.get(id, id_in(&self.slots))
     }
 
     pub(super) fn get(&self, slot: u32) -> Option<&Peer> {
@@ -434,14 +439,14 @@ impl Peers {
         };
         room::reserve(&mut self.active, 1);
         self.active.push(slot);
-        self.index.insert(id, slot);
+        self.index.insert(slot, id_in(&self.slots));
         slot
     }
 
     pub(super) fn remove(&mut self, id: NodeId) -> Option<u32> {
         let slot = self.slot(id)?;
+        self.index.remove(id, id_in(&self.slots));
         let peer = self.slots[slot as usize].take()?;
-        self.index.remove(&id);
         self.active.swap_remove(peer.position as usize);
         if let Some(&moved) = self.active.get(peer.position as usize)
             && let Some(moved) = &mut self.slots[moved as usize]

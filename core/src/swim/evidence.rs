@@ -106,7 +106,7 @@ impl Swim {
     /// apart from them all comes back with a table of what was not so.
     pub(super) fn is_outdated(&self, now: Instant, origin: Origin) -> bool {
         let row = origin.slot.map(|slot| self.table.row(slot));
-        row.is_some_and(|row| !row.member.is_live() || now < row.heeded_from)
+        row.is_some_and(|row| !row.member.is_live() || now < row.heeded_from())
     }
 
     /// Tells a member that somebody holds it suspect or dead, for it alone can answer that.
@@ -132,12 +132,13 @@ impl Swim {
         accusers: usize,
     ) {
         let row = self.table.row(slot);
-        let same = match (row.member.state, &row.case) {
-            (State::Suspect, Case::Suspicion(suspicion)) => {
-                !dead && suspicion.accusers.len() == accusers
+        let same = match row.member.state {
+            State::Suspect => {
+                let known = row.suspicion().map(|suspicion| suspicion.accusers.len());
+                !dead && known == Some(accusers)
             }
-            (State::Dead, _) => dead,
-            _ => false,
+            State::Dead => dead,
+            State::Alive | State::Left => false,
         };
         if same && row.member.incarnation == incarnation {
             self.heard(origin, slot);
@@ -251,7 +252,7 @@ impl Swim {
             self.correct(origin, slot);
             return;
         }
-        let known_version = known.version;
+        let known_version = known.member.version;
         let row = self.in_steps(now, origin, slot, row);
         let known = self.table.row(slot);
         let newer_identity = row.version > known_version;
@@ -285,7 +286,7 @@ impl Swim {
             }
             if state == State::Dead {
                 let heeded_from = now + suspicion::longest(&self.config, self.len());
-                self.table.row_mut(slot).heeded_from = heeded_from;
+                self.table.row_mut(slot).set_heeded_from(heeded_from);
             }
             let member = self.table.member(slot);
             match state {
@@ -323,20 +324,17 @@ impl Swim {
         mut row: AliveRow<'r>,
     ) -> AliveRow<'r> {
         let window = self.config.retry_min;
-        let known = self.table.row_mut(slot);
-        if now >= known.raised_at + window {
-            (known.raised_at, known.raised_from) = (now, known.member.incarnation);
-        }
+        let raised_from = self.table.row_mut(slot).raised_from(now, window);
         if origin.sender.id == row.id || self.is_memberlist() {
             return row;
         }
         let known = self.table.row(slot);
         // What is known is never more than that.
-        let most = known.raised_from.saturating_add(MAX_STEP).max(known.member.incarnation);
+        let most = raised_from.saturating_add(MAX_STEP).max(known.member.incarnation);
         let incarnation = row.incarnation.min(most);
         self.stats.jumps_cut += u64::from(incarnation < row.incarnation);
         row.incarnation = incarnation;
-        row.version = row.version.min(known.version.saturating_add(MAX_STEP));
+        row.version = row.version.min(known.member.version.saturating_add(MAX_STEP));
         row
     }
 
@@ -410,7 +408,7 @@ impl Swim {
                 self.stats.suspicions_by_word += 1;
             }
         }
-        let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
+        let Some(suspicion) = self.table.row_mut(slot).suspicion_mut() else { return };
         if by == By::Probe {
             suspicion.add_own();
         }
@@ -424,14 +422,14 @@ impl Swim {
         if full && !accusers.is_empty() {
             self.drop_accusers(slot);
         }
-        let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case else { return };
+        let Some(suspicion) = self.table.row_mut(slot).suspicion_mut() else { return };
         let mut news = fresh;
         for accuser in accusers {
             news |= suspicion.add(&self.config, accuser, relay);
         }
         let hurried = fresh && by == By::Verdict;
         let by = suspicion.accusers.first().copied().unwrap_or(relay);
-        let Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
+        let Some(suspicion) = self.table.row(slot).suspicion() else { return };
         let accusers = self.accusers(suspicion);
         // New evidence can put the deadline into the past, which must not look like a stall.
         let deadline = suspicion.deadline(&self.config, (n, self.well()), accusers);
@@ -474,9 +472,9 @@ impl Swim {
 
     /// Accusers that do not count make room for others.
     fn drop_accusers(&mut self, slot: u32) {
-        let Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
+        let Some(suspicion) = self.table.row(slot).suspicion() else { return };
         let kept = suspicion.accusers.iter().copied().filter(|id| self.may_accuse(*id)).collect();
-        if let Case::Suspicion(suspicion) = &mut self.table.row_mut(slot).case {
+        if let Some(suspicion) = self.table.row_mut(slot).suspicion_mut() {
             suspicion.accusers = kept;
         }
     }
@@ -498,7 +496,7 @@ impl Swim {
         }
         let (n, looks) = (self.well(), self.prober.looks());
         while let Some((_, slot)) = self.suspicions.pop(now) {
-            if let Case::Suspicion(suspicion) = &self.table.row(slot).case
+            if let Some(suspicion) = self.table.row(slot).suspicion()
                 && suspicion.is_hearsay(&self.config, n, self.accusers(suspicion), looks)
             {
                 // It ends when the probe fails, or with more evidence, or with the refutation that the probe asks for.
@@ -514,7 +512,7 @@ impl Swim {
                 row.member.incarnation += 1;
             }
             // The accusers go on with the news: they are its evidence.
-            let case = core::mem::replace(&mut row.case, Case::None);
+            let case = row.take_case();
             if sabotaged!("failure-told-twice") {
                 self.events.push(Event::Failed { id });
             }

@@ -424,7 +424,7 @@ impl Swim {
         }
         let Some(addr) = self.asked(origin) else { return };
         let identity = Identity::clone(me).with_boot_epoch(boot + 1);
-        let version = self.table.row(ME).version;
+        let version = self.table.row(ME).member.version;
         self.table.set_identity(ME, Arc::new(identity), version);
         self.tell(now, ME);
         self.ask(now, addr, 0);

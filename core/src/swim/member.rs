@@ -1,6 +1,5 @@
 //! The member table: who is known, in which state, and in which order they are probed.
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -10,13 +9,16 @@ use core::time::Duration;
 use super::exchange;
 use super::inquiry::Inquiry;
 use super::standing::Standing;
-use super::suspicion::Suspicion;
 use crate::hash::{Index, Secret};
 use crate::id::{Identity, NodeId};
 use crate::rng::Rng;
 use crate::room;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
+
+mod row;
+
+pub(super) use row::{Case, Row};
 
 /// What is believed of a member. The order is the order of evidence at equal incarnations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +42,8 @@ pub struct Member {
     pub(super) state: State,
     /// Smoothed round-trip time in microseconds; zero until measured.
     pub(super) rtt_us: u32,
+    /// Version of the identity within its boot; address and metadata may change.
+    pub(super) version: u32,
     /// Whether it is held out, and stands in its bucket as such: never one that is not dead.
     pub(super) held: bool,
 }
@@ -94,58 +98,17 @@ impl Member {
     }
 }
 
-/// What goes with the state.
-#[derive(Debug)]
-pub(super) enum Case {
-    /// Alive or dead: nothing.
-    None,
-    /// Suspect: who accuses.
-    Suspicion(Box<Suspicion>),
-    /// Left: the secret that proves it, passed on with the news.
-    Left(Box<[u8; 16]>),
-}
-
-#[derive(Debug)]
-pub(super) struct Row {
-    pub(super) member: Member,
-    /// Version of the identity within its boot; address and metadata may change.
-    pub(super) version: u32,
-    /// Commitment to the secret that a graceful leave reveals.
-    pub(super) commitment: u64,
-    pub(super) case: Case,
-    /// Position in `live` or in `gone`, whichever the state says.
-    position: u32,
-    /// Position in its digest bucket while live, or held out.
-    in_bucket: u32,
-    digest: u64,
-    /// When it came to its state.
-    pub(super) since: Instant,
-    /// When others began to raise its incarnation lately, and what that was.
-    pub(super) raised_at: Instant,
-    pub(super) raised_from: u32,
-    /// Until then what it says against others is old: it was held dead, and others by it.
-    pub(super) heeded_from: Instant,
-    /// Stamp of the newest tombstone made for this row; an older one is void.
-    tombstone: u64,
-}
-
-impl Row {
-    pub(super) fn boot(&self) -> u64 {
-        self.member.identity.boot_epoch()
-    }
-
-    /// Of what it says of itself.
-    pub(super) const fn digest(&self) -> u64 {
-        self.digest
-    }
-}
-
 /// What others are told of a member.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct About<'t> {
     pub(super) row: &'t Row,
     /// What was found of how it answers.
     pub(super) found: Option<&'t Inquiry>,
+}
+
+/// Reads ids for the index.
+fn id_in(rows: &[Option<Row>]) -> impl Fn(u32) -> NodeId {
+    |slot| rows[slot as usize].as_ref().expect("slots in the index are in use").member.id()
 }
 
 /// This node itself.
@@ -161,7 +124,7 @@ pub(super) const BUCKETS: usize = 64;
 pub(super) struct Table {
     rows: Vec<Option<Row>>,
     free: Vec<u32>,
-    index: Index<NodeId>,
+    index: Index,
     /// Live peers. The part before `cursor` was probed this round; the rest is shuffled as it is drawn.
     live: Vec<u32>,
     cursor: usize,
@@ -195,14 +158,14 @@ impl Table {
             places,
             standings: BTreeMap::new(),
         };
-        table.index.insert(me.id(), ME);
         table.rows.push(Some(Row::alive(me, 0, 0, commitment)));
+        table.index.insert(ME, id_in(&table.rows));
         table.enter_bucket(ME);
         table
     }
 
     pub(super) fn slot(&self, id: NodeId) -> Option<u32> {
-        self.index.get(&id)
+        self.index.get(id, id_in(&self.rows))
     }
 
     /// The row of `slot`, which must be in use: slots are handed out by this table and forgotten by
@@ -283,7 +246,6 @@ impl Table {
         version: u32,
         commitment: u64,
     ) -> u32 {
-        let id = identity.id();
         let row = Row::alive(identity, incarnation, version, commitment);
         let slot = match self.free.pop() {
             Some(slot) => {
@@ -296,7 +258,7 @@ impl Table {
                 self.rows.len() as u32 - 1
             }
         };
-        self.index.insert(id, slot);
+        self.index.insert(slot, id_in(&self.rows));
         self.enter_live(slot);
         self.enter_bucket(slot);
         slot
@@ -310,7 +272,7 @@ impl Table {
         }
         let row = self.row_mut(slot);
         row.digest = identity.digest() ^ if row.member.held { HELD } else { 0 };
-        row.version = version;
+        row.member.version = version;
         row.member.identity = identity;
         if counted {
             self.enter_bucket(slot);
@@ -338,7 +300,7 @@ impl Table {
         let was_live = self.row(slot).member.is_live();
         let row = self.row_mut(slot);
         row.member.state = state;
-        row.case = case;
+        row.set_case(case);
         let is_live = row.member.is_live();
         if was_live && !is_live {
             self.leave_bucket(slot);
@@ -346,8 +308,9 @@ impl Table {
                 self.leave_live(slot);
                 self.enter_gone(slot);
                 self.stamps += 1;
-                self.row_mut(slot).tombstone = self.stamps;
-                self.expiries.push_back((forget_at, slot, self.stamps));
+                let stamp = self.stamps;
+                self.row_mut(slot).set_tombstone(stamp);
+                self.expiries.push_back((forget_at, slot, stamp));
                 self.drop_void_expiries();
             }
         } else if !was_live && is_live {
@@ -382,7 +345,7 @@ impl Table {
             let rows = &self.rows;
             self.expiries.retain(|&(_, slot, stamp)| {
                 let row = rows.get(slot as usize).and_then(Option::as_ref);
-                row.is_some_and(|row| row.tombstone == stamp && !row.member.is_live())
+                row.is_some_and(|row| row.tombstone() == stamp && !row.member.is_live())
             });
         }
     }
@@ -401,13 +364,13 @@ impl Table {
             }
             self.expiries.pop_front();
             let Some(row) = self.rows.get(slot as usize).and_then(Option::as_ref) else { continue };
-            if row.member.is_live() || row.tombstone != stamp {
+            if row.member.is_live() || row.tombstone() != stamp {
                 continue;
             }
             let id = row.member.id();
             self.set_held(slot, false);
             self.leave_gone(slot);
-            self.index.remove(&id);
+            self.index.remove(id, id_in(&self.rows));
             self.drop_standing(slot);
             self.rows[slot as usize] = None;
             self.free.push(slot);
@@ -483,6 +446,7 @@ impl Table {
         let row = self.rows[slot as usize].as_mut().expect("slot is in use");
         row.in_bucket = self.buckets[bucket].len() as u32;
         self.sums[bucket] = self.sums[bucket].wrapping_add(row.digest);
+        room::reserve(&mut self.buckets[bucket], 1);
         self.buckets[bucket].push(slot);
     }
 
@@ -543,25 +507,6 @@ impl Table {
         self.gone.swap_remove(at as usize);
         if let Some(&moved) = self.gone.get(at as usize) {
             self.row_mut(moved).position = at;
-        }
-    }
-}
-
-impl Row {
-    fn alive(identity: Arc<Identity>, incarnation: u32, version: u32, commitment: u64) -> Self {
-        Self {
-            digest: identity.digest(),
-            member: Member { identity, incarnation, state: State::Alive, rtt_us: 0, held: false },
-            version,
-            commitment,
-            case: Case::None,
-            position: 0,
-            in_bucket: 0,
-            since: Instant::ZERO,
-            raised_at: Instant::ZERO,
-            raised_from: 0,
-            heeded_from: Instant::ZERO,
-            tombstone: 0,
         }
     }
 }

@@ -296,7 +296,7 @@ impl Swim {
         let row = self.table.row(ME);
         let identity = Identity::clone(&row.member.identity).with_meta(meta);
         check_identity(&identity)?;
-        let version = row.version + 1;
+        let version = row.member.version + 1;
         self.table.set_identity(ME, Arc::new(identity), version);
         self.tell(now, ME);
         Ok(())

@@ -12,9 +12,10 @@ use core::time::Duration;
 use smallvec::{SmallVec, smallvec};
 
 use super::evidence::By;
-use super::member::{Case, ME, State};
+use super::member::{ME, State};
 use super::outbox::Msg;
 use super::relay::Relay;
+use super::suspicion::Suspicion;
 use super::why::{History, Probed};
 use super::{Origin, Swim};
 use crate::id::NodeId;
@@ -262,10 +263,8 @@ impl Swim {
     fn next_scheduled(&mut self) -> Option<u32> {
         let mut slot = self.table.next_probe(&mut self.rng)?;
         for _ in 0..DRAWS {
-            let known = match &self.table.row(slot).case {
-                Case::Suspicion(suspicion) => suspicion.is_full(&self.config),
-                Case::None | Case::Left(_) => false,
-            };
+            let suspicion = self.table.row(slot).suspicion();
+            let known = suspicion.is_some_and(|suspicion| suspicion.is_full(&self.config));
             if self.prober.most == 1 || !known && !self.prober.is_probed(slot) {
                 break;
             }
@@ -410,7 +409,7 @@ impl Swim {
     /// Asks a few members to probe the suspect at once, so that evidence comes fast and from
     /// independent places; not when there is enough of it, or everyone would probe one suspect.
     fn ask_to_verify(&mut self, slot: u32, target: NodeId) {
-        let Case::Suspicion(suspicion) = &self.table.row(slot).case else { return };
+        let Some(suspicion) = self.table.row(slot).suspicion() else { return };
         let wanted = self.config.suspicion_confirmations;
         if self.is_memberlist() {
             return;
@@ -548,10 +547,7 @@ impl Swim {
     pub(super) fn on_verify(&mut self, now: Instant, origin: Origin, target: NodeId) {
         let Some(slot) = self.table.slot(target) else { return };
         let probed = self.prober.is_probed(slot);
-        let judged = match &self.table.row(slot).case {
-            Case::Suspicion(suspicion) => suspicion.is_own(),
-            Case::None | Case::Left(_) => false,
-        };
+        let judged = self.table.row(slot).suspicion().is_some_and(Suspicion::is_own);
         let live = self.table.member(slot).is_live() && slot != ME;
         if origin.slot.is_none() || !live || probed || judged || self.leave.started() {
             return;

@@ -139,7 +139,7 @@ fn write_state(w: &mut Writer<'_>, row: &TableRow, by: Teller) -> Result<(), NoR
     if member.state == State::Alive {
         return write_alive(w, row);
     }
-    match &row.case {
+    match row.case() {
         Case::Suspicion(_) if member.state == State::Dead && by.brief => {
             write_accused(w, row, &[by.me])
         }
@@ -163,8 +163,7 @@ pub(super) fn write_warning(
         return standing_wire::write(w, row, inquiry, by.now);
     }
     let myself = by.me;
-    let by =
-        if let Case::Suspicion(suspicion) = &row.case { suspicion.told().first() } else { None };
+    let by = row.suspicion().and_then(|suspicion| suspicion.told().first());
     write_accused(w, row, &[by.copied().unwrap_or(myself)])
 }
 
@@ -214,7 +213,7 @@ pub(super) fn write_alive(w: &mut Writer<'_>, row: &TableRow) -> Result<(), NoRo
     let identity = &row.member.identity;
     w.attempt(|w| {
         write_head(w, row, State::Alive)?;
-        w.varint(u64::from(row.version))?;
+        w.varint(u64::from(row.member.version))?;
         let (name, zone, meta) = identity.parts();
         w.addr(identity.addr())?;
         w.bytes(name)?;

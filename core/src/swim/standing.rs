@@ -23,7 +23,7 @@ use super::assay::Finding;
 use super::inquiry::{
     Findings, Inquiry, MAX_OBSERVERS, MAX_TIMES, Terms, Verdict, WELL, found_before,
 };
-use super::member::{Case, ME, State};
+use super::member::{ME, State};
 use super::standing_wire::Told;
 use super::{Origin, Swim};
 use crate::event::Event;
@@ -310,8 +310,7 @@ impl Swim {
     fn hold_out(&mut self, now: Instant, slot: u32) {
         self.stats.held_out += 1;
         if self.table.member(slot).is_live() {
-            let row = self.table.row_mut(slot);
-            let case = core::mem::replace(&mut row.case, Case::None);
+            let case = self.table.row_mut(slot).take_case();
             self.bury(now, slot, case);
         }
         self.table.set_held(slot, true);

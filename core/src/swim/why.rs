@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::Swim;
-use super::member::{Case, Row, State};
+use super::member::{Row, State};
 use crate::id::NodeId;
 use crate::time::Instant;
 
@@ -105,10 +105,7 @@ impl Swim {
     pub fn why(&self, id: NodeId) -> Option<Why> {
         let slot = self.table.slot(id)?;
         let row: &Row = self.table.row(slot);
-        let suspicion = match &row.case {
-            Case::Suspicion(suspicion) => Some(suspicion),
-            Case::None | Case::Left(_) => None,
-        };
+        let suspicion = row.suspicion();
         Some(Why {
             state: row.member.state,
             since: row.since,

@@ -211,5 +211,5 @@ proptest! {
 /// members need has its place beside the table.
 #[test]
 fn a_row_takes_104_bytes() {
-    assert!(size_of::<Option<Row>>() <= 104, "{}", size_of::<Option<Row>>());
+    assert!(size_of::<Option<Row>>() <= 72, "{}", size_of::<Option<Row>>());
 }
