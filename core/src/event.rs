@@ -153,6 +153,9 @@ pub(crate) struct Queue {
     missed: u64,
 }
 
+/// Events for which room is kept once there are none.
+const KEPT: usize = 64;
+
 impl Queue {
     pub(crate) const fn new(max: usize) -> Self {
         Self { events: VecDeque::new(), max, missed: 0 }
@@ -174,8 +177,12 @@ impl Queue {
         }
         let event = self.events.pop_front();
         if self.events.is_empty() {
-            // Begins anew at the front of the room: who is always told soon has it in the cache.
+            // Begins anew at the front of the room: who is always told soon has it in the cache. The room that a burst
+            // needed is given back.
             self.events.clear();
+            if self.events.capacity() > KEPT {
+                self.events.shrink_to(KEPT);
+            }
         }
         event
     }
@@ -184,6 +191,19 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_room_of_a_burst_is_given_back() {
+        let mut queue = Queue::new(10_000);
+        for _ in 0..2 {
+            for at in 0..10_000 {
+                queue.push(Event::Recovered { id: NodeId(at) });
+            }
+            assert!(queue.events.capacity() >= 10_000);
+            while queue.pop().is_some() {}
+            assert!(queue.events.capacity() <= 2 * KEPT, "{}", queue.events.capacity());
+        }
+    }
 
     #[test]
     fn a_full_queue_drops_the_oldest_and_says_so() {
