@@ -1,11 +1,12 @@
-//! Membership at the sizes of rows P1 to P5.
+//! Membership at the sizes of rows P1 to P6.
 
 use std::time::Duration;
 
 use brickwork_core::swim::{Config, Swim};
 use brickwork_core::{Identity, Instant};
 
-use crate::measure::{Entrant, Stopwatch};
+use crate::alloc;
+use crate::measure::{Entrant, Outcome, Stopwatch};
 use crate::wire::{CLUSTER, Datagram, Paper};
 
 /// Largest datagram that is sent.
@@ -195,6 +196,52 @@ fn step(subject: &mut Subject) {
 pub fn fill(n: u32) -> Entrant {
     let packets = introductions(n);
     Entrant::new("brickwork", move |watch| fill_once(watch, &packets, n))
+}
+
+/// P6: live heap per member, without names, when nothing is left to say.
+#[must_use]
+pub fn heap(n: u32) -> Outcome {
+    Outcome::counted("brickwork", per_member(n, Subject::among))
+}
+
+/// P6: the same while all of them are still to be told to others.
+#[must_use]
+pub fn heap_of_news(n: u32) -> Outcome {
+    Outcome::counted("brickwork, all of it news", per_member(n, told))
+}
+
+/// P6: live heap of a node with `n` members, names included, at rest and with everything still to be told.
+#[must_use]
+pub fn whole(n: u32) -> [Outcome; 2] {
+    [
+        Outcome::counted("brickwork", kept(|| Subject::among(n))),
+        Outcome::counted("brickwork, all of it news", kept(|| told(n))),
+    ]
+}
+
+/// A node that has just been told of `n` members.
+fn told(n: u32) -> Subject {
+    let mut subject = Subject::alone();
+    for mut packet in introductions(n) {
+        subject.take(&mut packet);
+        while subject.swim.poll_event().is_some() {}
+    }
+    subject
+}
+
+/// Bytes that one more member takes, beyond those of its name: what a node with `n` has more than one with two.
+pub fn per_member<T>(n: u32, make: impl Fn(u32) -> T) -> f64 {
+    let bytes = kept(|| make(n)) - kept(|| make(2));
+    bytes / f64::from(n - 2) - Paper(0).name().len() as f64
+}
+
+/// Bytes of heap that what `make` makes holds.
+pub fn kept<T>(make: impl FnOnce() -> T) -> f64 {
+    let before = alloc::live_bytes();
+    let made = make();
+    let bytes = alloc::live_bytes() - before;
+    drop(made);
+    bytes as f64
 }
 
 fn fill_once(watch: &mut Stopwatch, packets: &[Vec<u8>], n: u32) {

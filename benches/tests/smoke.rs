@@ -21,7 +21,7 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
 fn compare_measures_every_row() {
     let text = run(env!("CARGO_BIN_EXE_compare"), &["--quick"]);
     let ids: Vec<_> = rows(&text).skip(1).map(|row| row[1].to_owned()).collect();
-    for id in ["P1", "P2", "P3", "P4", "P5", "H1", "C1", "C2", "C3", "C4"] {
+    for id in ["P1", "P2", "P3", "P4", "P5", "P6", "H1", "C1", "C2", "C3", "C4"] {
         assert!(ids.iter().any(|row| row == id), "{id} is missing in\n{text}");
     }
     for row in rows(&text).skip(1).filter(|row| row[3] == "brickwork") {

@@ -1,4 +1,4 @@
-//! Measures rows P1 to P5, H1 and C1 to C4 and prints them as one table.
+//! Measures rows P1 to P6, H1 and C1 to C4 and prints them as one table.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn main() {
     if plan.rows.is_empty() {
         let mut command = Args::command();
         let text =
-            format!("no row begins with {:?}; there are P1 to P5, H1 and C1 to C4", plan.prefix);
+            format!("no row begins with {:?}; there are P1 to P6, H1 and C1 to C4", plan.prefix);
         command.error(clap::error::ErrorKind::InvalidValue, text).exit();
     }
     println!("{}", render(&plan.rows));
@@ -150,6 +150,20 @@ fn membership(plan: &mut Plan) {
         format!("fill the table with {n} members"),
         || with(swim::fill(n), peers::swim::fill(n)),
         Some(("<= 3 ms", |all| ours(all).median <= 3e6)),
+    );
+    for n in [plan.size(1_000, 300), n] {
+        plan.counted(
+            "P6",
+            format!("live heap per member over its name, n = {n}"),
+            || [vec![swim::heap(n), swim::heap_of_news(n)], peers::swim::heap(n)].concat(),
+            ("<= 200 B", |all| ours(all).median <= 200.0),
+        );
+    }
+    plan.counted(
+        "P6",
+        format!("live heap of a node with {n} members, names and all"),
+        || [swim::whole(n).to_vec(), peers::swim::whole(n)].concat(),
+        ("<= 2 MB", |all| ours(all).median <= 2e6),
     );
 }
 

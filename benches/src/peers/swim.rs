@@ -1,7 +1,7 @@
 //! Membership by foca, with socket addresses as identities and its postcard codec, and by memberlist-core,
 //! with names and socket addresses.
 
-use crate::measure::Entrant;
+use crate::measure::{Entrant, Outcome};
 
 #[cfg(feature = "peers")]
 mod by_foca;
@@ -36,6 +36,29 @@ pub fn removals(n: u32) -> Vec<Entrant> {
 #[must_use]
 pub fn fill(n: u32) -> Vec<Entrant> {
     list(n, Work::Fill)
+}
+
+/// P6: live heap per member over its name; identities of foca have none.
+#[must_use]
+pub fn heap(n: u32) -> Vec<Outcome> {
+    #[cfg(feature = "peers")]
+    return vec![by_foca::heap(n), by_memberlist::heap(n)];
+    #[cfg(not(feature = "peers"))]
+    none(n)
+}
+
+/// P6: live heap of a node with `n` members.
+#[must_use]
+pub fn whole(n: u32) -> Vec<Outcome> {
+    #[cfg(feature = "peers")]
+    return vec![by_foca::whole(n), by_memberlist::whole(n)];
+    #[cfg(not(feature = "peers"))]
+    none(n)
+}
+
+#[cfg(not(feature = "peers"))]
+fn none<S, T>(_: S) -> Vec<T> {
+    Vec::new()
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -446,7 +446,6 @@ impl Table {
         let row = self.rows[slot as usize].as_mut().expect("slot is in use");
         row.in_bucket = self.buckets[bucket].len() as u32;
         self.sums[bucket] = self.sums[bucket].wrapping_add(row.digest);
-        room::reserve(&mut self.buckets[bucket], 1);
         self.buckets[bucket].push(slot);
     }
 

@@ -10,8 +10,8 @@ use foca::{PostcardCodec, Runtime, State, Timer};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 
-use crate::measure::Entrant;
-use crate::swim::{ROWS, TELLER, UPDATES};
+use crate::measure::{Entrant, Outcome};
+use crate::swim::{ROWS, TELLER, UPDATES, kept};
 use crate::wire::Paper;
 
 type Id = SocketAddrV4;
@@ -169,4 +169,12 @@ pub(super) fn fill(n: u32) -> Entrant {
         });
         assert_eq!(node.iter_members().count(), n as usize - 1);
     })
+}
+
+pub(super) fn heap(n: u32) -> Outcome {
+    Outcome::counted("foca", (whole(n).median - whole(2).median) / f64::from(n - 2))
+}
+
+pub(super) fn whole(n: u32) -> Outcome {
+    Outcome::counted("foca", kept(|| among(n, &mut Shell::default())))
 }

@@ -24,8 +24,8 @@ use memberlist_core::transport::{
 };
 use memberlist_core::{Memberlist, Options};
 
-use crate::measure::Entrant;
-use crate::swim::{MAX_DATAGRAM, ROWS, TELLER, UPDATES};
+use crate::measure::{Entrant, Outcome};
+use crate::swim::{MAX_DATAGRAM, ROWS, TELLER, UPDATES, kept, per_member};
 use crate::wire::Paper;
 
 type Clock = <TokioRuntime as RuntimeLite>::Instant;
@@ -323,6 +323,14 @@ pub(super) fn fill(n: u32) -> Entrant {
         watch.time(1, || node.take(packets));
         assert_eq!(node.len(), n as usize);
     })
+}
+
+pub(super) fn heap(n: u32) -> Outcome {
+    Outcome::counted("memberlist-core", per_member(n, Node::among))
+}
+
+pub(super) fn whole(n: u32) -> Outcome {
+    Outcome::counted("memberlist-core", kept(|| Node::among(n)))
 }
 
 #[cfg(test)]
