@@ -38,7 +38,7 @@ impl Swim {
         }
         owed.gossip = false;
         // No row fitting is fine: what was not written stays owed or queued.
-        let _ = w.frame(wire::UPDATES, |w| self.write_updates(w, slot, &mut owed));
+        let _ = w.frame(wire::UPDATES, |w| self.write_updates(w, slot, probing, &mut owed));
         self.write_exchange(w, head, slot, &mut owed);
         self.outbox.put_back(slot, owed);
         probing
@@ -84,13 +84,17 @@ impl Swim {
         &mut self,
         w: &mut Writer<'_>,
         slot: u32,
+        probing: bool,
         owed: &mut Owed,
     ) -> Result<(), NoRoom> {
         let start = w.len();
         let by = self.teller();
-        // The accused learns it from the very packet that reaches it (Lifeguard's buddy system).
+        // The accused learns it from the very packet that reaches it (Lifeguard's buddy system). Not from one that carries what
+        // it is owed alone: with the warning in front of it the longest row would never fit.
         let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
-        if accused {
+        let others = owed.rows.iter().any(|about| *about != slot);
+        let owes_rows = others || !owed.told.is_empty() || owed.buckets != 0;
+        if accused && (probing || !owes_rows) {
             let _ = row_wire::write_warning(w, self.table.about(slot), by);
         }
         owed.rows.retain(|about| match self.table.try_about(*about) {

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::common::bare::{
-    ALIVE, BUCKETS, Bare, COOKIE, LISTED, OFFERED, PING, SUSPECT, Sent, UPDATES, WANTED, alive,
-    alive_at, frame, id, join, packet, places, varint,
+    ALIVE, BUCKETS, Bare, COOKIE, LISTED, OFFERED, PING, STANDING, SUSPECT, Sent, UPDATES, WANTED,
+    alive, alive_at, frame, id, join, packet, places, varint,
 };
 use crate::common::{addr, frame_of, name};
 use brickwork_core::swim::{Config, State, Swim};
@@ -321,4 +321,61 @@ fn the_longest_rows_fit_the_shortest_datagrams() {
         told.iter().any(|bytes| bytes.windows(9).any(|part| part == head))
     };
     assert!(members[1..].iter().all(|(id, _)| whole(id)));
+}
+
+/// Goal: what is owed to one that is accused itself leaves too, however long the accusation and the row are. Method: members
+/// with the longest rows, one held out by as many as may be named; who is suspected asks for all, and who is
+/// held out tells old news of somebody and has to be corrected.
+#[test]
+fn the_longest_rows_fit_beside_the_longest_accusations() {
+    let me = Identity::new(name(0), addr(0)).with_boot_epoch(1);
+    let start = Instant::from_nanos(1_000_000_000);
+    let mut swim = Swim::new(start, me, "test", Config::lan(), MIN_DATAGRAM, [7; 32]).unwrap();
+    let members: Vec<_> = (1..=20).map(longest).collect();
+    let tell = |swim: &mut Swim, now, from: NodeId, frames: &[u8]| {
+        swim.handle_packet(now, addr(1), &mut packet("test", from, 1, frames)).unwrap();
+    };
+    for (id, row) in &members {
+        tell(&mut swim, start, *id, &frame(UPDATES, row));
+    }
+    let held = members[19].0;
+    let mut row = [&[STANDING][..], &held.0.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+    row.extend([varint(1 << 28), vec![0, 4], varint(0), vec![8, 0]].concat());
+    for (id, _) in &members[..8] {
+        row.extend([&id.0.to_le_bytes()[..], &[0]].concat());
+    }
+    tell(&mut swim, start, members[0].0, &frame(UPDATES, &row));
+    let mut buf = [0; MIN_DATAGRAM];
+    let mut poll = |swim: &mut Swim| {
+        let sent = std::iter::from_fn(|| swim.poll_transmit(&mut buf).map(|_| ()));
+        assert!(sent.take(1_000).count() < 1_000, "it never ends");
+    };
+    let mut now = start;
+    while now < start + Duration::from_secs(20) {
+        poll(&mut swim);
+        now = swim.poll_timeout().unwrap().max(now);
+        swim.handle_timeout(now);
+    }
+    let why = swim.why(held);
+    assert_eq!(swim.stats().held_out, 1, "{why:?}");
+    poll(&mut swim);
+    for (id, _) in &members {
+        tell(&mut swim, now, *id, &frame(BUCKETS, &[0xff; 256]));
+        let (mut listed, mut buf) = (Vec::new(), [0; MIN_DATAGRAM]);
+        for _ in 0..1_000 {
+            let Some(sent) = swim.poll_transmit(&mut buf) else { break };
+            let sent = Sent { at: now, to: sent.to, bytes: sent.payload.to_vec() };
+            listed.extend(sent.frames(LISTED).into_iter().map(<[u8]>::to_vec));
+        }
+        for list in listed.iter().filter(|list| list.len() > 13) {
+            tell(&mut swim, now, *id, &frame(WANTED, &[&list[..5], &list[13..]].concat()));
+        }
+        for (about, _) in &members {
+            let mut old = [&[SUSPECT][..], &about.0.to_le_bytes(), &1_u64.to_le_bytes()].concat();
+            old.extend([varint(1), vec![1]].concat());
+            old.extend(id.0.to_le_bytes());
+            tell(&mut swim, now, *id, &frame(UPDATES, &old));
+        }
+        poll(&mut swim);
+    }
 }
