@@ -31,6 +31,8 @@ const MAX_ASKED: usize = 64;
 const MAX_CHALLENGES: usize = 16;
 /// How many of the lost are looked at for one that failed.
 const MAX_DRAWS: usize = 8;
+/// A boot epoch of a year later, if they count microseconds.
+const FAR_AHEAD: u64 = 1 << 45;
 /// Cookies change this often; the last two are good.
 const COOKIE_PERIOD: Duration = Duration::from_secs(10);
 /// One node knocks at lost members about this often, however many there are to do it.
@@ -63,6 +65,8 @@ pub(super) struct Joiner {
     challenges: Vec<Challenge>,
     /// Names whose old holder did not answer: their next join is let in. With the newcomer's boot.
     cleared: Vec<(NodeId, u64)>,
+    /// Who said that this node's name, or its boot epoch, is another's, and when.
+    doubted: Option<(SocketAddr, Instant)>,
     /// Another live node bears this name; this one stays out.
     pub(super) conflicted: bool,
 }
@@ -263,7 +267,10 @@ impl Swim {
                 let (boot, live) = (known.boot(), known.member.is_live());
                 let cleared = self.joiner.cleared.iter().position(|c| *c == (row.id, row.boot));
                 let elsewhere = known.member.addr() != row.addr && live && cleared.is_none();
-                if boot == row.boot && known.member.addr() == row.addr {
+                // What left is over, and another secret is that of another boot, which was given the same number.
+                let again =
+                    known.member.state() != State::Left && known.commitment == row.commitment;
+                if boot == row.boot && known.member.addr() == row.addr && again {
                     self.let_in(now, origin, row, alone);
                 } else if elsewhere {
                     self.challenge(now, slot, from, row.boot);
@@ -391,8 +398,28 @@ impl Swim {
         }
     }
 
+    /// Whether to believe what a node that was asked at `asked` says of this node's name. It decides about all that this node
+    /// is, so where there are members who could say the same, the word of a second is wanted, and asked for.
+    fn is_confirmed(&mut self, now: Instant, asked: SocketAddr) -> bool {
+        let life = self.config.join_retry_max * 2;
+        let before = self.joiner.doubted.filter(|(_, at)| now.since(*at) < life);
+        if self.table.live().len() < 2 || before.is_some_and(|(addr, _)| addr != asked) {
+            self.joiner.doubted = None;
+            return true;
+        }
+        self.joiner.doubted = Some((asked, now));
+        let mut second = None;
+        let other = |member: &Member| member.addr() != asked;
+        self.table.sample(&mut self.rng, 1, other, |slot| second = Some(slot));
+        if let Some(slot) = second {
+            self.ask(now, self.table.member(slot).addr(), 0);
+        }
+        false
+    }
+
     pub(super) fn on_conflict(
         &mut self,
+        now: Instant,
         origin: Origin,
         id: NodeId,
         asked: u64,
@@ -401,7 +428,7 @@ impl Swim {
         let me = self.table.me();
         let newcomer = me.addr();
         let other = id != me.id() || asked != me.identity.boot_epoch() || holder == newcomer;
-        if other || !self.joiner.was_asked(origin.from) {
+        if other || !self.joiner.was_asked(origin.from) || !self.is_confirmed(now, origin.from) {
             return;
         }
         self.joiner.conflicted = true;
@@ -419,11 +446,16 @@ impl Swim {
     pub(super) fn on_boot_too_old(&mut self, now: Instant, origin: Origin, asked: u64, boot: u64) {
         let me = &self.table.me().identity;
         // An answer to a boot before this one says nothing about this one.
-        if asked != me.boot_epoch() || boot < me.boot_epoch() || boot >= LAST_BOOT {
+        if asked != me.boot_epoch() || boot < me.boot_epoch() || boot >= LAST_BOOT - 1 {
             return;
         }
         let Some(addr) = self.asked(origin) else { return };
-        let identity = Identity::clone(me).with_boot_epoch(boot + 1);
+        // One may be the only one that remembers; but a number so far ahead would leave few for the boots to come.
+        let far = boot - me.boot_epoch() > FAR_AHEAD;
+        if far && !self.is_confirmed(now, addr) {
+            return;
+        }
+        let identity = Identity::clone(&self.table.me().identity).with_boot_epoch(boot + 1);
         let version = self.table.row(ME).member.version;
         self.table.set_identity(ME, Arc::new(identity), version);
         self.tell(now, ME);

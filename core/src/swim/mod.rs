@@ -534,7 +534,9 @@ impl Swim {
             Frame::PushPull { answer, rows } => self.on_push_pull(now, origin, answer, rows),
             Frame::Join { cookie, row, alone } => self.on_join(now, origin, cookie, row, alone),
             Frame::Cookie { cookie } => self.on_cookie(now, origin, cookie),
-            Frame::Conflict { id, asked, holder } => self.on_conflict(origin, id, asked, holder),
+            Frame::Conflict { id, asked, holder } => {
+                self.on_conflict(now, origin, id, asked, holder)
+            }
             Frame::BootTooOld { asked, boot } => {
                 self.on_boot_too_old(now, origin, asked, boot);
             }

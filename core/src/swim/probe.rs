@@ -459,6 +459,10 @@ impl Swim {
         match origin.slot {
             Some(slot) if self.table.member(slot).addr() == origin.from => {
                 self.outbox.msg(slot, Msg::Ack { seq });
+                if self.table.member(slot).state == State::Left {
+                    // It does not know that it left; it asks to be let in, and learns that this boot is over.
+                    self.outbox.msg(slot, Msg::Stranger);
+                }
             }
             // A member behind a changed address gets its answer where it asked from.
             Some(_) => self.outbox.stranger(origin.from, Msg::Ack { seq }),
