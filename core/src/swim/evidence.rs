@@ -180,11 +180,18 @@ impl Swim {
         match self.table.slot(row.id) {
             // Somebody else under this node's name is met in the join handshake.
             Some(ME) => {}
-            None => self.admit(now, self.as_told(origin, row)),
+            None => {
+                let believed = self.as_told(origin, row);
+                if let Some(slot) = self.admit(now, believed) {
+                    self.note_cut(slot, row, believed);
+                }
+            }
             Some(slot) => {
                 let known = self.table.row(slot);
                 if row.boot > known.boot() && !sabotaged!("restart-ignored") {
-                    self.restarted(now, slot, self.as_told(origin, row));
+                    let believed = self.as_told(origin, row);
+                    self.restarted(now, slot, believed);
+                    self.note_cut(slot, row, believed);
                 } else if row.boot < known.boot() {
                     if sabotaged!("older-boot-believed") {
                         return self.restarted(now, slot, row);
@@ -206,10 +213,21 @@ impl Swim {
         row
     }
 
-    fn admit(&mut self, now: Instant, row: AliveRow<'_>) {
+    /// Remembers what was told beyond what is believed.
+    fn note_cut(&mut self, slot: u32, told: AliveRow<'_>, believed: AliveRow<'_>) {
+        if told.incarnation > believed.incarnation || told.version > believed.version {
+            self.stats.jumps_cut += 1;
+            let beyond = |told, believed| if told > believed { told } else { 0 };
+            let incarnation = beyond(told.incarnation, believed.incarnation);
+            let version = beyond(told.version, believed.version);
+            self.table.row_mut(slot).hear(incarnation, version);
+        }
+    }
+
+    fn admit(&mut self, now: Instant, row: AliveRow<'_>) -> Option<u32> {
         if self.table.len() >= self.config.max_members && !sabotaged!("members-uncapped") {
             self.stats.members_refused += 1;
-            return;
+            return None;
         }
         let identity = row.identity();
         self.events.push(Event::Joined { identity: Arc::clone(&identity) });
@@ -218,6 +236,7 @@ impl Swim {
         self.arm_probe(now);
         self.joined(now);
         self.tell(now, slot);
+        Some(slot)
     }
 
     /// A known name with a higher boot epoch: everything known of the old boot is void.
@@ -229,6 +248,7 @@ impl Swim {
         self.suspicions.clear(slot);
         self.forget_standing(slot);
         self.table.set_identity(slot, Arc::clone(&identity), row.version);
+        self.table.row_mut(slot).forget_heard();
         self.turn(now, slot, State::Alive, Case::None, now);
         let known = self.table.row_mut(slot);
         known.member.incarnation = row.incarnation;
@@ -253,7 +273,7 @@ impl Swim {
             return;
         }
         let known_version = known.member.version;
-        let row = self.in_steps(now, origin, slot, row);
+        let Some(row) = self.in_steps(now, origin, slot, row) else { return };
         let known = self.table.row(slot);
         let newer_identity = row.version > known_version;
         let as_new = row.incarnation == known.member.incarnation;
@@ -315,27 +335,42 @@ impl Swim {
         }
     }
 
-    /// The row with numbers that may be believed of a member in the boot that is known.
+    /// The row with numbers that may be believed of a member in the boot that is known; `None` if what it says is old, though
+    /// its numbers are above those that are believed.
     fn in_steps<'r>(
         &mut self,
         now: Instant,
         origin: Origin,
         slot: u32,
-        mut row: AliveRow<'r>,
-    ) -> AliveRow<'r> {
+        told: AliveRow<'r>,
+    ) -> Option<AliveRow<'r>> {
+        let first_hand = origin.sender.id == told.id || self.is_memberlist();
         let window = self.config.retry_min;
-        let raised_from = self.table.row_mut(slot).raised_from(now, window);
-        if origin.sender.id == row.id || self.is_memberlist() {
-            return row;
+        let known = self.table.row_mut(slot);
+        let raised_from = known.raised_from(now, window);
+        let Member { state, incarnation, version, .. } = known.member;
+        if first_hand {
+            // Unless it was on its way for long.
+            if told.incarnation > incarnation || told.version > version {
+                known.forget_heard();
+            }
+            return Some(told);
         }
-        let known = self.table.row(slot);
+        let (mut row, heard) = (told, known.heard());
+        // Whoever is suspected does not refute that by what it said before: a row that was cut when it was first told would,
+        // each time that it is told again.
+        let refutes = state == State::Alive || told.incarnation > heard.incarnation;
+        let news = told.version > heard.version;
+        if !refutes && told.incarnation > incarnation && !(news && told.version > version) {
+            return None;
+        }
         // What is known is never more than that.
-        let most = raised_from.saturating_add(MAX_STEP).max(known.member.incarnation);
-        let incarnation = row.incarnation.min(most);
-        self.stats.jumps_cut += u64::from(incarnation < row.incarnation);
-        row.incarnation = incarnation;
-        row.version = row.version.min(known.member.version.saturating_add(MAX_STEP));
-        row
+        let most = raised_from.saturating_add(MAX_STEP).max(incarnation);
+        row.incarnation = row.incarnation.min(if refutes { most } else { incarnation });
+        row.version =
+            row.version.min(if news { version.saturating_add(MAX_STEP) } else { version });
+        self.note_cut(slot, told, row);
+        Some(row)
     }
 
     fn apply_left(

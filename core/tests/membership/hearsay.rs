@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::common::addr;
 use crate::common::bare::{
-    ALIVE, Bare, DEAD, NUMBERS, PING, PUSH_PULL, SUSPECT, UPDATES, accused, ack, alive, frame, id,
-    millis, places,
+    ALIVE, Bare, DEAD, NUMBERS, PING, PUSH_PULL, SUSPECT, UPDATES, accused, ack, alive, alive_at,
+    frame, id, millis, places,
 };
 use brickwork_core::Event;
 use brickwork_core::swim::{Config, State};
@@ -276,7 +276,7 @@ fn numbers_are_raised_by_others_in_steps_alone() {
         }
         assert_eq!(known(&bare), believed, "{by} said {said:?}");
     }
-    assert_eq!(bare.swim.stats().jumps_cut, 3);
+    assert_eq!(bare.swim.stats().jumps_cut, 4);
     // What it says itself counts, and what others say of what they saw of it.
     accuse(&mut bare, SUSPECT, 6, 1);
     bare.tell(3, &frame(UPDATES, &alive(6, 1, 2_000)));
@@ -289,5 +289,62 @@ fn numbers_are_raised_by_others_in_steps_alone() {
         bare.tell(3, &frame(UPDATES, &accused(SUSPECT, 0, said, &[3])));
         bare.run(millis(60));
         assert_eq!(bare.swim.me().incarnation(), own, "accused at {said}");
+    }
+}
+
+/// Goal: a row that was told before refutes nothing, although its numbers were more than could be believed. Method: a member is
+/// heard of at a high incarnation, fails, and is told of again, also by itself, in datagrams that were late; then it refutes.
+#[test]
+fn an_old_row_refutes_nothing_however_high_its_numbers_are() {
+    for dead in [false, true] {
+        let mut bare = cluster();
+        let told = frame(UPDATES, &alive(20, 1, 100));
+        bare.tell(1, &told);
+        while state(&bare, 20) == State::Alive || dead && state(&bare, 20) == State::Suspect {
+            bare.run(millis(100));
+        }
+        let was = state(&bare, 20);
+        bare.events();
+        for _ in 0..20 {
+            bare.run(millis(55));
+            bare.tell(2, &told);
+        }
+        let of_it = |event: &Event| match event {
+            Event::Joined { identity } => identity.id() == id(20),
+            Event::Recovered { id: of } => *of == id(20),
+            _ => false,
+        };
+        assert_eq!(bare.events().iter().filter(|event| of_it(event)).count(), 0);
+        assert!(state(&bare, 20) == was || was == State::Suspect);
+        // One that is higher does, whoever tells it, and so does its own word.
+        if dead {
+            bare.tell(2, &frame(UPDATES, &alive(20, 1, 101)));
+        } else {
+            bare.tell(20, &told);
+        }
+        assert_eq!(state(&bare, 20), State::Alive);
+    }
+}
+
+/// Goal: metadata never go back to what they were, in whichever order others tell of them. Method: three versions, far beyond
+/// what is believed, in each order.
+#[test]
+fn metadata_told_by_others_do_not_go_back() {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut bare = cluster();
+        for version in order {
+            let row = alive_at(20, 1, 0, 100 + version, 2_000 + version as u16);
+            bare.tell(1, &frame(UPDATES, &row));
+        }
+        assert_eq!(bare.swim.member(id(20)).unwrap().addr().port(), 2_002, "{order:?}");
+        // And no more often than there was news.
+        let highest = order.iter().scan(-1, |most, &version| {
+            let news = version as i32 > *most;
+            *most = (*most).max(version as i32);
+            Some(news)
+        });
+        let updated = |event: &&Event| matches!(event, Event::Updated { .. });
+        let news = highest.filter(|news| *news).count() - 1;
+        assert_eq!(bare.events().iter().filter(updated).count(), news, "{order:?}");
     }
 }

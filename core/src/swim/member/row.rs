@@ -28,6 +28,16 @@ struct Trouble {
     heeded_from: Instant,
     /// Stamp of the newest tombstone made for this row; an older one is void.
     tombstone: u64,
+    /// The greatest numbers that others told of it, if they were more than could be believed.
+    heard: Heard,
+}
+
+/// Numbers that others tell of a member. Those of them that were told before say nothing new, though they are above what is
+/// believed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::swim) struct Heard {
+    pub(in crate::swim) incarnation: u32,
+    pub(in crate::swim) version: u32,
 }
 
 #[derive(Debug)]
@@ -108,7 +118,7 @@ impl Row {
     /// void then.
     pub(super) fn set_case(&mut self, case: Case) {
         let well = matches!(case, Case::None) && self.member.is_live();
-        if well && self.heeded_from() == Instant::ZERO {
+        if well && self.heeded_from() == Instant::ZERO && self.heard() == Heard::default() {
             self.trouble = None;
         } else if !well || self.trouble.is_some() {
             self.trouble().case = case;
@@ -134,8 +144,32 @@ impl Row {
     }
 
     fn trouble(&mut self) -> &mut Trouble {
-        let none = Trouble { case: Case::None, heeded_from: Instant::ZERO, tombstone: 0 };
-        self.trouble.get_or_insert_with(|| Box::new(none))
+        self.trouble.get_or_insert_with(|| {
+            let (case, heeded_from, heard) = (Case::None, Instant::ZERO, Heard::default());
+            Box::new(Trouble { case, heeded_from, tombstone: 0, heard })
+        })
+    }
+
+    /// The greatest numbers that others told of it, as far as they were not believed.
+    pub(in crate::swim) fn heard(&self) -> Heard {
+        self.trouble.as_deref().map_or_else(Heard::default, |trouble| trouble.heard)
+    }
+
+    /// Others told of such an incarnation, and of such a version.
+    pub(in crate::swim) fn hear(&mut self, incarnation: u32, version: u32) {
+        let heard = self.heard();
+        let incarnation = incarnation.max(heard.incarnation);
+        let version = version.max(heard.version);
+        if (Heard { incarnation, version }) != heard {
+            self.trouble().heard = Heard { incarnation, version };
+        }
+    }
+
+    /// The member itself said what its numbers are.
+    pub(in crate::swim) fn forget_heard(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.heard = Heard::default();
+        }
     }
 
     /// The incarnation from which others may raise it in steps at `now`: what it was when the last `window` began. After 49
