@@ -78,6 +78,11 @@ pub enum Event {
         /// Who.
         id: NodeId,
     },
+    /// No other member is left: all failed or left, or this node is cut off from them. It goes on looking for them, and for its
+    /// seeds. Comes after the event that tells of the last one.
+    Isolated,
+    /// Somebody is there again after [`Event::Isolated`]. Comes after the event that tells who.
+    Rejoined,
     /// Others hold this node out for so long: it answers far worse than they do, or does not hear them, as some of them
     /// found and hardly any denied. They have told `Failed` of it, and take no word of it until then; what it says of them counts for nothing.
     /// It may go on, or be looked after: the fault is between it and all others.

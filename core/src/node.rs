@@ -486,6 +486,8 @@ impl Node {
                 | Event::Recovered { .. }
                 | Event::Conflict { .. }
                 | Event::HeldOut { .. }
+                | Event::Isolated
+                | Event::Rejoined
                 | Event::LeaveFinished { .. }
                 | Event::Changed { .. }
                 | Event::Diverged { .. }

@@ -74,8 +74,12 @@ impl Roll {
             Event::Suspected { id, .. } | Event::Recovered { id } => {
                 assert!(self.live.contains_key(id), "{id} is doubted and not there");
             }
+            Event::Isolated => {
+                assert!(self.live.len() <= 1, "isolated among {} others", self.live.len() - 1);
+            }
             Event::Conflict { .. }
             | Event::HeldOut { .. }
+            | Event::Rejoined
             | Event::Changed { .. }
             | Event::Diverged { .. }
             | Event::WrittenAnew { .. }

@@ -350,6 +350,10 @@ impl<M: Machine> Checked<M> {
                 assert_eq!(before, *old, "OM10: another write was read for {key:?} before");
                 assert_ne!(before, *new, "OM10: {key:?} did not change");
             }
+            Event::Isolated => {
+                assert!(list.len() <= 1, "OM10: isolated in a list of {}", list.len());
+            }
+            Event::Rejoined => assert!(list.len() > 1, "OM10: nobody is there again"),
             Event::Conflict { .. }
             | Event::HeldOut { .. }
             | Event::WrittenAnew { .. }

@@ -98,7 +98,9 @@ impl Swim {
             let _ = row_wire::write_warning(w, self.table.about(slot), by);
         }
         owed.rows.retain(|about| match self.table.try_about(*about) {
-            Some(row) if *about != slot => row_wire::write_row(w, row, by).is_err(),
+            Some(row) if *about != slot && self.table.may_be_told(*about) => {
+                row_wire::write_row(w, row, by).is_err()
+            }
             _ => false,
         });
         let _ = self.write_queued(w, slot);
@@ -117,6 +119,9 @@ impl Swim {
             if about == to && to != ME {
                 // It knows best. Counted as told if there is nobody else, or else it would be kept for ever.
                 return (table.live().len() == 1).then_some(0);
+            }
+            if !table.may_be_told(about) {
+                return Some(0);
             }
             let row = table.try_about(about);
             let before = w.len();

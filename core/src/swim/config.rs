@@ -67,9 +67,11 @@ pub struct Config {
     pub leave_acks: usize,
     /// When a leave ends even without acknowledgements.
     pub leave_timeout: Duration,
-    /// How long a failed or left member is remembered.
+    /// How long a failed or left member is remembered, if there is room; at least a second. A node that stood still for longer than
+    /// that, and for a minute, tells others of a member only once it has heard of it again.
     pub tombstone_age: Duration,
-    /// Most members, dead ones included. Joins beyond it are refused and counted.
+    /// Most members. When all places are taken, the member that failed or left first is forgotten for a new one; if there is
+    /// none, new ones are refused and counted.
     pub max_members: usize,
     /// Most events that wait for [`poll_event`](super::Swim::poll_event).
     pub max_events: usize,
@@ -144,8 +146,10 @@ impl Config {
         if self.probe_timeout >= self.probe_interval {
             return refuse("swim.probe_timeout must be shorter than swim.probe_interval");
         }
-        if self.retry_min.is_zero() || self.retry_min > self.retry_max {
-            return refuse("swim.retry_min must be above zero and at most swim.retry_max");
+        if self.retry_min < Duration::from_millis(1) || self.retry_min > self.retry_max {
+            return refuse(
+                "swim.retry_min must be at least a millisecond and at most swim.retry_max",
+            );
         }
         if self.probe_timeout.is_zero() || self.gossip_interval.is_zero() {
             return refuse("swim.probe_timeout and swim.gossip_interval must be above zero");
@@ -170,6 +174,9 @@ impl Config {
         if self.reconnect_interval.is_zero() || self.leave_timeout.is_zero() {
             return refuse("swim.reconnect_interval and swim.leave_timeout must be above zero");
         }
+        if self.gossip_nodes > 1_024 || self.leave_acks == 0 {
+            return refuse("swim.gossip_nodes is at most 1,024, leave_acks at least 1");
+        }
         if self.indirect_probes > 16 || self.suspicion_confirmations > 16 {
             return refuse("swim.indirect_probes and swim.suspicion_confirmations are at most 16");
         }
@@ -180,6 +187,9 @@ impl Config {
             return refuse(
                 "swim.suspicion_min, suspicion_max_mult and retransmit_mult are at least 1",
             );
+        }
+        if self.tombstone_age < Duration::from_secs(1) {
+            return refuse("swim.tombstone_age must be at least a second");
         }
         if self.max_members < 2 || self.max_members > 1 << 20 {
             return refuse("swim.max_members must be from 2 to 1,048,576");

@@ -226,8 +226,12 @@ impl Swim {
 
     fn admit(&mut self, now: Instant, row: AliveRow<'_>) -> Option<u32> {
         if self.table.len() >= self.config.max_members && !sabotaged!("members-uncapped") {
-            self.stats.members_refused += 1;
-            return None;
+            // Those who live go before those who are remembered.
+            let Some(gone) = self.table.forget_oldest() else {
+                self.stats.members_refused += 1;
+                return None;
+            };
+            self.forgotten(gone);
         }
         let identity = row.identity();
         self.events.push(Event::Joined { identity: Arc::clone(&identity) });
@@ -253,6 +257,7 @@ impl Swim {
         let known = self.table.row_mut(slot);
         known.member.incarnation = row.incarnation;
         known.member.rtt_us = 0;
+        known.member.doubted = false;
         known.commitment = row.commitment;
         self.events.push(if was_live {
             Event::Restarted { old_epoch, identity }
@@ -288,6 +293,7 @@ impl Swim {
             self.correct(origin, slot);
             return;
         }
+        self.table.row_mut(slot).member.doubted = false;
         let mut updated = false;
         if newer_identity {
             let identity = row.identity();
@@ -411,6 +417,7 @@ impl Swim {
         self.turn(now, slot, State::Left, Case::Left(Box::new(preimage)), forget_at);
         if state != State::Dead {
             self.events.push(Event::Left { id });
+            self.lost(now);
         }
         self.arm_join(now);
         self.tell_first(now, slot);
@@ -593,7 +600,16 @@ impl Swim {
         let forget_at = now + self.config.tombstone_age;
         self.turn(now, slot, State::Dead, case, forget_at);
         self.events.push(Event::Failed { id });
-        self.arm_join(now);
+        self.lost(now);
         self.tell_behind(now, slot, FAILED);
+    }
+
+    /// A member is out of the list.
+    fn lost(&mut self, now: Instant) {
+        if self.table.live().is_empty() && !self.leave.started() {
+            self.isolated = true;
+            self.events.push(Event::Isolated);
+        }
+        self.arm_join(now);
     }
 }

@@ -224,7 +224,11 @@ impl Swim {
             let (start, by) = (w.len(), self.teller());
             let empty = |w: &Writer<'_>| fresh && w.len() == start;
             let left = owed.told.iter().position(|about| match self.table.try_about(*about) {
-                Some(row) if *about != to && (row.row.member.is_live() || row.row.member.held) => {
+                Some(row)
+                    if *about != to
+                        && self.table.may_be_told(*about)
+                        && (row.row.member.is_live() || row.row.member.held) =>
+                {
                     let empty = empty(w);
                     row_wire::write_whole_row(w, row, by, empty).is_err()
                 }
@@ -282,7 +286,8 @@ impl Swim {
             let bucket = self.table.bucket(owed.buckets.trailing_zeros() as usize);
             while let Some(&slot) = bucket.get(owed.resume as usize) {
                 let (about, empty) = (self.table.about(slot), empty(w));
-                if slot != to && row_wire::write_whole_row(w, about, by, empty).is_err() {
+                let told = slot != to && self.table.may_be_told(slot);
+                if told && row_wire::write_whole_row(w, about, by, empty).is_err() {
                     return;
                 }
                 owed.resume += 1;

@@ -95,8 +95,11 @@ impl Swim {
         let own = self.table.me().addr();
         for &seed in seeds {
             let known = &mut self.joiner.seeds;
-            if seed != own && !known.contains(&seed) && known.len() < MAX_SEEDS {
+            if seed != own && !known.contains(&seed) {
+                // The newest are the likeliest to be there: whoever asks a name service again does so for a reason.
                 known.push(seed);
+                let old = known.len().saturating_sub(MAX_SEEDS);
+                known.drain(..old);
             }
         }
         (self.joiner.wait, self.joiner.heard) = (None, false);
@@ -117,13 +120,24 @@ impl Swim {
         let alone = self.table.live().is_empty();
         let somebody = !self.joiner.seeds.is_empty() || !self.table.gone().is_empty();
         let somebody = somebody && (alone || !self.is_memberlist());
-        if somebody && self.joiner.next_at.is_none() && !self.leave.started() {
+        if !somebody || self.leave.started() {
+            return;
+        }
+        if self.joiner.next_at.is_none() {
             self.joiner.next_at = Some(now + self.reconnect_wait());
+        }
+        if alone && self.joiner.wait.is_none() {
+            // The wait was drawn when there were many who shared the knocking.
+            let soon = now + self.rng.jitter(self.config.join_retry);
+            self.joiner.next_at = self.joiner.next_at.map(|at| at.min(soon));
         }
     }
 
     /// A member was admitted: unanswered joins start over if all are lost again.
     pub(super) fn joined(&mut self, now: Instant) {
+        if core::mem::take(&mut self.isolated) {
+            self.events.push(Event::Rejoined);
+        }
         self.joiner.heard = false;
         self.arm_push_pull(now);
         if self.joiner.wait.take().is_some() {
@@ -159,8 +173,6 @@ impl Swim {
     /// is no member.
     fn knock(&mut self, now: Instant) {
         self.joiner.next_at = None;
-        let life = self.config.join_retry_max * 2;
-        self.joiner.asked.retain(|(_, at)| now.since(*at) < life);
         if self.table.live().is_empty() {
             for seed in self.joiner.seeds.clone() {
                 self.ask(now, seed, 0);
@@ -210,7 +222,9 @@ impl Swim {
     }
 
     fn ask(&mut self, now: Instant, addr: SocketAddr, cookie: u64) {
+        let life = self.config.join_retry_max * 2;
         let asked = &mut self.joiner.asked;
+        asked.retain(|(_, at)| now.since(*at) < life);
         if let Some((_, at)) = asked.iter_mut().find(|(other, _)| *other == addr) {
             *at = now;
         } else if asked.len() < MAX_ASKED {

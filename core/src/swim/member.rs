@@ -46,6 +46,8 @@ pub struct Member {
     pub(super) version: u32,
     /// Whether it is held out, and stands in its bucket as such: never one that is not dead.
     pub(super) held: bool,
+    /// Nothing was heard of it since this node stood still for longer than the gone are remembered.
+    pub(super) doubted: bool,
 }
 
 impl Member {
@@ -113,6 +115,8 @@ fn id_in(rows: &[Option<Row>]) -> impl Fn(u32) -> NodeId {
 
 /// This node itself.
 pub(super) const ME: u32 = 0;
+/// How many of the oldest tombstones are looked at for one that may be dropped.
+const MOST_LOOKS: usize = 64;
 /// Makes the digest of a member that is held out another one.
 const HELD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Digest buckets of the table.
@@ -166,6 +170,20 @@ impl Table {
 
     pub(super) fn slot(&self, id: NodeId) -> Option<u32> {
         self.index.get(id, id_in(&self.rows))
+    }
+
+    /// Of all live peers others are told only once something is heard of them.
+    pub(super) fn doubt(&mut self) {
+        for &slot in &self.live {
+            if let Some(row) = &mut self.rows[slot as usize] {
+                row.member.doubted = true;
+            }
+        }
+    }
+
+    /// Whether others may be told that it is there.
+    pub(super) fn may_be_told(&self, slot: u32) -> bool {
+        self.try_row(slot).is_some_and(|row| !row.member.doubted || !row.member.is_live())
     }
 
     /// The row of `slot`, which must be in use: slots are handed out by this table and forgotten by
@@ -367,16 +385,33 @@ impl Table {
             if row.member.is_live() || row.tombstone() != stamp {
                 continue;
             }
-            let id = row.member.id();
-            self.set_held(slot, false);
-            self.leave_gone(slot);
-            self.index.remove(id, id_in(&self.rows));
-            self.drop_standing(slot);
-            self.rows[slot as usize] = None;
-            self.free.push(slot);
+            self.forget(slot);
             return Some(slot);
         }
         None
+    }
+
+    /// Frees the slot of a member that is gone.
+    fn forget(&mut self, slot: u32) {
+        self.set_held(slot, false);
+        self.leave_gone(slot);
+        self.index.remove(self.member(slot).id(), id_in(&self.rows));
+        self.drop_standing(slot);
+        self.rows[slot as usize] = None;
+        self.free.push(slot);
+    }
+
+    /// Forgets the one that went first, apart from such as are held out, before its time, and returns its slot.
+    pub(super) fn forget_oldest(&mut self) -> Option<u32> {
+        let may_go = |&&(_, slot, stamp): &&(Instant, u32, u64)| {
+            self.try_row(slot).is_some_and(|row| {
+                row.tombstone() == stamp && !row.member.is_live() && !row.member.held
+            })
+        };
+        let &(_, slot, _) = self.expiries.iter().take(MOST_LOOKS).find(may_go)?;
+        self.forget(slot);
+        self.drop_void_expiries();
+        Some(slot)
     }
 
     /// The next member to probe: round robin over a permutation that is shuffled as it is drawn, so

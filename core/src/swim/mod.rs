@@ -100,6 +100,7 @@ use wire::Frame;
 
 /// Most frames of the table exchange that one packet may have: each takes the time that a bucket takes to be sorted.
 const MAX_LOOKS: usize = 64;
+const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// Whom a packet came from, in terms of the table.
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +147,8 @@ pub struct Swim {
     refute_above: u32,
     /// How many members were warned that others hold them dead, and until when that counts.
     warned: (Instant, u32),
+    /// Until then a refutation does not count against its health again.
+    blamed_until: Instant,
     /// Who told the last accusation.
     refute_to: Option<u32>,
     assayer: Assayer,
@@ -155,6 +158,8 @@ pub struct Swim {
     failed_at: VecDeque<Instant>,
     /// Until when others hold this node out.
     out_until: Instant,
+    /// No other member is left.
+    isolated: bool,
     /// The moment of the last input, for [`Swim::poll_transmit`] is told none.
     clock: Instant,
     /// Until then no suspicion runs out: this node was stalled and hears the others first.
@@ -211,7 +216,9 @@ impl Swim {
             refute_due: false,
             refute_above: 0,
             warned: (now, 0),
+            blamed_until: now,
             refute_to: None,
+            isolated: false,
             assayer: Assayer::default(),
             holds: Deadlines::default(),
             failed_at: VecDeque::new(),
@@ -254,12 +261,9 @@ impl Swim {
         if self.is_silent() {
             return;
         }
-        self.clock = now;
+        self.keep_time(now);
         while let Some(slot) = self.table.expire(now) {
-            self.void_probes(slot);
-            self.holds.clear(slot);
-            self.gossip.remove(slot);
-            self.outbox.forget(slot);
+            self.forgotten(slot);
         }
         self.fire_refutation(now);
         self.fire_probe(now);
@@ -270,6 +274,9 @@ impl Swim {
         self.fire_assay(now);
         self.fire_join(now);
         self.fire_leave(now);
+        if self.is_silent() {
+            return;
+        }
         self.fire_gossip(now);
         self.fire_push_pull(now);
     }
@@ -468,7 +475,7 @@ impl Swim {
         if self.is_silent() {
             return;
         }
-        self.clock = now;
+        self.keep_time(now);
         let mut looks = MAX_LOOKS;
         for updates in [true, false] {
             let slot = self.table.slot(sender.id);
@@ -496,6 +503,9 @@ impl Swim {
                 }
                 if let Ok(frame) = wire::parse(tag, body) {
                     self.apply_frame(now, origin, frame);
+                }
+                if self.is_silent() {
+                    return;
                 }
             }
         }
@@ -535,7 +545,7 @@ impl Swim {
             Frame::Join { cookie, row, alone } => self.on_join(now, origin, cookie, row, alone),
             Frame::Cookie { cookie } => self.on_cookie(now, origin, cookie),
             Frame::Conflict { id, asked, holder } => {
-                self.on_conflict(now, origin, id, asked, holder)
+                self.on_conflict(now, origin, id, asked, holder);
             }
             Frame::BootTooOld { asked, boot } => {
                 self.on_boot_too_old(now, origin, asked, boot);
@@ -554,6 +564,24 @@ impl Swim {
     /// Whether this node is out of the cluster for good: it left, or another live node bears its name.
     pub(crate) const fn is_silent(&self) -> bool {
         self.leave.finished || self.joiner.conflicted
+    }
+
+    /// Notes the time of an input. Whom a node lists that stood still for longer than the gone are remembered may be long gone,
+    /// and who has forgotten that would take them for new: it tells of those alone of whom it has heard since.
+    fn keep_time(&mut self, now: Instant) {
+        let stood_still = now.since(self.clock);
+        self.clock = now;
+        if stood_still >= self.config.tombstone_age.max(A_MINUTE) && !self.is_memberlist() {
+            self.table.doubt();
+        }
+    }
+
+    /// A slot was freed.
+    fn forgotten(&mut self, slot: u32) {
+        self.void_probes(slot);
+        self.holds.clear(slot);
+        self.gossip.remove(slot);
+        self.outbox.forget(slot);
     }
 
     /// A duration of the probe schedule, stretched by the local health score.

@@ -464,8 +464,14 @@ impl Swim {
                     self.outbox.msg(slot, Msg::Stranger);
                 }
             }
-            // A member behind a changed address gets its answer where it asked from.
-            Some(_) => self.outbox.stranger(origin.from, Msg::Ack { seq }),
+            // A member behind a changed address gets its answer where it asked from. If it is in doubt here, it may be known under
+            // an address that is not its own, where nothing reaches it: it asks to be let in from where it lives.
+            Some(slot) => {
+                self.outbox.stranger(origin.from, Msg::Ack { seq });
+                if self.table.member(slot).state != State::Alive {
+                    self.outbox.stranger(origin.from, Msg::Stranger);
+                }
+            }
             None => {
                 self.outbox.stranger(origin.from, Msg::Ack { seq });
                 self.outbox.stranger(origin.from, Msg::Stranger);
@@ -482,8 +488,10 @@ impl Swim {
             // Another boot at the address says nothing for the one that was asked.
             if probe.boot == sender.boot_epoch {
                 let (slot, rtt) = (probe.slot, now.since(probe.left[place]));
-                // Those that have the last number are not told from each other.
-                let rtt = (place + 1 < MOST_NUMBERS as usize).then_some(rtt);
+                // Those that have the last number are not told from each other, and an answer that is late tells how long this
+                // node stood still.
+                let told = place + 1 < MOST_NUMBERS as usize && now <= probe.deadline;
+                let rtt = told.then_some(rtt);
                 if let Some(rtt) = rtt {
                     self.measure(slot, rtt);
                 }
@@ -511,6 +519,7 @@ impl Swim {
     fn succeed(&mut self, now: Instant, at: usize, rtt: Option<Duration>, tries: u32) {
         let Probe { slot, target, .. } = self.prober.probes[at];
         self.prober.end(at);
+        self.table.row_mut(slot).member.doubted = false;
         self.consider(now, slot, tries);
         self.prober.answered(tries, rtt);
         self.prober.history.note(target, Probed { at: now, answered: true, rtt });

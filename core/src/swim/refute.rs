@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::evidence::{LAST_INCARNATION, MAX_STEP};
 use super::member::{ME, State};
-use super::{Origin, Swim};
+use super::{Origin, Swim, suspicion};
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
@@ -57,7 +57,12 @@ impl Swim {
         let above = row.member.incarnation.max(core::mem::take(&mut self.refute_above));
         row.member.incarnation = above.saturating_add(by).min(LAST_INCARNATION);
         self.stats.refutations += 1;
-        self.worsen_health();
+        if self.is_memberlist() || now >= self.blamed_until {
+            // Once for as long as a suspicion may last: all that it was late for by then is one fault. And whoever makes
+            // accusations up would have this node probe ever more seldom.
+            self.blamed_until = now + suspicion::longest(&self.config, self.len());
+            self.worsen_health();
+        }
         self.tell_first(now, ME);
         let accuser = self.refute_to.take().filter(|_| !self.is_memberlist());
         if let Some(slot) = accuser.filter(|&slot| self.table.try_row(slot).is_some()) {

@@ -14,6 +14,8 @@ use crate::wire::Sender;
 
 /// Most probes that are relayed for others at a time.
 const MAX_RELAYS: usize = 64;
+/// Most of them for one asker, which has half as many probes in flight at most.
+const MAX_OF_ONE: usize = 8;
 
 /// A probe for somebody else.
 #[derive(Debug)]
@@ -66,7 +68,10 @@ impl Swim {
             }
             return;
         }
-        if self.prober.relays.len() >= MAX_RELAYS {
+        let of_one = self.prober.relays.iter().filter(|relay| relay.asker == asker).count();
+        if self.prober.relays.len() >= MAX_RELAYS || of_one >= MAX_OF_ONE {
+            // It is not told that the target is silent, but that this node is there.
+            self.outbox.msg(asker, Msg::Nack { seq: asker_seq });
             return;
         }
         let left = Duration::from_millis(u64::from(millis)).min(self.config.probe_interval * 16);

@@ -55,8 +55,11 @@ const SWIM: &[Rule<swim::Config>] = &[
         &[|c| c.probe_timeout = c.probe_interval, |c| c.probe_interval = ZERO],
     ),
     (
-        "swim.retry_min must be above zero and at most swim.retry_max",
-        &[|c| c.retry_min = ZERO, |c| c.retry_min = c.retry_max + Duration::from_nanos(1)],
+        "swim.retry_min must be at least a millisecond and at most swim.retry_max",
+        &[
+            |c| c.retry_min = Duration::from_micros(999),
+            |c| c.retry_min = c.retry_max + Duration::from_nanos(1),
+        ],
     ),
     (
         "swim.probe_timeout and swim.gossip_interval must be above zero",
@@ -102,6 +105,14 @@ const SWIM: &[Rule<swim::Config>] = &[
         &[|c| c.max_members = 1, |c| c.max_members = (1 << 20) + 1],
     ),
     ("swim.max_events must be above zero", &[|c| c.max_events = 0]),
+    (
+        "swim.gossip_nodes is at most 1,024, leave_acks at least 1",
+        &[|c| c.gossip_nodes = 1_025, |c| c.leave_acks = 0],
+    ),
+    (
+        "swim.tombstone_age must be at least a second",
+        &[|c| c.tombstone_age = Duration::from_millis(999)],
+    ),
 ];
 
 const MAP: &[Rule<map::Config>] = &[
@@ -218,6 +229,7 @@ fn presets_and_the_bounds_themselves_are_good() {
         (most.swim.suspicion_min, most.swim.suspicion_max_mult) = (1_000, 1_000);
         (most.swim.max_local_health, most.swim.max_members) = (64, 1 << 20);
         most.swim.retry_min = most.swim.retry_max;
+        most.swim.gossip_nodes = 1_024;
         most.swim.join_retry = most.swim.join_retry_max;
         (most.map.max_key, most.map.max_value) = (1_400 / 4, 65_536);
         (most.map.max_replicas, most.map.max_keys) = (65_535, 1 << 31);
@@ -229,6 +241,8 @@ fn presets_and_the_bounds_themselves_are_good() {
         least.max_datagram = MIN_DATAGRAM;
         (least.map.max_key, least.map.max_value) = (MIN_DATAGRAM / 4, 0);
         (least.max_events, least.swim.max_events, least.map.max_events) = (1, 1, 1);
+        (least.swim.retry_min, least.swim.leave_acks) = (Duration::from_millis(1), 1);
+        least.swim.tombstone_age = Duration::from_secs(1);
         (least.swim.indirect_probes, least.swim.suspicion_confirmations) = (0, 0);
         (least.swim.max_local_health, least.swim.max_members) = (0, 2);
         (least.map.max_replicas, least.map.max_keys, least.map.max_bytes) = (1, 1, 0);

@@ -179,8 +179,14 @@ fn piko_314_ghosts() {
         };
         assert_eq!(listed(&net), 0);
         net.nodes[7] = stopped;
+        net.events.iter_mut().for_each(Vec::clear);
         assert!(net.run_until(60 * SECOND, |net| net.differences(&[]).is_empty()), "seed {seed}");
         assert_eq!(listed(&net), 0);
+        let back =
+            |event: &Event| matches!(event, Event::Joined { identity } if identity.id() == ghost);
+        assert!(!net.events.iter().flatten().any(back), "seed {seed}");
+        // Suspicions of the one that was stopped are over by then.
+        net.run(20 * SECOND);
         net.events.iter_mut().for_each(Vec::clear);
         net.run(60 * SECOND);
         assert!(net.events.iter().flatten().next().is_none(), "{:?}", net.events);

@@ -125,12 +125,13 @@ fn an_insider_that_impersonates_is_believed() {
 }
 
 /// Goal: to show what waits for addresses that are proven before they are used: traffic goes to a stranger
-/// that never asked for any.
+/// that never asked for any. But who was said to live elsewhere finds that out and is found again.
 #[test]
 fn an_insider_that_tells_addresses_sends_others_to_strangers() {
-    betrayed(Betrayal::Address, |sim| {
+    let sim = betrayed(Betrayal::Address, |sim| {
         sim.strangers().values().any(|exchange| exchange.sent > 3 * exchange.received)
     });
+    agree(sim);
 }
 
 /// Goal: to show what waits for quotas: members that there never were are listed; but nobody answers

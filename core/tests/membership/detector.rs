@@ -420,17 +420,59 @@ fn a_helper_does_not_help_for_ever() {
     assert_eq!(times(&sent, NACK, 1, start), [12_800]);
 }
 
-/// Goal: whoever asks for more help than anybody needs gets no more of it. Method: a hundred requests at once.
+/// Goal: whoever asks for more help than anybody needs gets no more of it, leaves some for others, and is told that it is
+/// not the target that is silent. Method: a hundred requests at once of each of a dozen members.
 #[test]
 fn a_helper_helps_with_so_much_at_a_time() {
-    let mut bare = Bare::among(quiet(), 1..=2);
+    let mut bare = Bare::among(quiet(), 1..=13);
     bare.sent();
-    let mut helped = 0;
-    for seq in 0..100 {
-        bare.tell(1, &ping_req(seq, id(2), 500));
-        helped += places(&bare.sent(), PING).len();
+    let mut total = 0;
+    for asker in 1..=12 {
+        let (mut helped, mut nacks) = (0, 0);
+        for seq in 0..100 {
+            bare.tell(asker, &ping_req(seq, id(13), 500));
+            let sent = bare.sent();
+            helped += places(&sent, PING).len();
+            nacks += places(&sent, NACK).len();
+        }
+        assert_eq!(helped, if asker <= 8 { 8 } else { 0 });
+        assert_eq!(nacks, 100 - helped);
+        total += helped;
     }
-    assert_eq!(helped, 64);
+    assert_eq!(total, 64);
+}
+
+/// Goal: what a node hears late because it stood still itself is no round trip. Method: the answer to a ping after an hour.
+#[test]
+fn a_late_answer_tells_no_round_trip() {
+    let mut bare = Bare::among(Config::lan(), 1..=3);
+    bare.answering = vec![2, 3];
+    let probe = bare.next_probe(1);
+    bare.now += SECOND * 3_600;
+    bare.tell(1, &ack(probe.seq(PING)));
+    assert_eq!(bare.swim.member(id(1)).unwrap().rtt(), None);
+}
+
+/// Goal: accusations that are made up do not make a node look after others ever more seldom. Method: one accuses it every five
+/// seconds for ten minutes, while all answer; as many probes as without that, but for a few.
+#[test]
+fn made_up_accusations_do_not_slow_probes_down() {
+    let probes = |disturbed: bool| {
+        let mut bare = Bare::among(Config::lan(), 1..=9);
+        bare.answering = (1..=9).collect();
+        for _ in 0..120 {
+            if disturbed {
+                let incarnation = bare.swim.me().incarnation();
+                let row = accused(SUSPECT, 0, incarnation, &[1]);
+                bare.tell(1, &frame(UPDATES, &row));
+            }
+            bare.run(SECOND * 5);
+        }
+        (bare.swim.stats().probes, bare.swim.stats().refutations)
+    };
+    let ((quiet, _), (disturbed, refutations)) = (probes(false), probes(true));
+    assert_eq!(refutations, 120);
+    assert!(disturbed >= quiet * 9 / 10, "{disturbed} of {quiet}");
 }
 
 /// Goal: nobody helps a boot that is over, or asks one. Method: the asker, the member, or somebody else starts anew

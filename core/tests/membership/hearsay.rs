@@ -309,10 +309,9 @@ fn an_old_row_refutes_nothing_however_high_its_numbers_are() {
             bare.run(millis(55));
             bare.tell(2, &told);
         }
-        let of_it = |event: &Event| match event {
-            Event::Joined { identity } => identity.id() == id(20),
-            Event::Recovered { id: of } => *of == id(20),
-            _ => false,
+        let of_it = |event: &Event| {
+            matches!(event, Event::Joined { identity } if identity.id() == id(20))
+                || *event == Event::Recovered { id: id(20) }
         };
         assert_eq!(bare.events().iter().filter(|event| of_it(event)).count(), 0);
         assert!(state(&bare, 20) == was || was == State::Suspect);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::common::addr;
 use crate::common::bare::*;
 use brickwork_core::Event;
-use brickwork_core::swim::{Config, State};
+use brickwork_core::swim::{Config, Member, State};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NANO: Duration = Duration::from_nanos(1);
@@ -151,8 +151,8 @@ fn numbers_near_the_end_of_their_range_are_not_believed() {
     }
 }
 
-/// Goal: a full member table refuses newcomers, and counts them. Method: one more than there is room for, and one in
-/// the place of another that was forgotten.
+/// Goal: a full member table refuses newcomers, and counts them, while all in it live; those who are gone make room, the first
+/// to go first. Method: one more than there is room for, before and after two others left and failed.
 #[test]
 fn a_full_table_refuses_newcomers() {
     let mut config = Config::lan();
@@ -164,13 +164,24 @@ fn a_full_table_refuses_newcomers() {
         bare.meet(4);
         assert_eq!((bare.swim.len(), bare.swim.stats().members_refused), (4, refused));
     }
-    while bare.swim.member(id(3)).is_some() {
+    while bare.swim.member(id(3)).unwrap().is_live() {
         bare.meet(4);
         assert_eq!(bare.swim.member(id(4)).map(|member| member.id()), None);
         bare.run(SECOND);
     }
-    bare.meet(4);
-    assert!(bare.swim.member(id(4)).is_some());
+    bare.tell(2, &frame(UPDATES, &left(2)));
+    for (newcomer, gone) in [(4, 3), (5, 2)] {
+        bare.meet(newcomer);
+        assert!(bare.swim.member(id(newcomer)).is_some_and(Member::is_live));
+        assert_eq!(bare.swim.member(id(gone)).map(|member| member.id()), None);
+    }
+    let refused = bare.swim.stats().members_refused;
+    bare.meet(6);
+    assert_eq!(bare.swim.stats().members_refused, refused + 1);
+    // What is left of the tombstones is void.
+    bare.answering = vec![1, 4, 5];
+    bare.run(SECOND * 200);
+    assert_eq!((bare.swim.len(), bare.swim.former_members().count()), (4, 0));
 }
 
 /// Goal: a tombstone lasts as long as it shall, and no longer. Method: a death and a goodbye.
@@ -274,5 +285,72 @@ fn who_tells_old_news_is_corrected() {
             let row = id(1).0.to_le_bytes();
             assert!(sent.iter().all(|sent| sent.bytes.windows(8).any(|part| part == row)));
         }
+    }
+}
+
+/// Goal: the last frame that a node hears before it is silent is the last that it answers. Method: the acknowledgement that ends
+/// its leave, and a ping, in one datagram; and a timer that is late.
+#[test]
+fn who_is_silent_says_nothing_more() {
+    for late in [false, true] {
+        let mut config = Config::lan();
+        config.leave_acks = 1;
+        let mut bare = Bare::among(config, 1..=3);
+        bare.swim.leave(bare.now);
+        bare.sent();
+        if late {
+            bare.now += SECOND * 60;
+            bare.swim.handle_timeout(bare.now);
+        } else {
+            let ping = frame(PING, &[&varint(9)[..], &id(0).0.to_le_bytes()].concat());
+            bare.tell(1, &[frame(LEFT_ACK, &[]), ping].concat());
+        }
+        assert!(bare.events().iter().any(|event| matches!(event, Event::LeaveFinished { .. })));
+        assert!(bare.sent().is_empty());
+    }
+}
+
+/// Goal: a node that stood still for longer than the gone are remembered tells nobody of members that may be gone, but of those
+/// of whom it has heard since. Method: it wakes up after a day, by a timer or a packet, and a newcomer asks it for all; then
+/// some answer its probes, and of one another tells.
+#[test]
+fn who_stood_still_for_too_long_tells_of_nobody_that_may_be_gone() {
+    for woken_by_packet in [false, true] {
+        let mut bare = Bare::among(Config::lan(), 1..=9);
+        bare.answering = (1..=9).collect();
+        bare.run(SECOND * 5);
+        bare.now += Config::lan().tombstone_age;
+        if woken_by_packet {
+            bare.tell(1, &frame(PING, &[&varint(9)[..], &id(0).0.to_le_bytes()].concat()));
+        } else {
+            bare.swim.handle_timeout(bare.now);
+        }
+        bare.answering = vec![2, 3];
+        let mut told = Vec::new();
+        for newcomer in 20..=22 {
+            bare.sent();
+            bare.tell(newcomer, &join(0, newcomer, 1, addr(newcomer).port()));
+            let sent = bare.sent();
+            let cookie = sent.iter().find_map(|sent| sent.frame(COOKIE)).unwrap();
+            let cookie = u64::from_le_bytes(cookie.try_into().unwrap());
+            bare.tell(newcomer, &join(cookie, newcomer, 1, addr(newcomer).port()));
+            let sent = bare.sent();
+            let to = |sent: &&Sent| sent.to == addr(newcomer);
+            let about = |place: &usize| {
+                let head = [&[ALIVE][..], &id(*place).0.to_le_bytes()].concat();
+                let rows = |sent: &Sent| {
+                    sent.frames(UPDATES).iter().any(|rows| rows.windows(9).any(|part| part == head))
+                };
+                sent.iter().filter(to).any(rows)
+            };
+            told.push((0..=9).filter(about).collect::<Vec<_>>());
+            if newcomer == 20 {
+                bare.tell(2, &frame(UPDATES, &alive(4, 1, 0)));
+            } else {
+                // All are probed meanwhile.
+                bare.run(SECOND * 60);
+            }
+        }
+        assert_eq!(told, [vec![0], vec![0, 4], vec![0, 2, 3]]);
     }
 }

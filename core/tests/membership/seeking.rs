@@ -150,7 +150,7 @@ fn so_many_seeds_are_asked_at_a_time() {
     assert_eq!(asked, (100..164).collect::<Vec<_>>());
     let start = bare.now;
     let life = Config::lan().join_retry_max * 2;
-    let tries = [(life - NANO, false), (life - NANO, false), (life, false), (life, true)];
+    let tries = [(life - NANO, false), (life - NANO, false), (life, true), (life, true)];
     for (new, (after, room)) in (200..).zip(tries) {
         bare.now = start + after;
         bare.swim.join(bare.now, &seeds([new]));
@@ -158,11 +158,25 @@ fn so_many_seeds_are_asked_at_a_time() {
     }
 }
 
-/// Goal: a node alone keeps so many seeds. Method: a hundred, of which some are named twice.
+/// Goal: a node alone keeps so many seeds, the newest. Method: a hundred, of which some are named twice.
 #[test]
 fn so_many_seeds_are_kept() {
     let mut bare = Bare::new(Config::lan());
     bare.swim.join(bare.now, &seeds((0..50).chain(40..100)));
-    assert_eq!(places(&bare.sent(), JOIN), (1..65).collect::<Vec<_>>());
-    assert_eq!(places(&bare.run(millis(125)), JOIN), (1..65).collect::<Vec<_>>());
+    assert_eq!(places(&bare.sent(), JOIN), (36..100).collect::<Vec<_>>());
+    assert_eq!(places(&bare.run(millis(125)), JOIN), (36..100).collect::<Vec<_>>());
+}
+
+/// Goal: who has lost everybody looks for them at once, however seldom it did among many. Method: a node that knows a seed, and
+/// eighty members that all leave.
+#[test]
+fn who_has_lost_everybody_asks_its_seeds_at_once() {
+    let mut bare = Bare::new(Config::lan());
+    bare.swim.join(bare.now, &seeds([200]));
+    bare.answering = (1..=80).collect();
+    (1..=80).for_each(|place| bare.meet(place));
+    bare.run(SECOND * 20);
+    (1..=80).for_each(|place| bare.tell(place, &frame(UPDATES, &left(place))));
+    assert_eq!(bare.swim.len(), 1);
+    assert_eq!(moments(&bare.run(SECOND * 2), JOIN, 200).first().map(|_| ()), Some(()));
 }

@@ -67,9 +67,9 @@ impl Row {
         commitment: u64,
     ) -> Self {
         let digest = identity.digest();
-        let state = State::Alive;
+        let (state, rtt_us, held, doubted) = (State::Alive, 0, false, false);
         Self {
-            member: Member { identity, incarnation, state, rtt_us: 0, version, held: false },
+            member: Member { identity, incarnation, state, rtt_us, version, held, doubted },
             commitment,
             digest,
             since: Instant::ZERO,

@@ -210,6 +210,6 @@ proptest! {
 /// A thousand nodes in one process have a million rows, and removing thousands of members walks them: a field that few
 /// members need has its place beside the table.
 #[test]
-fn a_row_takes_104_bytes() {
+fn a_row_takes_72_bytes() {
     assert!(size_of::<Option<Row>>() <= 72, "{}", size_of::<Option<Row>>());
 }
