@@ -3,8 +3,10 @@
 //! Evidence about a member is ordered by (boot epoch, incarnation, state); the greatest wins,
 //! whoever tells it and in whichever order it comes. Only the member itself raises its numbers: an
 //! accusation never does, it counts against the incarnation that is known. Others are believed about its numbers in
-//! small steps alone, no faster than it can follow, so that no word puts them where it is unable to answer. A `Dead`
-//! heard from another is one more accusation; the verdict is this node's own.
+//! small steps alone, no faster than it can follow, so that no word puts them where it is unable to answer; what they told
+//! before beyond that is remembered, and refutes nothing. Boot epochs are believed of whoever tells them, or else two nodes
+//! of one name would stay two when their clusters meet: the newer one stays, the other learns so in the join handshake. A
+//! `Dead` heard from another is one more accusation; the verdict is this node's own.
 //!
 //! What a peer says against others counts for nothing while it is held dead here, and for as long as a suspicion may
 //! last after it came back: it was apart from everybody, and holds all of them dead. Whoever it accuses and is well here

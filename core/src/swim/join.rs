@@ -3,8 +3,8 @@
 //! A join is answered with a cookie that only the owner of the address can repeat, and with the
 //! member list only after that: an address that was not proven never gets more bytes than it sent.
 //!
-//! Restart under the same name: the higher boot epoch wins, unless the old one answers a challenge
-//! at its other address; then the newcomer is told and stays out. A newcomer with a lower boot epoch
+//! Restart under the same name: of who asks to be let in the higher boot epoch wins, unless the old one answers a challenge
+//! at its other address; then the newcomer is told and stays out. (In what members tell of others it wins in any case.) A newcomer with a lower boot epoch
 //! than the one known (its clock stepped back) is told and adopts the next higher one.
 
 use alloc::sync::Arc;

@@ -104,9 +104,20 @@ fn timers_that_die_with_the_last_peer() {
 fn only_the_accuser_arms_the_suspicion() {
     let mut bare = Bare::among(Config::lan(), 1..20);
     bare.answering = (3..20).collect();
-    bare.tell(2, &frame(UPDATES, &accused(SUSPECT, 1, 0, &[2])));
+    let told = [3, 4, 5].map(|place| accused(SUSPECT, 1, 0, &[2, place]));
+    for (place, row) in [3, 4, 5].into_iter().zip(&told) {
+        bare.tell(place, &frame(UPDATES, row));
+    }
+    // This node itself has never asked who is accused, nor who accuses it, until its verdict is due.
+    let why = |bare: &Bare| bare.swim.why(id(1)).unwrap();
+    assert!(!why(&bare).own_probe && why(&bare).due.is_some());
+    while state(&bare, 1) == State::Suspect && !why(&bare).own_probe {
+        bare.run(SECOND / 100);
+    }
+    assert_eq!(state(&bare, 1), State::Dead);
+    assert!(!why(&bare).own_probe, "by the word of others");
     bare.run(60 * SECOND);
-    assert_eq!((state(&bare, 1), state(&bare, 2)), (State::Dead, State::Dead));
+    assert_eq!(state(&bare, 2), State::Dead, "who accused it died as well");
 }
 
 /// News rode on pings and never on what answers them, which is half of all datagrams.
