@@ -156,14 +156,20 @@ pub(crate) struct Queue {
     events: VecDeque<Event>,
     max: usize,
     missed: u64,
+    /// The most that waited since there were none.
+    most: usize,
+    /// How often lately there were none, and had been few before.
+    calm: u32,
 }
 
 /// Events for which room is kept once there are none.
 const KEPT: usize = 64;
+/// So often there must have been few before more room is given back: a burst is often one of many.
+const CALM: u32 = 16;
 
 impl Queue {
     pub(crate) const fn new(max: usize) -> Self {
-        Self { events: VecDeque::new(), max, missed: 0 }
+        Self { events: VecDeque::new(), max, missed: 0, most: 0, calm: 0 }
     }
 
     #[inline]
@@ -173,6 +179,7 @@ impl Queue {
             self.missed += 1;
         }
         self.events.push_back(event);
+        self.most = self.most.max(self.events.len());
     }
 
     pub(crate) fn pop(&mut self) -> Option<Event> {
@@ -185,7 +192,9 @@ impl Queue {
             // Begins anew at the front of the room: who is always told soon has it in the cache. The room that a burst
             // needed is given back.
             self.events.clear();
-            if self.events.capacity() > KEPT {
+            self.calm = if self.most > KEPT { 0 } else { self.calm.saturating_add(1) };
+            self.most = 0;
+            if self.calm >= CALM && self.events.capacity() > KEPT {
                 self.events.shrink_to(KEPT);
             }
         }
@@ -206,6 +215,11 @@ mod tests {
             }
             assert!(queue.events.capacity() >= 10_000);
             while queue.pop().is_some() {}
+            assert!(queue.events.capacity() >= 10_000, "another one may follow");
+            for _ in 0..CALM {
+                queue.push(Event::Full);
+                while queue.pop().is_some() {}
+            }
             assert!(queue.events.capacity() <= 2 * KEPT, "{}", queue.events.capacity());
         }
     }

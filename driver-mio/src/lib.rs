@@ -36,7 +36,7 @@
 //!         let event = ready.iter().find(|event| event.token() == Token(index));
 //!         driver.drive(poll.registry(), event)?;
 //!         while let Some(event) = driver.poll_event() {
-//!             println!("{}: {event:?}", driver.node().identity().name);
+//!             println!("{}: {event:?}", driver.node().identity().name());
 //!         }
 //!     }
 //! }

@@ -94,14 +94,16 @@ impl Swim {
         let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
         let others = owed.rows.iter().any(|about| *about != slot);
         let owes_rows = others || !owed.told.is_empty() || owed.buckets != 0;
-        if accused && (probing || !owes_rows) {
+        let warned = accused && (probing || !owes_rows);
+        if warned {
             let _ = row_wire::write_warning(w, self.table.about(slot), by);
         }
         owed.rows.retain(|about| match self.table.try_about(*about) {
             Some(row) if *about != slot && self.table.may_be_told(*about) => {
                 row_wire::write_row(w, row, by).is_err()
             }
-            _ => false,
+            // Its own is the warning, if that has to wait.
+            _ => *about == slot && accused && !warned,
         });
         let _ = self.write_queued(w, slot);
         if w.len() == start { Err(NoRoom) } else { Ok(()) }

@@ -68,7 +68,8 @@ pub struct Config {
     /// When a leave ends even without acknowledgements.
     pub leave_timeout: Duration,
     /// How long a failed or left member is remembered, if there is room; at least a second. A node that stood still for longer than
-    /// that, and for a minute, tells others of a member only once it has heard of it again.
+    /// that by the clock that it is given, and for a minute, tells others of a member only once it answers again. Most monotonic
+    /// clocks stop while a machine is suspended.
     pub tombstone_age: Duration,
     /// Most members. When all places are taken, the member that failed or left first is forgotten for a new one; if there is
     /// none, new ones are refused and counted.

@@ -3,8 +3,7 @@
 //! Evidence about a member is ordered by (boot epoch, incarnation, state); the greatest wins,
 //! whoever tells it and in whichever order it comes. Only the member itself raises its numbers: an
 //! accusation never does, it counts against the incarnation that is known. Others are believed about its numbers in
-//! small steps alone, no faster than it can follow, so that no word puts them where it is unable to answer; what they told
-//! before beyond that is remembered, and refutes nothing. Boot epochs are believed of whoever tells them, or else two nodes
+//! small steps alone, no faster than it can follow, so that no word puts them where it is unable to answer. Boot epochs are believed of whoever tells them, or else two nodes
 //! of one name would stay two when their clusters meet: the newer one stays, the other learns so in the join handshake. A
 //! `Dead` heard from another is one more accusation; the verdict is this node's own.
 //!
@@ -40,6 +39,11 @@ pub(super) const LAST_INCARNATION: u32 = u32::MAX / 2;
 /// identity at a time. What they say beyond that is taken for this much: the member was at such a number, or will be soon,
 /// for by as much it raises its own when it answers.
 pub(super) const MAX_STEP: u32 = 8;
+
+/// The most that others are believed of the numbers of one of whom nothing is known: more than a member comes to that is well, or
+/// else it would be known by less than it has, and each telling of an old row would be a refutation after it had failed. And no more than
+/// it comes to within seconds when it is accused at that number.
+pub(super) const FIRST_SIGHT: u32 = 1_024;
 
 /// What goes before more accusers of one who is suspected, and before the verdict: see [`Swim::tell_behind`].
 const MORE: u32 = 2;
@@ -184,7 +188,7 @@ impl Swim {
             Some(ME) => {}
             None => {
                 let believed = self.as_told(origin, row);
-                if let Some(slot) = self.admit(now, believed) {
+                if let Some(slot) = self.admit(now, origin, believed) {
                     self.note_cut(slot, row, believed);
                 }
             }
@@ -209,8 +213,8 @@ impl Swim {
     /// The row with numbers that may be believed of one of whom nothing is known in that boot.
     fn as_told<'r>(&self, origin: Origin, mut row: AliveRow<'r>) -> AliveRow<'r> {
         if origin.sender.id != row.id && !self.is_memberlist() {
-            row.incarnation = row.incarnation.min(MAX_STEP);
-            row.version = row.version.min(MAX_STEP);
+            row.incarnation = row.incarnation.min(FIRST_SIGHT);
+            row.version = row.version.min(FIRST_SIGHT);
         }
         row
     }
@@ -219,17 +223,16 @@ impl Swim {
     fn note_cut(&mut self, slot: u32, told: AliveRow<'_>, believed: AliveRow<'_>) {
         if told.incarnation > believed.incarnation || told.version > believed.version {
             self.stats.jumps_cut += 1;
-            let beyond = |told, believed| if told > believed { told } else { 0 };
-            let incarnation = beyond(told.incarnation, believed.incarnation);
-            let version = beyond(told.version, believed.version);
-            self.table.row_mut(slot).hear(incarnation, version);
+        }
+        if told.version > believed.version {
+            self.table.row_mut(slot).hear(told.version);
         }
     }
 
-    fn admit(&mut self, now: Instant, row: AliveRow<'_>) -> Option<u32> {
+    fn admit(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) -> Option<u32> {
         if self.table.len() >= self.config.max_members && !sabotaged!("members-uncapped") {
-            // Those who live go before those who are remembered.
-            let Some(gone) = self.table.forget_oldest() else {
+            // Those who live go before those who are remembered, apart from who says so.
+            let Some(gone) = self.table.forget_oldest(origin.slot) else {
                 self.stats.members_refused += 1;
                 return None;
             };
@@ -280,7 +283,7 @@ impl Swim {
             return;
         }
         let known_version = known.member.version;
-        let Some(row) = self.in_steps(now, origin, slot, row) else { return };
+        let row = self.in_steps(now, origin, slot, row);
         let known = self.table.row(slot);
         let newer_identity = row.version > known_version;
         let as_new = row.incarnation == known.member.incarnation;
@@ -295,7 +298,9 @@ impl Swim {
             self.correct(origin, slot);
             return;
         }
-        self.table.row_mut(slot).member.doubted = false;
+        if newer || newer_identity {
+            self.table.row_mut(slot).member.doubted = false;
+        }
         let mut updated = false;
         if newer_identity {
             let identity = row.identity();
@@ -343,42 +348,35 @@ impl Swim {
         }
     }
 
-    /// The row with numbers that may be believed of a member in the boot that is known; `None` if what it says is old, though
-    /// its numbers are above those that are believed.
+    /// The row with numbers that may be believed of a member in the boot that is known. Of what was told of its version before
+    /// nothing is new, though it was more than could be believed.
     fn in_steps<'r>(
         &mut self,
         now: Instant,
         origin: Origin,
         slot: u32,
         told: AliveRow<'r>,
-    ) -> Option<AliveRow<'r>> {
+    ) -> AliveRow<'r> {
         let first_hand = origin.sender.id == told.id || self.is_memberlist();
         let window = self.config.retry_min;
         let known = self.table.row_mut(slot);
         let raised_from = known.raised_from(now, window);
-        let Member { state, incarnation, version, .. } = known.member;
+        let Member { incarnation, version, .. } = known.member;
         if first_hand {
             // Unless it was on its way for long.
             if told.incarnation > incarnation || told.version > version {
                 known.forget_heard();
             }
-            return Some(told);
+            return told;
         }
-        let (mut row, heard) = (told, known.heard());
-        // Whoever is suspected does not refute that by what it said before: a row that was cut when it was first told would,
-        // each time that it is told again.
-        let refutes = state == State::Alive || told.incarnation > heard.incarnation;
-        let news = told.version > heard.version;
-        if !refutes && told.incarnation > incarnation && !(news && told.version > version) {
-            return None;
-        }
+        let (mut row, news) = (told, told.version > known.heard());
         // What is known is never more than that.
         let most = raised_from.saturating_add(MAX_STEP).max(incarnation);
-        row.incarnation = row.incarnation.min(if refutes { most } else { incarnation });
+        row.incarnation = row.incarnation.min(most);
         row.version =
             row.version.min(if news { version.saturating_add(MAX_STEP) } else { version });
         self.note_cut(slot, told, row);
-        Some(row)
+        row
     }
 
     fn apply_left(

@@ -51,6 +51,13 @@ struct Challenge {
     deadline: Instant,
 }
 
+/// What is said of this node's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Conflict,
+    BootTooOld,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Joiner {
     seeds: Vec<SocketAddr>,
@@ -65,8 +72,8 @@ pub(super) struct Joiner {
     challenges: Vec<Challenge>,
     /// Names whose old holder did not answer: their next join is let in. With the newcomer's boot.
     cleared: Vec<(NodeId, u64)>,
-    /// Who said that this node's name, or its boot epoch, is another's, and when.
-    doubted: Option<(SocketAddr, Instant)>,
+    /// Which member said what of this node's name, and when.
+    doubted: Option<(Option<NodeId>, Word, Instant)>,
     /// Another live node bears this name; this one stays out.
     pub(super) conflicted: bool,
 }
@@ -95,7 +102,8 @@ impl Swim {
         let own = self.table.me().addr();
         for &seed in seeds {
             let known = &mut self.joiner.seeds;
-            if seed != own && !known.contains(&seed) {
+            if seed != own {
+                known.retain(|other| *other != seed);
                 // The newest are the likeliest to be there: whoever asks a name service again does so for a reason.
                 known.push(seed);
                 let old = known.len().saturating_sub(MAX_SEEDS);
@@ -173,6 +181,7 @@ impl Swim {
     /// is no member.
     fn knock(&mut self, now: Instant) {
         self.joiner.next_at = None;
+        self.forget_asked(now);
         if self.table.live().is_empty() {
             for seed in self.joiner.seeds.clone() {
                 self.ask(now, seed, 0);
@@ -221,10 +230,15 @@ impl Swim {
         }
     }
 
-    fn ask(&mut self, now: Instant, addr: SocketAddr, cookie: u64) {
+    /// What was asked long ago is answered no more.
+    fn forget_asked(&mut self, now: Instant) {
         let life = self.config.join_retry_max * 2;
+        self.joiner.asked.retain(|(_, at)| now.since(*at) < life);
+    }
+
+    fn ask(&mut self, now: Instant, addr: SocketAddr, cookie: u64) {
+        self.forget_asked(now);
         let asked = &mut self.joiner.asked;
-        asked.retain(|(_, at)| now.since(*at) < life);
         if let Some((_, at)) = asked.iter_mut().find(|(other, _)| *other == addr) {
             *at = now;
         } else if asked.len() < MAX_ASKED {
@@ -414,14 +428,17 @@ impl Swim {
 
     /// Whether to believe what a node that was asked at `asked` says of this node's name. It decides about all that this node
     /// is, so where there are members who could say the same, the word of a second is wanted, and asked for.
-    fn is_confirmed(&mut self, now: Instant, asked: SocketAddr) -> bool {
+    fn is_confirmed(&mut self, now: Instant, asked: SocketAddr, word: Word) -> bool {
         let life = self.config.join_retry_max * 2;
-        let before = self.joiner.doubted.filter(|(_, at)| now.since(*at) < life);
-        if self.table.live().len() < 2 || before.is_some_and(|(addr, _)| addr != asked) {
+        // By its id, for one could say so from more than one address.
+        let by = self.members().find(|member| member.addr() == asked).map(Member::id);
+        let before =
+            self.joiner.doubted.filter(|(_, said, at)| *said == word && now.since(*at) < life);
+        if self.table.live().len() < 2 || before.is_some_and(|(other, ..)| other != by) {
             self.joiner.doubted = None;
             return true;
         }
-        self.joiner.doubted = Some((asked, now));
+        self.joiner.doubted = Some((by, word, now));
         let mut second = None;
         let other = |member: &Member| member.addr() != asked;
         self.table.sample(&mut self.rng, 1, other, |slot| second = Some(slot));
@@ -442,7 +459,10 @@ impl Swim {
         let me = self.table.me();
         let newcomer = me.addr();
         let other = id != me.id() || asked != me.identity.boot_epoch() || holder == newcomer;
-        if other || !self.joiner.was_asked(origin.from) || !self.is_confirmed(now, origin.from) {
+        if other
+            || !self.joiner.was_asked(origin.from)
+            || !self.is_confirmed(now, origin.from, Word::Conflict)
+        {
             return;
         }
         self.joiner.conflicted = true;
@@ -456,6 +476,16 @@ impl Swim {
         }
     }
 
+    /// From now on this node is in that boot epoch, if anybody would believe it.
+    pub(super) fn take_boot(&mut self, boot: u64) {
+        if boot < LAST_BOOT {
+            let me = self.table.me();
+            let identity = Identity::clone(&me.identity).with_boot_epoch(boot);
+            let version = me.version;
+            self.table.set_identity(ME, Arc::new(identity), version);
+        }
+    }
+
     /// This node's clock stepped back between two starts: take the next boot epoch after the known.
     pub(super) fn on_boot_too_old(&mut self, now: Instant, origin: Origin, asked: u64, boot: u64) {
         let me = &self.table.me().identity;
@@ -466,12 +496,10 @@ impl Swim {
         let Some(addr) = self.asked(origin) else { return };
         // One may be the only one that remembers; but a number so far ahead would leave few for the boots to come.
         let far = boot - me.boot_epoch() > FAR_AHEAD;
-        if far && !self.is_confirmed(now, addr) {
+        if far && !self.is_confirmed(now, addr, Word::BootTooOld) {
             return;
         }
-        let identity = Identity::clone(&self.table.me().identity).with_boot_epoch(boot + 1);
-        let version = self.table.row(ME).member.version;
-        self.table.set_identity(ME, Arc::new(identity), version);
+        self.take_boot(boot + 1);
         self.tell(now, ME);
         self.ask(now, addr, 0);
     }

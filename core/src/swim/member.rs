@@ -116,7 +116,7 @@ fn id_in(rows: &[Option<Row>]) -> impl Fn(u32) -> NodeId {
 /// This node itself.
 pub(super) const ME: u32 = 0;
 /// How many of the oldest tombstones are looked at for one that may be dropped.
-const MOST_LOOKS: usize = 64;
+const MOST_LOOKS: usize = 1_024;
 /// Makes the digest of a member that is held out another one.
 const HELD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Digest buckets of the table.
@@ -187,7 +187,7 @@ impl Table {
     }
 
     /// The row of `slot`, which must be in use: slots are handed out by this table and forgotten by
-    /// their holders when [`Table::expire`] frees them.
+    /// their holders when [`Table::expire`] or [`Table::forget_oldest`] frees them.
     pub(super) fn row(&self, slot: u32) -> &Row {
         self.rows[slot as usize].as_ref().expect("slot is in use")
     }
@@ -401,17 +401,25 @@ impl Table {
         self.free.push(slot);
     }
 
-    /// Forgets the one that went first, apart from such as are held out, before its time, and returns its slot.
-    pub(super) fn forget_oldest(&mut self) -> Option<u32> {
-        let may_go = |&&(_, slot, stamp): &&(Instant, u32, u64)| {
-            self.try_row(slot).is_some_and(|row| {
-                row.tombstone() == stamp && !row.member.is_live() && !row.member.held
-            })
+    /// Forgets the one that went first, apart from such as are held out and one that is spared, before its time, and returns
+    /// its slot. Takes constant time on average: void tombstones are passed once, and are no more than all others and 64.
+    pub(super) fn forget_oldest(&mut self, spared: Option<u32>) -> Option<u32> {
+        let gone = |&(_, slot, stamp): &(Instant, u32, u64)| {
+            self.try_row(slot)
+                .filter(|row| row.tombstone() == stamp && !row.member.is_live())
+                .map(|row| (slot, row.member.held))
         };
-        let &(_, slot, _) = self.expiries.iter().take(MOST_LOOKS).find(may_go)?;
-        self.forget(slot);
+        let void = self.expiries.iter().take_while(|entry| gone(entry).is_none()).count();
+        let rest = self.expiries.iter().skip(void).take(MOST_LOOKS);
+        let oldest = rest.filter_map(gone);
+        let slot = oldest
+            .filter(|(slot, held)| !held && Some(*slot) != spared)
+            .map(|(slot, _)| slot)
+            .next();
+        self.expiries.drain(..void);
+        self.forget(slot?);
         self.drop_void_expiries();
-        Some(slot)
+        slot
     }
 
     /// The next member to probe: round robin over a permutation that is shuffled as it is drawn, so

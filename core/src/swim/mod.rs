@@ -571,8 +571,13 @@ impl Swim {
     fn keep_time(&mut self, now: Instant) {
         let stood_still = now.since(self.clock);
         self.clock = now;
-        if stood_still >= self.config.tombstone_age.max(A_MINUTE) && !self.is_memberlist() {
+        // A node that probes seldom is not asleep in between.
+        let quiet = self.config.probe_interval * 2 * (self.config.max_local_health + 1);
+        let long = self.config.tombstone_age.max(A_MINUTE).max(quiet);
+        if stood_still >= long && !self.is_memberlist() {
             self.table.doubt();
+            // Answers of before are in the socket still.
+            self.prober.forget_probes();
         }
     }
 

@@ -179,6 +179,11 @@ impl Prober {
         self.tries = self.tries - self.tries / 16 + tries.min(16) * 256 / 16;
     }
 
+    /// Drops the probes in flight: whatever answers them is of no use.
+    pub(super) fn forget_probes(&mut self) {
+        self.probes.clear();
+    }
+
     pub(super) fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq

@@ -55,7 +55,14 @@ impl Swim {
         let row = self.table.row_mut(ME);
         let by = u32::from(!sabotaged!("refutes-too-low"));
         let above = row.member.incarnation.max(core::mem::take(&mut self.refute_above));
-        row.member.incarnation = above.saturating_add(by).min(LAST_INCARNATION);
+        if above < LAST_INCARNATION {
+            row.member.incarnation = above + by;
+        } else {
+            // They are used up, which takes whoever makes accusations up five months: those of the next boot are not.
+            row.member.incarnation = 0;
+            let boot = row.boot();
+            self.take_boot(boot.saturating_add(1));
+        }
         self.stats.refutations += 1;
         if self.is_memberlist() || now >= self.blamed_until {
             // Once for as long as a suspicion may last: all that it was late for by then is one fault. And whoever makes
@@ -68,5 +75,33 @@ impl Swim {
         if let Some(slot) = accuser.filter(|&slot| self.table.try_row(slot).is_some()) {
             self.outbox.row(slot, ME);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::SocketAddr;
+
+    use super::*;
+    use crate::Identity;
+    use crate::swim::Config;
+    use crate::wire::Sender;
+
+    /// Goal: a member can always refute. Method: one at the end of its incarnations is accused twice.
+    #[test]
+    fn a_member_whose_incarnations_are_used_up_begins_a_boot() {
+        let addr = SocketAddr::from(([10, 0, 0, 1], 1));
+        let now = Instant::ZERO;
+        let me = Identity::new("a", addr);
+        let mut swim = Swim::new(now, me, "test", Config::lan(), 1400, [7; 32]).expect("accepted");
+        swim.table.row_mut(ME).member.incarnation = LAST_INCARNATION - 1;
+        let sender = Sender { id: crate::NodeId(5), boot_epoch: 1 };
+        let origin = Origin { from: addr, sender, slot: None };
+        let numbers = |swim: &Swim| (swim.me().identity().boot_epoch(), swim.me().incarnation());
+        swim.refute(now, origin, LAST_INCARNATION - 1);
+        assert_eq!(numbers(&swim), (1, LAST_INCARNATION));
+        let now = now + Config::lan().retry_min;
+        swim.refute(now, origin, u32::MAX);
+        assert_eq!(numbers(&swim), (2, 0));
     }
 }

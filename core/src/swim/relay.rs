@@ -68,7 +68,12 @@ impl Swim {
             }
             return;
         }
-        let of_one = self.prober.relays.iter().filter(|relay| relay.asker == asker).count();
+        let of_one = self
+            .prober
+            .relays
+            .iter()
+            .filter(|relay| relay.asker == asker && !relay.answered)
+            .count();
         if self.prober.relays.len() >= MAX_RELAYS || of_one >= MAX_OF_ONE {
             // It is not told that the target is silent, but that this node is there.
             self.outbox.msg(asker, Msg::Nack { seq: asker_seq });

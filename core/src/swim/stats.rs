@@ -28,7 +28,7 @@ pub struct Stats {
     pub returns: u64,
     /// Members told that others accuse them.
     pub warnings: u64,
-    /// Rows by which others would raise a member's incarnation by more than they may.
+    /// Rows by which others would raise a member's incarnation or version by more than they may.
     pub jumps_cut: u64,
     /// Members whose answers were measured, because they needed many tries or others found them poor.
     pub assays: u64,

@@ -418,6 +418,13 @@ fn who_has_members_takes_the_word_of_two() {
         bare.tell(second, &word);
         let out = bare.swim.poll_timeout().is_none();
         assert!(out || bare.swim.me().identity().boot_epoch() == far + 1, "by the word of two");
+        // Nor by the word of one that speaks from two addresses.
+        let mut bare = Bare::among(Config::lan(), 1..=4);
+        bare.tell(1, &[frame(STRANGER, &[]), word.clone()].concat());
+        bare.tell(1, &frame(UPDATES, &alive_at(1, 1, 0, 1, port(9))));
+        bare.tell_as(1, 1, addr(9), &[frame(STRANGER, &[]), word.clone()].concat());
+        assert!(bare.swim.poll_timeout().is_some(), "by the word of one");
+        assert_eq!(bare.swim.me().identity().boot_epoch(), 1, "by the word of one");
         // Words of long ago do not count together.
         let mut bare = Bare::among(Config::lan(), 1..=4);
         bare.answering = (1..=4).collect();

@@ -165,6 +165,11 @@ fn so_many_seeds_are_kept() {
     bare.swim.join(bare.now, &seeds((0..50).chain(40..100)));
     assert_eq!(places(&bare.sent(), JOIN), (36..100).collect::<Vec<_>>());
     assert_eq!(places(&bare.run(millis(125)), JOIN), (36..100).collect::<Vec<_>>());
+    // Who is named again is as new as others.
+    bare.run(SECOND * 60);
+    bare.swim.join(bare.now, &seeds([36, 100]));
+    let asked = places(&bare.sent(), JOIN);
+    assert!(asked.contains(&36) && !asked.contains(&37), "{asked:?}");
 }
 
 /// Goal: who has lost everybody looks for them at once, however seldom it did among many. Method: a node that knows a seed, and

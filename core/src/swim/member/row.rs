@@ -28,16 +28,9 @@ struct Trouble {
     heeded_from: Instant,
     /// Stamp of the newest tombstone made for this row; an older one is void.
     tombstone: u64,
-    /// The greatest numbers that others told of it, if they were more than could be believed.
-    heard: Heard,
-}
-
-/// Numbers that others tell of a member. Those of them that were told before say nothing new, though they are above what is
-/// believed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::swim) struct Heard {
-    pub(in crate::swim) incarnation: u32,
-    pub(in crate::swim) version: u32,
+    /// The greatest version that others told of it, if that was more than could be believed: what was told before says nothing
+    /// new, though it is above what is believed.
+    heard: u32,
 }
 
 #[derive(Debug)]
@@ -118,7 +111,7 @@ impl Row {
     /// void then.
     pub(super) fn set_case(&mut self, case: Case) {
         let well = matches!(case, Case::None) && self.member.is_live();
-        if well && self.heeded_from() == Instant::ZERO && self.heard() == Heard::default() {
+        if well && self.heeded_from() == Instant::ZERO && self.heard() == 0 {
             self.trouble = None;
         } else if !well || self.trouble.is_some() {
             self.trouble().case = case;
@@ -145,30 +138,27 @@ impl Row {
 
     fn trouble(&mut self) -> &mut Trouble {
         self.trouble.get_or_insert_with(|| {
-            let (case, heeded_from, heard) = (Case::None, Instant::ZERO, Heard::default());
+            let (case, heeded_from, heard) = (Case::None, Instant::ZERO, 0);
             Box::new(Trouble { case, heeded_from, tombstone: 0, heard })
         })
     }
 
-    /// The greatest numbers that others told of it, as far as they were not believed.
-    pub(in crate::swim) fn heard(&self) -> Heard {
-        self.trouble.as_deref().map_or_else(Heard::default, |trouble| trouble.heard)
+    /// The greatest version that others told of it, if it was not believed.
+    pub(in crate::swim) fn heard(&self) -> u32 {
+        self.trouble.as_deref().map_or(0, |trouble| trouble.heard)
     }
 
-    /// Others told of such an incarnation, and of such a version.
-    pub(in crate::swim) fn hear(&mut self, incarnation: u32, version: u32) {
-        let heard = self.heard();
-        let incarnation = incarnation.max(heard.incarnation);
-        let version = version.max(heard.version);
-        if (Heard { incarnation, version }) != heard {
-            self.trouble().heard = Heard { incarnation, version };
+    /// Others told of such a version.
+    pub(in crate::swim) fn hear(&mut self, version: u32) {
+        if version > self.heard() {
+            self.trouble().heard = version;
         }
     }
 
     /// The member itself said what its numbers are.
     pub(in crate::swim) fn forget_heard(&mut self) {
         if let Some(trouble) = &mut self.trouble {
-            trouble.heard = Heard::default();
+            trouble.heard = 0;
         }
     }
 
