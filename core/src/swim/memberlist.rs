@@ -18,7 +18,7 @@
 
 use core::time::Duration;
 
-use super::evidence::By;
+use super::accuse::By;
 use super::member::{Case, State};
 use super::outbox::Owed;
 use super::row_wire::{self, Row, Rows};

@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::evidence::By;
+use super::accuse::By;
 use super::member::{ME, State};
 use super::outbox::Msg;
 use super::relay::Relay;
