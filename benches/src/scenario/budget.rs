@@ -12,6 +12,8 @@ use super::value::Time;
 pub struct Budget {
     /// Until all know all, from the start of the nodes.
     pub joined: Option<Spanned<Time>>,
+    /// Bytes per member that this takes, without UDP and IP headers.
+    pub joined_bytes: Option<Spanned<f64>>,
     /// Members declared dead that were up and within reach.
     pub false_deaths_per_member_hour: Option<Spanned<f64>>,
     /// From when a node's links were bad to each well node that lists it no more, the longest.
@@ -89,10 +91,13 @@ fn seconds(time: Option<&Spanned<Time>>) -> Option<Spanned<f64>> {
 
 impl Budget {
     /// All keys, named or not.
-    pub(super) fn lines(&self) -> [Line; 15] {
+    pub(super) fn lines(&self) -> [Line; 16] {
         let line = |key, limit, needs, figure| Line { key, limit, needs, figure };
         [
             line("joined", seconds(self.joined.as_ref()), Needs::Nothing, |all| all.joined),
+            line("joined_bytes", self.joined_bytes.clone(), Needs::Nothing, |all| {
+                Some(all.joined_bytes)
+            }),
             line(
                 "false_deaths_per_member_hour",
                 self.false_deaths_per_member_hour.clone(),

@@ -50,7 +50,7 @@ const HEAP_GROWTH: &str = "the same, times settled";
 
 const ROWS: &[Row] = &[
     ("all know all after", "joined", Unit::Seconds, |all| all.joined),
-    ("bytes per member for it", "", Unit::Bytes, |all| Some(all.joined_bytes)),
+    ("bytes per member for it", "joined_bytes", Unit::Bytes, |all| Some(all.joined_bytes)),
     ("member-hours measured", "", Unit::Plain, |all| Some(all.member_hours)),
     ("false deaths per member-hour", "false_deaths_per_member_hour", Unit::Plain, |all| {
         Some(all.false_deaths_per_member_hour)
