@@ -4,8 +4,8 @@
 //! member list only after that: an address that was not proven never gets more bytes than it sent.
 //!
 //! Restart under the same name: of who asks to be let in the higher boot epoch wins, unless the old one answers a challenge
-//! at its other address; then the newcomer is told and stays out. (In what members tell of others it wins in any case.) A newcomer with a lower boot epoch
-//! than the one known (its clock stepped back) is told and adopts the next higher one.
+//! at its other address; then the newcomer is told and stays out. (In what members tell of others it wins in any case.) A
+//! newcomer with a lower boot epoch than the one known (its clock stepped back) is told and adopts the next higher one.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -73,7 +73,7 @@ pub(super) struct Joiner {
     /// Names whose old holder did not answer: their next join is let in. With the newcomer's boot.
     cleared: Vec<(NodeId, u64)>,
     /// Which member said what of this node's name, and when.
-    doubted: Option<(Option<NodeId>, Word, Instant)>,
+    doubted: Option<(NodeId, Word, Instant)>,
     /// Another live node bears this name; this one stays out.
     pub(super) conflicted: bool,
 }
@@ -426,19 +426,22 @@ impl Swim {
         }
     }
 
-    /// Whether to believe what a node that was asked at `asked` says of this node's name. It decides about all that this node
-    /// is, so where there are members who could say the same, the word of a second is wanted, and asked for.
-    fn is_confirmed(&mut self, now: Instant, asked: SocketAddr, word: Word) -> bool {
-        let life = self.config.join_retry_max * 2;
-        // By its id, for one could say so from more than one address.
-        let by = self.members().find(|member| member.addr() == asked).map(Member::id);
-        let before =
-            self.joiner.doubted.filter(|(_, said, at)| *said == word && now.since(*at) < life);
-        if self.table.live().len() < 2 || before.is_some_and(|(other, ..)| other != by) {
-            self.joiner.doubted = None;
+    /// Whether to believe what `by`, which was asked at `asked`, says of this node's name. It decides about all that this node
+    /// is, so where there are members who could say the same, the word of two of them is wanted, and a second one is asked.
+    fn is_confirmed(&mut self, now: Instant, by: NodeId, asked: SocketAddr, word: Word) -> bool {
+        if self.table.live().len() < 2 {
             return true;
         }
-        self.joiner.doubted = Some((by, word, now));
+        // Members alone, each at its address: one could speak under any name, or move to another address.
+        if self.member(by).is_some_and(|member| member.is_live() && member.addr() == asked) {
+            let life = self.config.join_retry_max * 2;
+            let before = self.joiner.doubted.replace((by, word, now));
+            if before.is_some_and(|(other, said, at)| {
+                other != by && said == word && now.since(at) < life
+            }) {
+                return true;
+            }
+        }
         let mut second = None;
         let other = |member: &Member| member.addr() != asked;
         self.table.sample(&mut self.rng, 1, other, |slot| second = Some(slot));
@@ -461,7 +464,7 @@ impl Swim {
         let other = id != me.id() || asked != me.identity.boot_epoch() || holder == newcomer;
         if other
             || !self.joiner.was_asked(origin.from)
-            || !self.is_confirmed(now, origin.from, Word::Conflict)
+            || !self.is_confirmed(now, origin.sender.id, origin.from, Word::Conflict)
         {
             return;
         }
@@ -476,14 +479,15 @@ impl Swim {
         }
     }
 
-    /// From now on this node is in that boot epoch, if anybody would believe it.
-    pub(super) fn take_boot(&mut self, boot: u64) {
-        if boot < LAST_BOOT {
-            let me = self.table.me();
-            let identity = Identity::clone(&me.identity).with_boot_epoch(boot);
-            let version = me.version;
-            self.table.set_identity(ME, Arc::new(identity), version);
+    /// From now on this node is in that boot epoch. Returns whether anybody would believe it; if not, nothing changes.
+    pub(super) fn take_boot(&mut self, boot: u64) -> bool {
+        if boot >= LAST_BOOT {
+            return false;
         }
+        let me = self.table.me();
+        let (identity, version) = (Identity::clone(&me.identity).with_boot_epoch(boot), me.version);
+        self.table.set_identity(ME, Arc::new(identity), version);
+        true
     }
 
     /// This node's clock stepped back between two starts: take the next boot epoch after the known.
@@ -496,7 +500,7 @@ impl Swim {
         let Some(addr) = self.asked(origin) else { return };
         // One may be the only one that remembers; but a number so far ahead would leave few for the boots to come.
         let far = boot - me.boot_epoch() > FAR_AHEAD;
-        if far && !self.is_confirmed(now, addr, Word::BootTooOld) {
+        if far && !self.is_confirmed(now, origin.sender.id, addr, Word::BootTooOld) {
             return;
         }
         self.take_boot(boot + 1);

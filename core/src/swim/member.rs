@@ -402,7 +402,8 @@ impl Table {
     }
 
     /// Forgets the one that went first, apart from such as are held out and one that is spared, before its time, and returns
-    /// its slot. Takes constant time on average: void tombstones are passed once, and are no more than all others and 64.
+    /// its slot; `None` if there is none among the oldest. The void ones in front are dropped, so that each is passed once; of
+    /// those behind it looks at no more than [`MOST_LOOKS`].
     pub(super) fn forget_oldest(&mut self, spared: Option<u32>) -> Option<u32> {
         let gone = |&(_, slot, stamp): &(Instant, u32, u64)| {
             self.try_row(slot)

@@ -101,6 +101,7 @@ use wire::Frame;
 
 /// Most frames of the table exchange that one packet may have: each takes the time that a bucket takes to be sorted.
 const MAX_LOOKS: usize = 64;
+/// No shorter stall makes this node doubt whom it lists.
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// Whom a packet came from, in terms of the table.
@@ -572,9 +573,12 @@ impl Swim {
     fn keep_time(&mut self, now: Instant) {
         let stood_still = now.since(self.clock);
         self.clock = now;
+        if stood_still < A_MINUTE {
+            return;
+        }
         // A node that probes seldom is not asleep in between.
         let quiet = self.config.probe_interval * 2 * (self.config.max_local_health + 1);
-        let long = self.config.tombstone_age.max(A_MINUTE).max(quiet);
+        let long = self.config.tombstone_age.max(quiet);
         if stood_still >= long && !self.is_memberlist() {
             self.table.doubt();
             // Answers of before are in the socket still.

@@ -59,9 +59,10 @@ impl Swim {
             row.member.incarnation = above + by;
         } else {
             // They are used up, which takes whoever makes accusations up five months: those of the next boot are not.
-            row.member.incarnation = 0;
             let boot = row.boot();
-            self.take_boot(boot.saturating_add(1));
+            if self.take_boot(boot.saturating_add(1)) {
+                self.table.row_mut(ME).member.incarnation = 0;
+            }
         }
         self.stats.refutations += 1;
         if self.is_memberlist() || now >= self.blamed_until {

@@ -418,7 +418,15 @@ fn who_has_members_takes_the_word_of_two() {
         bare.tell(second, &word);
         let out = bare.swim.poll_timeout().is_none();
         assert!(out || bare.swim.me().identity().boot_epoch() == far + 1, "by the word of two");
-        // Nor by the word of one that speaks from two addresses.
+        // Nor by the word of one that speaks under names that are not its own, or from two addresses.
+        let mut bare = Bare::among(Config::lan(), 1..=4);
+        for place in [1, 2, 9] {
+            let frames = [frame(STRANGER, &[]), word.clone()].concat();
+            bare.tell(1, &frame(STRANGER, &[]));
+            bare.tell_as(place, 1, addr(1), &frames);
+        }
+        assert!(bare.swim.poll_timeout().is_some(), "by the word of one");
+        assert_eq!(bare.swim.me().identity().boot_epoch(), 1, "by the word of one");
         let mut bare = Bare::among(Config::lan(), 1..=4);
         bare.tell(1, &[frame(STRANGER, &[]), word.clone()].concat());
         bare.tell(1, &frame(UPDATES, &alive_at(1, 1, 0, 1, port(9))));
