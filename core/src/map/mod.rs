@@ -247,6 +247,8 @@ pub struct Map {
     /// Who gave the full sync that was taken last, until the rest of what it has is here too: others may
     /// have dropped already what came to it meanwhile.
     catching: Option<u32>,
+    /// The peer that spoke last.
+    heard: Option<u32>,
     /// Who is to be told that a full sync from it is over, and which.
     over: Option<(u32, u64)>,
     /// How many dots that were overwritten the datagram under way may still complete, or have looked at for it.
@@ -317,6 +319,7 @@ impl Map {
             staging: None,
             assemblies: Vec::new(),
             catching: None,
+            heard: None,
             over: None,
             may_settle: 0,
             log: None,
@@ -502,6 +505,7 @@ impl Map {
             }
             if let Some(peer) = slot.and_then(|slot| self.peers.get_mut(slot)) {
                 peer.speaks();
+                self.heard = slot;
             }
             match (slot, wire::parse(tag, body)) {
                 (Some(slot), Ok(wire::Frame::Chunk(chunk))) if skim.is_of(body) => {
@@ -558,6 +562,7 @@ impl Map {
         self.late.take_if(|late| late.peer() == slot);
         self.wanted.take_if(|wanted| *wanted == slot);
         self.catching.take_if(|giver| *giver == slot);
+        self.heard.take_if(|heard| *heard == slot);
         self.full.take_if(|full| *full == slot);
     }
 }

@@ -253,6 +253,8 @@ impl Serve {
 
 /// Pulls without an answer that loss seldom explains: who leaves so many may be gone, or not know this replica yet.
 const SILENT: u8 = 3;
+/// One that spoke last of all is asked so often more where nobody else is known to answer.
+const MORE_TRIES: u8 = 2;
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -307,6 +309,11 @@ impl Peer {
     /// Whether nothing shows that it is there and knows this replica.
     pub(super) const fn is_silent(&self) -> bool {
         self.unanswered >= SILENT
+    }
+
+    /// Whether it spoke and left few questions unanswered since then.
+    pub(super) const fn may_have_lost(&self) -> bool {
+        self.unanswered < SILENT + MORE_TRIES
     }
 
     /// It told something. That alone lets it be asked once more, for it may not hear what it is asked.

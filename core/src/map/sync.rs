@@ -96,9 +96,11 @@ impl Map {
             // The only one that is there and has something may be hard to draw.
             let same = asked.filter(|slot| self.may_have(*slot));
             let better = same.filter(|same| !self.is_silent(*same));
+            // Where nobody is known to answer: who spoke is there, and may have lost the question or its answer.
+            let heard = self.heard.filter(|slot| self.may_have_lost(*slot));
             self.wanted = match other {
-                Some(other) if self.is_silent(other) => better.or(Some(other)),
-                other => other.or(same),
+                Some(other) if self.is_silent(other) => better.or(heard).or(Some(other)),
+                other => other.or(same).or(heard),
             };
             if self.wanted.is_none() {
                 reached!("map: pull from nobody else");

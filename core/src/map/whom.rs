@@ -57,6 +57,13 @@ impl Map {
         self.peers.get(slot).is_some_and(Peer::is_silent)
     }
 
+    /// Whether the peer in `slot` may have what is missing here, or has not told its digest, and so few questions to it are
+    /// without an answer since it spoke that they may have been lost.
+    pub(super) fn may_have_lost(&self, slot: u32) -> bool {
+        let untold = |peer: &Peer| peer.state == 0 || self.may_have(slot);
+        self.peers.get(slot).is_some_and(|peer| peer.may_have_lost() && untold(peer))
+    }
+
     /// How long an answer to a pull may take. Some losses in a row are ordinary; after more of them
     /// answers must have become slow, so they are waited for longer, and measured again.
     pub(super) fn pull_patience(&self) -> Duration {
