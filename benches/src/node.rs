@@ -8,7 +8,7 @@ use brickwork_core::{Config, Identity, Instant, Node};
 use crate::map::{KEY, key, value};
 use crate::measure::Entrant;
 use crate::swim::{MAX_DATAGRAM, TELLER, introductions};
-use crate::wire::{CLUSTER, Datagram, Paper};
+use crate::wire::{CLUSTER, Datagram, Paper, introduce};
 
 /// Nodes of a datacenter.
 pub const NODES: u32 = 64;
@@ -20,8 +20,12 @@ fn settled(keys: u32) -> Node {
     config.max_datagram = MAX_DATAGRAM;
     let me = Identity::new(Paper(0).name(), Paper(0).addr());
     let mut node = Node::new(Instant::ZERO, me, config, [7; 32]).expect("the preset is accepted");
-    let hello = Datagram::from(TELLER.id(), 1).hello(TELLER, TELLER.addr()).seal();
-    for mut packet in std::iter::once(hello).chain(introductions(NODES)) {
+    introduce(TELLER, TELLER.addr(), |datagram| {
+        node.handle_packet(Instant::ZERO, TELLER.addr(), datagram).expect("correct");
+        let mut buf = [0; MAX_DATAGRAM];
+        node.poll_transmit(&mut buf).map(|sent| sent.payload.to_vec())
+    });
+    for mut packet in introductions(NODES) {
         node.handle_packet(Instant::ZERO, TELLER.addr(), &mut packet).expect("correct");
     }
     assert_eq!(node.members().count(), NODES as usize);

@@ -7,7 +7,7 @@ use brickwork_core::{Identity, Instant};
 
 use crate::alloc;
 use crate::measure::{Entrant, Outcome, Stopwatch};
-use crate::wire::{CLUSTER, Datagram, Paper};
+use crate::wire::{CLUSTER, Datagram, Paper, introduce};
 
 /// Largest datagram that is sent.
 pub const MAX_DATAGRAM: usize = 1400;
@@ -42,7 +42,10 @@ impl Subject {
             now: Instant::ZERO,
             buf: vec![0; MAX_DATAGRAM],
         };
-        subject.take(&mut Datagram::from(TELLER.id(), 1).alive([TELLER].into_iter(), 0).seal());
+        introduce(TELLER, TELLER.addr(), |datagram| {
+            subject.take(datagram);
+            subject.send().map(|len| subject.buf[..len].to_vec())
+        });
         subject
     }
 

@@ -12,6 +12,8 @@ pub const CLUSTER: &str = "bench";
 
 const PING: u8 = 0x01;
 const UPDATES: u8 = 0x07;
+const JOIN: u8 = 0x08;
+const COOKIE: u8 = 0x09;
 /// An optional tag that no version uses: receivers skip it.
 const PADDING: u8 = 0xff;
 const HEADER: usize = 24;
@@ -81,12 +83,13 @@ impl Datagram {
         self
     }
 
-    /// With the word of `member` that it lives at `addr`.
+    /// With the wish of `member`, which knows others, to be let in at `addr`.
     #[must_use]
-    pub fn hello(mut self, member: Paper, addr: SocketAddr) -> Self {
-        let mut body = Vec::new();
+    pub fn join(mut self, member: Paper, addr: SocketAddr, cookie: u64) -> Self {
+        let mut body = cookie.to_le_bytes().to_vec();
         alive_row(&mut body, member, addr, 0);
-        self.frame(UPDATES, &body);
+        body.push(0);
+        self.frame(JOIN, &body);
         self
     }
 
@@ -129,6 +132,27 @@ impl Datagram {
         self.bytes.push(tag);
         varint(&mut self.bytes, body.len() as u64);
         self.bytes.extend_from_slice(body);
+    }
+}
+
+/// The cookie that somebody is given who asked to be let in, which is all that he is told.
+#[must_use]
+pub fn cookie(datagram: &[u8]) -> Option<u64> {
+    let (head, cookie) = datagram.get(HEADER..)?.split_first_chunk::<2>()?;
+    (*head == [COOKIE, 8]).then(|| cookie.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))?
+}
+
+/// `member` asks a node to be let in at `addr`: `ask` hands a datagram in and returns what comes back there. Who answers without
+/// a cookie is no node.
+pub fn introduce(
+    member: Paper,
+    addr: SocketAddr,
+    mut ask: impl FnMut(&mut [u8]) -> Option<Vec<u8>>,
+) {
+    let mut join =
+        |cookie| ask(&mut Datagram::from(member.id(), 1).join(member, addr, cookie).seal());
+    if let Some(cookie) = join(0).as_deref().and_then(cookie) {
+        let _ = join(cookie);
     }
 }
 

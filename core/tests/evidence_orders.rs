@@ -182,7 +182,14 @@ impl Orders<'_> {
     }
 }
 
+/// Hands in what carries `item`. A boot of the subject's own that is not known yet asks to be let in.
 fn deliver(observer: &mut Observer, item: Item, teller: NodeId) {
+    if let Evidence::Alive { boot, incarnation } = item.what
+        && item.by_subject
+        && observer.belief().is_none_or(|known| known.boot < boot)
+    {
+        return observer.meet(A, boot, incarnation);
+    }
     match bytes::of(item, teller) {
         Some(datagram) => observer.take(if item.by_subject { A } else { teller }, datagram),
         None => observer.wait(VERDICT),

@@ -47,9 +47,7 @@ const MAX_WARNINGS: u32 = 64;
 
 impl Swim {
     pub(super) fn apply_row(&mut self, now: Instant, origin: Origin, row: Row<'_>) {
-        // Who is no member is believed about itself alone, unless this node asked it to be let in.
-        let by_itself = matches!(row, Row::Alive(row) if row.id == origin.sender.id);
-        if origin.slot.is_none() && !by_itself && !self.joiner.was_asked(origin.from) {
+        if origin.slot.is_none() && !self.may_introduce(origin, row) {
             self.stats.misaddressed += 1;
             return;
         }
@@ -87,6 +85,20 @@ impl Swim {
             Row::Left { id, boot, preimage } => self.apply_left(now, origin, id, boot, preimage),
             Row::Standing(told) => self.on_standing(now, origin, told),
         }
+    }
+
+    /// Whether to believe a row of who is no member: of one that this node asked to be let in. Another one that tells of itself is
+    /// asked to join, for nobody has proven that it is where its row has it: all members would probe that address.
+    fn may_introduce(&mut self, origin: Origin, row: Row<'_>) -> bool {
+        if self.joiner.was_asked(origin.from) {
+            return true;
+        }
+        let by_itself = matches!(row, Row::Alive(row) if row.id == origin.sender.id);
+        if !by_itself || self.is_memberlist() {
+            return by_itself;
+        }
+        self.outbox.stranger(origin.from, Msg::Stranger);
+        false
     }
 
     /// Whether the sender was held dead until lately, or is, so that it holds others dead who are well: whoever was

@@ -172,7 +172,8 @@ impl Swim {
 
     /// Who is far behind compares tables with somebody else once it may ask it.
     pub(super) fn catch_up(&mut self, now: Instant) {
-        if self.behind && self.asking.is_none_or(|(_, until)| until <= now) {
+        let somebody = !self.table.live().is_empty();
+        if self.behind && somebody && self.asking.is_none_or(|(_, until)| until <= now) {
             self.behind = false;
             let asked = self.asking.and_then(|(slot, _)| self.table.try_row(slot));
             let asked = asked.map(|row| row.member.id());

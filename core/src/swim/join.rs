@@ -314,8 +314,9 @@ impl Swim {
         }
     }
 
-    /// Admits a newcomer, and tells it everyone if it knows nobody. With others tables are compared, and with who asks
-    /// again: the cookie proves one address once, and is good for more than one join.
+    /// Admits a newcomer, and tells it everyone if it knows nobody, and does not ask again: the cookie proves one address once,
+    /// and is good for more than one join. Others find by its next ping that tables differ. To compare them at once makes the start
+    /// of many slower: all of them do so while nobody knows much.
     fn let_in(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>, alone: bool) {
         let is_new = origin.slot.is_none() && row.addr == origin.from;
         self.apply_alive(now, origin, row);
@@ -328,8 +329,6 @@ impl Swim {
         if alone && is_new {
             let owed = self.outbox.to(slot);
             (owed.buckets, owed.resume) = (u64::MAX, 0);
-        } else {
-            self.outbox.msg(slot, Msg::Buckets);
         }
     }
 
@@ -402,6 +401,9 @@ impl Swim {
     pub(super) fn on_cookie(&mut self, now: Instant, origin: Origin, cookie: u64) {
         let Some(asked) = self.asked(origin).filter(|_| !self.leave.started()) else { return };
         self.outbox.stranger(asked, Msg::Join { cookie });
+        // What it is told of is who came before it. Where many start at once those after it know of each other, so it soon
+        // compares tables with one of them.
+        self.behind |= self.table.live().is_empty() && !self.is_memberlist();
         // Somebody is there: what is lost from now on is lost by chance, and asked for soon. But once only: who
         // answers and never lets this node in, as one that is full, is asked ever less often as well.
         let joiner = &mut self.joiner;

@@ -54,7 +54,7 @@ impl Swim {
             return;
         }
         self.catch_up(now);
-        if !self.behind && (self.gossip.is_empty() || self.table.live().is_empty()) {
+        if self.table.live().is_empty() || (!self.behind && self.gossip.is_empty()) {
             // Whoever joins next is told at once, and `tell` arms the timer again.
             self.gossip_at = None;
             return;

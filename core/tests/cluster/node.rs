@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::common::bare::{ACK, PING, UPDATES, alive, frame, id, packet, seal};
+use crate::common::bare::{ACK, PING, UPDATES, alive, frame, id, introduce, packet, seal};
 use crate::common::{Net, addr, frame_of, name};
 use brickwork_core::{Config, Event, Identity, Instant, Node, NodeId, PacketError};
 
@@ -102,7 +102,7 @@ fn a_newcomer_has_the_map_soon_though_datagrams_are_lost() {
 #[test]
 fn a_newcomer_has_the_map_soon_though_others_just_died() {
     let mut times = Vec::new();
-    for seed in 0..20 {
+    for seed in 0..200 {
         let mut net = giver(seed);
         for place in 1..=12 {
             times.push(join_takes(&mut net, place));
@@ -110,8 +110,8 @@ fn a_newcomer_has_the_map_soon_though_others_just_died() {
         }
     }
     let [half, _, slowest] = spread(times);
-    // The longest wait is for one who is found dead: a suspicion among a dozen lasts 6.5 s at most.
-    assert!(half < Duration::from_millis(50) && slowest < 8 * SECOND);
+    // Nobody waits until those that it asked first are found dead: a suspicion among a dozen lasts 6.5 s.
+    assert!(half < Duration::from_millis(50) && slowest < 4 * SECOND);
 }
 
 /// Goal: news of a member rides on the map's datagrams as well. Method: new metadata right before a write.
@@ -162,7 +162,7 @@ fn all_members_are_peers_though_events_were_missed() {
 fn who_left_is_no_peer_though_events_were_missed() {
     let mut config = Config::lan();
     config.swim.max_events = 1;
-    let mut net = Net::cluster(4, config, 6);
+    let mut net = Net::cluster(5, config, 6);
     net.run(5 * SECOND);
     net.side[0] = 1;
     for place in [3, 4, 5] {
@@ -184,6 +184,18 @@ fn who_left_is_no_peer_though_events_were_missed() {
 fn lone() -> Node {
     let identity = Identity::new(name(0), addr(0)).with_boot_epoch(1);
     Node::new(Instant::ZERO, identity, Config::lan(), [7; 32]).unwrap()
+}
+
+/// The node hears of the member at `place`.
+fn meet(node: &mut Node, place: usize) {
+    let take = |node: &mut Node, mut bytes: Vec<u8>| {
+        node.handle_packet(Instant::ZERO, addr(place), &mut bytes).unwrap();
+    };
+    let send = |node: &mut Node| {
+        let mut buf = [0; 1400];
+        node.poll_transmit(&mut buf).map(|sent| (sent.to, sent.payload.to_vec()))
+    };
+    introduce(node, (place, &alive(place, 1, 0)), take, send, "brickwork");
 }
 
 /// Goal: each datagram counts once: as taken in, or as refused for what was wrong with it. Method: so many datagrams
@@ -239,7 +251,8 @@ fn datagrams_are_counted_by_what_was_wrong_with_them() {
         node.stats().datagrams_received,
     ];
     assert_eq!(counted, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-    assert_eq!(node.members().count(), 2);
+    // Nobody has proven that it is there: it is to ask.
+    assert_eq!((node.members().count(), node.stats().swim.misaddressed), (1, 11));
 }
 
 /// Goal: what is sent is counted. Method: a cluster with writes, all of whose datagrams are recorded.
@@ -268,8 +281,7 @@ fn what_is_sent_is_counted() {
 #[test]
 fn wishes_and_views_are_those_of_the_parts() {
     let (mut node, now) = (lone(), Instant::ZERO);
-    let mut news = packet("brickwork", id(1), 1, &frame(UPDATES, &alive(1, 1, 0)));
-    node.handle_packet(now, addr(1), &mut news).unwrap();
+    meet(&mut node, 1);
     let dot = node.insert(now, b"a", b"one").unwrap();
     assert_eq!((dot.replica, dot.counter), (node.map().replica(), 1));
     assert_eq!(node.get(b"a"), Some(&b"one"[..]));

@@ -150,9 +150,43 @@ pub fn standing(place: usize, times: u8, poor: &[(usize, u64)], well: &[(usize, 
     bytes
 }
 
-/// The wish of boot `boot` of the member at `place` to be let in at `port`.
+/// The wish of boot `boot` of the member at `place`, which knows nobody, to be let in at `port`.
 pub fn join(cookie: u64, place: usize, boot: u64, port: u16) -> Vec<u8> {
-    frame(JOIN, &[&cookie.to_le_bytes()[..], &alive_at(place, boot, 0, 0, port), &[1]].concat())
+    join_with(cookie, &alive_at(place, boot, 0, 0, port), true)
+}
+
+/// The wish of the member with this row to be let in, by which it says whether it knows nobody.
+pub fn join_with(cookie: u64, row: &[u8], alone: bool) -> Vec<u8> {
+    frame(JOIN, &[&cookie.to_le_bytes()[..], row, &[u8::from(alone)]].concat())
+}
+
+/// The cookie in a datagram.
+pub fn cookie_in(datagram: &[u8]) -> Option<u64> {
+    let cookie = frame_of(datagram, COOKIE)?;
+    Some(u64::from_le_bytes(cookie.try_into().unwrap()))
+}
+
+/// A member that knows others asks a node to be let in, and proves where it is: `take` hands a datagram of its to the node,
+/// and `send` gives what the node sends next. The answers to it are lost.
+pub fn introduce<N>(
+    node: &mut N,
+    (place, row): (usize, &[u8]),
+    mut take: impl FnMut(&mut N, Vec<u8>),
+    mut send: impl FnMut(&mut N) -> Option<(SocketAddr, Vec<u8>)>,
+    cluster: &str,
+) -> Vec<(SocketAddr, Vec<u8>)> {
+    let boot = u64::from_le_bytes(row[9..17].try_into().unwrap());
+    let (mut cookie, mut others) = (0, Vec::new());
+    for _ in 0..2 {
+        take(node, packet(cluster, id(place), boot, &join_with(cookie, row, false)));
+        while let Some((to, bytes)) = send(node) {
+            cookie = cookie_in(&bytes).unwrap_or(cookie);
+            if to != addr(place) {
+                others.push((to, bytes));
+            }
+        }
+    }
+    others
 }
 
 /// A datagram with these frames.
@@ -222,6 +256,22 @@ pub fn places(sent: &[Sent], tag: u8) -> Vec<usize> {
     places
 }
 
+/// The member at `place` asks a node of the cluster "test" to be let in with this row.
+pub fn introduce_to(
+    swim: &mut Swim,
+    now: Instant,
+    place: usize,
+    row: &[u8],
+) -> Vec<(SocketAddr, Vec<u8>)> {
+    let take = |swim: &mut Swim, mut bytes: Vec<u8>| {
+        swim.handle_packet(now, addr(place), &mut bytes).unwrap();
+    };
+    let mut buf = vec![0; 65_000];
+    let send =
+        |swim: &mut Swim| swim.poll_transmit(&mut buf).map(|sent| (sent.to, sent.payload.to_vec()));
+    introduce(swim, (place, row), take, send, "test")
+}
+
 /// When frames of this tag went to the member at `place`, in milliseconds after `start`.
 pub fn times(sent: &[Sent], tag: u8, place: usize, start: Instant) -> Vec<u128> {
     sent.iter()
@@ -254,9 +304,17 @@ impl Bare {
         bare
     }
 
-    /// The member at `place` tells of itself.
+    /// The member at `place` asks to be let in.
     pub fn meet(&mut self, place: usize) {
-        self.tell(place, &frame(UPDATES, &alive(place, 1, 0)));
+        self.meet_as(place, &alive(place, 1, 0));
+    }
+
+    /// The member at `place` asks to be let in with this row.
+    pub fn meet_as(&mut self, place: usize, row: &[u8]) {
+        self.collect();
+        let at = self.now;
+        let others = introduce_to(&mut self.swim, at, place, row);
+        self.pending.extend(others.into_iter().map(|(to, bytes)| Sent { at, to, bytes }));
     }
 
     /// Hands in frames of the member at `place`.

@@ -12,6 +12,8 @@ pub const CLUSTER: &str = "evidence";
 const PING: u8 = 0x01;
 const ACK: u8 = 0x02;
 const UPDATES: u8 = 0x07;
+const JOIN: u8 = 0x08;
+const COOKIE: u8 = 0x09;
 
 /// What the subject reveals when it leaves, in each boot another.
 fn secret(boot: u64) -> [u8; 16] {
@@ -58,9 +60,16 @@ fn alive(about: NodeId, boot: u64, incarnation: u32) -> Vec<u8> {
     row(0, about, boot, incarnation, &rest)
 }
 
-/// A node tells of itself.
-pub fn introduction(of: NodeId) -> Vec<u8> {
-    datagram(of, 1, UPDATES, &alive(of, 1, 0))
+/// What `of`, in its boot `boot`, tells of itself when it asks to be let in, as one that knows others.
+pub fn join(of: NodeId, boot: u64, incarnation: u32, cookie: u64) -> Vec<u8> {
+    let body = [&cookie.to_le_bytes()[..], &alive(of, boot, incarnation), &[0]].concat();
+    datagram(of, boot, JOIN, &body)
+}
+
+/// The cookie that somebody is given who asked.
+pub fn cookie(datagram: &[u8]) -> Option<u64> {
+    let (_, cookie) = frames(datagram).into_iter().find(|(tag, _)| *tag == COOKIE)?;
+    Some(u64::from_le_bytes(cookie.try_into().unwrap()))
 }
 
 /// The datagram that carries `item`, as `teller` would send it; `None` if it is none.

@@ -42,9 +42,19 @@ impl Observer {
         let folded = BTreeMap::from([(me, (1, false))]);
         let mut observer = Self { swim, now, folded, told: None };
         for &other in others {
-            observer.take(other, bytes::introduction(other));
+            observer.meet(other, 1, 0);
         }
         observer
+    }
+
+    /// Somebody, in its boot `boot`, asks to be let in, and proves where it is. What it is answered is lost.
+    pub fn meet(&mut self, other: NodeId, boot: u64, incarnation: u32) {
+        let mut cookie = 0;
+        for _ in 0..2 {
+            self.take(other, bytes::join(other, boot, incarnation, cookie));
+            let answers = self.sent();
+            cookie = answers.iter().find_map(|(_, bytes)| bytes::cookie(bytes)).unwrap_or(cookie);
+        }
     }
 
     pub fn me(&self) -> NodeId {

@@ -236,7 +236,7 @@ fn scylla_year_uptime() {
         bare.swim.handle_timeout(bare.now);
         bare.answering.clear();
         bare.events();
-        bare.tell_as(1, boot, addr(1), &frame(UPDATES, &alive(1, boot, 0)));
+        bare.meet_as(1, &alive(1, boot, 0));
         bare.tell(3, &frame(UPDATES, &alive(2, boot, 0)));
         for place in [1, 2] {
             let member = bare.swim.member(id(place)).unwrap();

@@ -481,7 +481,7 @@ fn made_up_accusations_do_not_slow_probes_down() {
 fn help_ends_with_the_boots_that_it_is_for() {
     for (restarts, goes_on) in [(1, false), (2, false), (3, true)] {
         let (mut bare, ping) = relaying();
-        bare.tell_as(restarts, 2, addr(restarts), &frame(UPDATES, &alive(restarts, 2, 0)));
+        bare.meet_as(restarts, &alive(restarts, 2, 0));
         let sent = bare.run(SECOND);
         let expected = if goes_on { &[100, 200, 300, 400][..] } else { &[] };
         assert_eq!(times(&sent, PING, 2, ping.at), expected, "after a restart of {restarts}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::bare::{
     ALIVE, BUCKETS, Bare, COOKIE, LISTED, OFFERED, PING, STANDING, SUSPECT, Sent, UPDATES, WANTED,
-    alive, alive_at, frame, id, join, packet, places, varint,
+    alive, alive_at, frame, id, introduce_to, join, packet, places, varint,
 };
 use crate::common::{addr, frame_of, name};
 use brickwork_core::swim::{Config, State, Swim};
@@ -45,8 +45,7 @@ impl Nodes {
 
     /// The node is told of a member by that itself, so that nothing is asked for.
     fn know(&mut self, at: usize, place: usize) {
-        let mut bytes = packet("test", id(place), 1, &frame(UPDATES, &alive(place, 1, 0)));
-        self.nodes[at].handle_packet(self.now, addr(place), &mut bytes).unwrap();
+        introduce_to(&mut self.nodes[at], self.now, place, &alive(place, 1, 0));
     }
 
     /// Each asks each whether it is there; the answer tells a digest.
@@ -246,7 +245,7 @@ fn the_whole_table_is_told_once() {
             cookie = u64::from_le_bytes(body.try_into().unwrap());
         }
         told.push(
-            sent.iter().filter_map(|sent| sent.frame(UPDATES)).map(<[u8]>::len).sum::<usize>(),
+            sent.iter().flat_map(|sent| sent.frames(UPDATES)).map(<[u8]>::len).sum::<usize>(),
         );
     }
     assert!(told[0] == 0 && told[1] > 100 * ROW - 500, "{told:?}");
@@ -284,6 +283,8 @@ fn the_longest_rows_fit_the_shortest_datagrams() {
         let mut bytes = packet("test", from, 1, frames);
         swim.handle_packet(now, addr(1), &mut bytes).unwrap();
     };
+    // What comes from where it asked is believed.
+    swim.join(now, &[addr(1)]);
     for (id, row) in &members {
         tell(&mut swim, *id, &frame(UPDATES, row));
     }
@@ -335,6 +336,7 @@ fn the_longest_rows_fit_beside_the_longest_accusations() {
     let tell = |swim: &mut Swim, now, from: NodeId, frames: &[u8]| {
         swim.handle_packet(now, addr(1), &mut packet("test", from, 1, frames)).unwrap();
     };
+    swim.join(start, &[addr(1)]);
     for (id, row) in &members {
         tell(&mut swim, start, *id, &frame(UPDATES, row));
     }

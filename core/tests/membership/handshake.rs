@@ -147,6 +147,28 @@ fn a_name_is_taken_over_when_its_holder_is_silent() {
     }
 }
 
+/// Goal: who is no member, or not in that boot, is one by a join alone, whatever it tells of itself, and gets less than it
+/// sent until then. Method: it tells of itself beside a ping, and asks as it is told to.
+#[test]
+fn who_tells_of_itself_is_asked_to_join() {
+    for (place, boot) in [(8, 1), (1, 2)] {
+        let mut bare = Bare::among(Config::lan(), 1..=3);
+        bare.answering = vec![2, 3];
+        bare.run(SECOND);
+        bare.events();
+        let ping = frame(PING, &[&[9][..], &id(0).0.to_le_bytes()].concat());
+        let told = [frame(UPDATES, &alive(place, boot, 0)), ping].concat();
+        bare.tell_as(place, boot, addr(8), &told);
+        let sent: Vec<_> = bare.sent().into_iter().filter(|sent| sent.to == addr(8)).collect();
+        assert_eq!((places(&sent, STRANGER), sent.len()), (vec![8], 1));
+        assert!(sent[0].bytes.len() < 28 + told.len());
+        assert_eq!((members(&bare), bare.events().len()), (4, 0));
+        assert!(bare.run(SECOND * 60).iter().all(|sent| sent.to != addr(8)));
+        bare.meet_as(8, &alive(8, 1, 0));
+        assert!(bare.swim.member(id(8)).is_some());
+    }
+}
+
 /// Goal: of a name that is known, a newcomer in its place or after its death gets in with a higher boot epoch, at
 /// once, and is told the known one otherwise. Method: each case of place, state and epoch.
 #[test]
@@ -162,7 +184,7 @@ fn a_restart_is_let_in_by_its_boot_epoch() {
         (1, 4, true),
     ] {
         let mut bare = Bare::among(Config::lan(), 2..=3);
-        bare.tell_as(1, 3, addr(1), &frame(UPDATES, &alive(1, 3, 0)));
+        bare.meet_as(1, &alive(1, 3, 0));
         if dead {
             bare.answering = vec![2, 3];
             bare.run(SECOND * 20);
@@ -454,7 +476,7 @@ fn the_last_epoch_that_is_adopted_is_believed() {
     bare.tell(5, &boot_too_old(LAST_BOOT - 2));
     let adopted = bare.swim.me().identity().boot_epoch();
     let mut other = Bare::among(Config::lan(), [5]);
-    other.tell_as(5, adopted, addr(5), &frame(UPDATES, &alive(5, adopted, 0)));
+    other.meet_as(5, &alive(5, adopted, 0));
     assert_eq!(other.swim.member(id(5)).unwrap().identity().boot_epoch(), adopted);
 }
 

@@ -241,7 +241,7 @@ fn what_three_packets_tell_is_told_no_more() {
         let mut bare = cluster();
         bare.run(Duration::from_secs(20));
         let news = frame(UPDATES, &alive(20, 1, 0));
-        bare.tell(20, &news);
+        bare.meet(20);
         (1..=told).for_each(|place| bare.tell(place, &news));
         let sent = bare.run(Duration::from_secs(5));
         assert_eq!(rows(&sent) == 0, silent, "{told}: {}", rows(&sent));

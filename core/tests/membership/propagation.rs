@@ -62,10 +62,10 @@ fn without_loss_news_are_everywhere_within_a_tick() {
 #[test]
 fn at_a_fifth_of_loss_news_are_everywhere_within_six_ticks() {
     // Six values of 600 make the figure, and in one cluster of four those take longer: so it is the median
-    // of nine clusters.
-    let mut runs: Vec<_> = (1..=9).map(|seed| slowest_percent(seed, 20)).collect();
+    // of many clusters: of nine it is above six ticks in one case of six.
+    let mut runs: Vec<_> = (1..=27).map(|seed| slowest_percent(seed, 20)).collect();
     runs.sort_unstable();
-    assert!(runs[4].0 <= TICK * 6, "{runs:?}");
+    assert!(runs[13].0 <= TICK * 6, "{runs:?}");
     let bytes = runs.iter().map(|(_, bytes)| *bytes).max().unwrap();
     // Some 600 of them tell bases, so that logs can be forgotten while the writing goes on.
     assert!(bytes <= 20_000, "{bytes} bytes per node and second");

@@ -197,7 +197,7 @@ fn a_new_boot_has_no_standing() {
     let mut bare = bystander();
     tell(&mut bare, 1, &[(1, 0), (2, 0), (3, 0), (4, 0)], &[]);
     bare.run(13 * SECOND);
-    bare.tell_as(6, 2, addr(6), &frame(UPDATES, &alive(6, 2, 0)));
+    bare.meet_as(6, &alive(6, 2, 0));
     assert_eq!(state(&bare, 6), State::Alive);
     assert_eq!(bare.swim.why(id(6)).unwrap().held, None);
 }

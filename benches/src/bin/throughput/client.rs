@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use brickwork_bench::swim::TELLER;
-use brickwork_bench::wire::{Datagram, Paper};
+use brickwork_bench::wire::{Datagram, Paper, introduce};
 
 /// Without any ack for so long, what is under way is lost: far above what a busy machine holds back.
 const LOST_AFTER: Duration = Duration::from_secs(2);
@@ -50,8 +50,13 @@ pub(crate) fn load(server: SocketAddr, size: usize, count: u64, window: u64) -> 
     socket.connect(server).expect("loopback");
     socket.set_read_timeout(Some(LOST_AFTER)).expect("not zero");
     let me = socket.local_addr().expect("bound");
-    let hello = Datagram::from(TELLER.id(), 1).hello(TELLER, me).seal();
-    socket.send(&hello).expect("loopback");
+    introduce(TELLER, me, |datagram| {
+        socket.send(datagram).expect("loopback");
+        let mut buf = vec![0; 2_048];
+        let len = socket.recv(&mut buf).ok()?;
+        buf.truncate(len);
+        Some(buf)
+    });
 
     let ping = ping(size);
     let mut load = Load { pairs: 0, before: 0, lost: 0, bytes: 0, took: Duration::ZERO };
