@@ -4,7 +4,7 @@
 //! whoever tells it and in whichever order it comes. Only the member itself raises its numbers: an
 //! accusation never does, it counts against the incarnation that is known. Others are believed about its numbers in
 //! small steps alone, no faster than it can follow, so that no word puts them where it is unable to answer. Boot epochs are
-//! believed of whoever tells them, or else two nodes of one name would stay two when their clusters meet: the newer one
+//! believed of any member that tells them, or else two nodes of one name would stay two when their clusters meet: the newer one
 //! stays, the other learns so in the join handshake. A `Dead` heard from another is one more accusation; the verdict is
 //! this node's own.
 //!
@@ -88,7 +88,8 @@ impl Swim {
     }
 
     /// Whether to believe a row of who is no member: of one that this node asked to be let in. Another one that tells of itself is
-    /// asked to join, for nobody has proven that it is where its row has it: all members would probe that address.
+    /// asked to join, for it may be nowhere near where it seems to speak from: all members would probe an address that never
+    /// asked for that.
     fn may_introduce(&mut self, origin: Origin, row: Row<'_>) -> bool {
         if self.joiner.was_asked(origin.from) {
             return true;
@@ -97,7 +98,10 @@ impl Swim {
         if !by_itself || self.is_memberlist() {
             return by_itself;
         }
-        self.outbox.stranger(origin.from, Msg::Stranger);
+        let room = self.table.len() < self.config.max_members || !self.table.gone().is_empty();
+        if room && !self.leave.started() {
+            self.outbox.stranger(origin.from, Msg::Stranger);
+        }
         false
     }
 
@@ -233,8 +237,13 @@ impl Swim {
         }
         let identity = row.identity();
         self.events.push(Event::Joined { identity: Arc::clone(&identity) });
+        // Where that one was sought by a node with members, two clusters have met.
+        let met = !self.table.live().is_empty() && self.joiner.was_asked(row.addr);
         let slot = self.table.insert(identity, row.incarnation, row.version, row.commitment);
         self.table.row_mut(slot).since = now;
+        if met && !self.is_memberlist() {
+            self.outbox.msg(slot, Msg::Buckets);
+        }
         self.arm_probe(now);
         self.joined(now);
         self.tell(now, slot);

@@ -172,15 +172,18 @@ impl Swim {
 
     /// Who is far behind compares tables with somebody else once it may ask it.
     pub(super) fn catch_up(&mut self, now: Instant) {
-        let somebody = !self.table.live().is_empty();
-        if self.behind && somebody && self.asking.is_none_or(|(_, until)| until <= now) {
-            self.behind = false;
-            let asked = self.asking.and_then(|(slot, _)| self.table.try_row(slot));
-            let asked = asked.map(|row| row.member.id());
-            let other = |member: &Member| Some(member.id()) != asked;
-            let outbox = &mut self.outbox;
-            self.table.sample(&mut self.rng, 1, other, |slot| outbox.msg(slot, Msg::Buckets));
+        if !self.behind || self.asking.is_some_and(|(_, until)| now < until) {
+            return;
         }
+        let lately = self.asking.filter(|(_, until)| now < *until + self.config.probe_timeout);
+        let asked = lately.and_then(|(slot, _)| self.table.try_row(slot));
+        let asked = asked.map(|row| row.member.id());
+        let other = |member: &Member| Some(member.id()) != asked;
+        let (outbox, behind) = (&mut self.outbox, &mut self.behind);
+        self.table.sample(&mut self.rng, 1, other, |slot| {
+            outbox.msg(slot, Msg::Buckets);
+            *behind = false;
+        });
     }
 
     /// Owes the sender the members that it asks for by their fingerprints.

@@ -4,8 +4,9 @@
 //! member list only after that: an address that was not proven never gets more bytes than it sent.
 //!
 //! Restart under the same name: of who asks to be let in the higher boot epoch wins, unless the old one answers a challenge
-//! at its other address; then the newcomer is told and stays out. (In what members tell of others it wins in any case.) A
-//! newcomer with a lower boot epoch than the one known (its clock stepped back) is told and adopts the next higher one.
+//! at its other address; then the newcomer is told and stays out. Of nodes that have members of their own, as where two clusters
+//! meet, and in what members tell of others, it wins in any case. A newcomer with a lower boot epoch than the one known (its
+//! clock stepped back) is told and adopts the next higher one.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -294,7 +295,10 @@ impl Swim {
                 let known = self.table.row(slot);
                 let (boot, live) = (known.boot(), known.member.is_live());
                 let cleared = self.joiner.cleared.iter().position(|c| *c == (row.id, row.boot));
-                let elsewhere = known.member.addr() != row.addr && live && cleared.is_none();
+                // Where two clusters meet that each have a node of that name, both would be told to stay out.
+                let newer = row.boot > boot && !alone;
+                let elsewhere =
+                    known.member.addr() != row.addr && live && !newer && cleared.is_none();
                 // What left is over, and another secret is that of another boot, which was given the same number.
                 let again =
                     known.member.state() != State::Left && known.commitment == row.commitment;
@@ -315,8 +319,8 @@ impl Swim {
     }
 
     /// Admits a newcomer, and tells it everyone if it knows nobody, and does not ask again: the cookie proves one address once,
-    /// and is good for more than one join. Others find by its next ping that tables differ. To compare them at once makes the start
-    /// of many slower: all of them do so while nobody knows much.
+    /// and is good for more than one join. Tables are compared by who asks, if it never heard of this node. To propose that here as
+    /// well makes the start of many slower: all of them compare while nobody knows much.
     fn let_in(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>, alone: bool) {
         let is_new = origin.slot.is_none() && row.addr == origin.from;
         self.apply_alive(now, origin, row);
@@ -418,12 +422,15 @@ impl Swim {
         // Also a node that was started anew and has forgotten everybody: it is known in its old boot.
         let slot = self.table.slot(origin.sender.id).filter(|slot| *slot != ME);
         let Some(slot) = slot else { return };
+        self.forget_asked(now);
         // Its own address, wherever it spoke from: a false word of it moves no more than a join to a member.
         let known = self.table.member(slot).addr();
         let lately = |&(addr, at): &(SocketAddr, Instant)| {
             addr == known && now.since(at) < self.config.join_retry
         };
-        if !self.joiner.asked.iter().any(lately) && !self.leave.started() {
+        // A start has many say so, who hear of this node from others as well: some room is kept for those that are asked of its own accord.
+        let room = self.joiner.asked.len() < MAX_ASKED / 2;
+        if room && !self.joiner.asked.iter().any(lately) && !self.leave.started() {
             self.ask(now, known, 0);
         }
     }

@@ -206,3 +206,28 @@ fn a_node_that_starts_elsewhere_is_let_in_when_its_old_place_is_silent() {
         assert_eq!(net.node(0).member(id).unwrap().addr(), addr(3));
     }
 }
+
+/// Goal: where two clusters meet that each have a node of the same name, the newer of the two stays, and one of them does. Method: one
+/// node of each hears of the other, in many orders of what is on its way.
+#[test]
+fn of_two_that_bear_a_name_in_clusters_that_meet_one_stays() {
+    for seed in 0..100 {
+        let mut net = Net::new(seed, Config::lan());
+        for side in [0, 1] {
+            for place in [0, 1, 2] {
+                net.start(2 * place + side, &[side]);
+            }
+        }
+        net.start_as(6, "twin", &[0]);
+        net.start_as(7, "twin", &[1]);
+        net.run(SECOND * 10);
+        net.with(4, |node, now| node.join(now, &[addr(3)]));
+        net.run(SECOND * 30);
+        assert_eq!((conflicts(&net, 6), conflicts(&net, 7)), (1, 0), "seed {seed}");
+        for place in [0, 1, 2, 3, 4, 5, 7] {
+            let twin = net.node(place).member(NodeId::from_name("twin"));
+            assert_eq!(twin.map(|twin| twin.addr()), Some(addr(7)), "seed {seed}, place {place}");
+            assert_eq!(net.node(place).members().count(), 7, "seed {seed}, place {place}");
+        }
+    }
+}
