@@ -550,8 +550,9 @@ impl Node {
                 if w.is_fresh() {
                     return;
                 }
-                // Who may not know this node yet would drop what the map tells.
-                if self.map.is_silent(slot) {
+                // A newcomer would drop what the map tells if that overtakes the answer to its join.
+                let newcomer = self.map.silent(slot).filter(|id| self.swim.has_let_in(*id));
+                if newcomer.is_some() {
                     self.swim.write_self(w);
                 }
                 self.swim.write_gossip(w);

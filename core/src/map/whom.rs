@@ -10,6 +10,7 @@ use super::ask::Pulling;
 use super::peer::Peer;
 use super::shares::Shares;
 use super::sync::MAX_QUICK_RETRIES;
+use crate::id::NodeId;
 use crate::reached::reached;
 use crate::time::Instant;
 
@@ -53,7 +54,7 @@ impl Map {
     }
 
     /// Whether nothing shows that the peer in `slot` is there and knows this replica.
-    pub(crate) fn is_silent(&self, slot: u32) -> bool {
+    pub(super) fn is_silent(&self, slot: u32) -> bool {
         self.peers.get(slot).is_some_and(Peer::is_silent)
     }
 
@@ -62,6 +63,11 @@ impl Map {
     pub(super) fn may_have_lost(&self, slot: u32) -> bool {
         let untold = |peer: &Peer| peer.state == 0 || self.may_have(slot);
         self.peers.get(slot).is_some_and(|peer| peer.may_have_lost() && untold(peer))
+    }
+
+    /// The peer in `slot`, if it is one of those.
+    pub(crate) fn silent(&self, slot: u32) -> Option<NodeId> {
+        self.peers.get(slot).filter(|peer| peer.is_silent()).map(|peer| peer.id)
     }
 
     /// How long an answer to a pull may take. Some losses in a row are ordinary; after more of them

@@ -8,6 +8,7 @@
 //! meet, and in what members tell of others, it wins in any case. A newcomer with a lower boot epoch than the one known (its
 //! clock stepped back) is told and adopts the next higher one.
 
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
@@ -32,6 +33,8 @@ const MAX_ASKED: usize = 64;
 const MAX_CHALLENGES: usize = 16;
 /// How many of the lost are looked at for one that failed.
 const MAX_DRAWS: usize = 8;
+/// Newcomers that are remembered.
+const MAX_NEWCOMERS: usize = 64;
 /// A boot epoch of a year later, if they count microseconds.
 const FAR_AHEAD: u64 = 1 << 45;
 /// Cookies change this often; the last two are good.
@@ -73,6 +76,8 @@ pub(super) struct Joiner {
     challenges: Vec<Challenge>,
     /// Names whose old holder did not answer: their next join is let in. With the newcomer's boot.
     cleared: Vec<(NodeId, u64)>,
+    /// Who was let in by this node, the last ones.
+    newcomers: VecDeque<NodeId>,
     /// Which member said what of this node's name, and when.
     doubted: Option<(NodeId, Word, Instant)>,
     /// Another live node bears this name; this one stays out.
@@ -330,10 +335,20 @@ impl Swim {
             return;
         }
         self.outbox.row(slot, ME);
+        let newcomers = &mut self.joiner.newcomers;
+        if !newcomers.contains(&row.id) {
+            newcomers.truncate(MAX_NEWCOMERS - 1);
+            newcomers.push_front(row.id);
+        }
         if alone && is_new {
             let owed = self.outbox.to(slot);
             (owed.buckets, owed.resume) = (u64::MAX, 0);
         }
+    }
+
+    /// Whether this node is one that let the other in, lately.
+    pub(crate) fn has_let_in(&self, id: NodeId) -> bool {
+        self.joiner.newcomers.contains(&id)
     }
 
     /// The name belongs to a live node elsewhere.
