@@ -1,11 +1,12 @@
-//! Rendezvous hashing at the sizes of row H1.
+//! Rendezvous hashing at the sizes of rows H1 and H2.
 
 use std::hint::black_box;
+use std::num::NonZeroU32;
 
 use brickwork_core::NodeId;
-use brickwork_core::hrw::View;
+use brickwork_core::hrw::{Ownership, View, key_hash};
 
-use crate::measure::Entrant;
+use crate::measure::{Entrant, Stopwatch};
 
 /// Keys that are asked for in turn.
 const KEYS: u64 = 1_024;
@@ -13,13 +14,13 @@ const KEYS: u64 = 1_024;
 /// Hashes of keys that are all different and unrelated.
 #[must_use]
 pub fn keys() -> Vec<u64> {
-    (0..KEYS).map(|key| brickwork_core::hrw::key_hash(&key.to_le_bytes())).collect()
+    (0..KEYS).map(|key| key_hash(&key.to_le_bytes())).collect()
 }
 
 /// The view of `n` nodes called as servers are.
 #[must_use]
 pub fn view(n: u32) -> View {
-    (0..n).map(|node| NodeId::from_name(&format!("cache-{node:06}"))).collect()
+    (0..n).map(server).collect()
 }
 
 /// H1: the owner of a key whose hash is known, as in the table of all origins.
@@ -84,6 +85,130 @@ pub fn argmax32(n: u32) -> Entrant {
             }
         });
     })
+}
+
+/// H2: a table of so many keys when one of 64 nodes leaves, and when it is back.
+#[must_use]
+pub fn change(keys: u32, change: Change) -> Entrant {
+    let mut table = Ownership::new(server(0), 1);
+    (0..NODES).for_each(|node| assert!(table.join(server(node), NonZeroU32::MIN)));
+    for key in hashes(keys) {
+        table.track(key);
+    }
+    let node = server(NODES / 2);
+    Entrant::new("brickwork", move |watch| {
+        let leave = |table: &mut Ownership| assert!(table.leave(node));
+        let join = |table: &mut Ownership| assert!(table.join(node, NonZeroU32::MIN));
+        change.time(watch, &mut table, leave, join);
+        while table.poll().is_some() {}
+    })
+}
+
+/// What changes at row H2.
+#[allow(clippy::exhaustive_enums)] // there is no third
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// One of 64 nodes leaves.
+    Leave,
+    /// A 64th joins.
+    Join,
+}
+
+impl Change {
+    /// Does both, and this one on the watch.
+    fn time<T>(
+        self,
+        watch: &mut Stopwatch,
+        table: &mut T,
+        leave: impl FnOnce(&mut T),
+        join: impl FnOnce(&mut T),
+    ) {
+        if self == Self::Leave {
+            watch.time(1, || leave(table));
+            join(table);
+        } else {
+            leave(table);
+            watch.time(1, || join(table));
+        }
+    }
+}
+
+/// The least that it takes: a look at each owner and 63 scores for each key that lost its own, or one score per key.
+#[must_use]
+pub fn change_limit(keys: u32, change: Change) -> Entrant {
+    let mut table =
+        Bare { seeds: seeds(NODES), hashes: hashes(keys), owners: Vec::new(), scores: Vec::new() };
+    (table.owners, table.scores) = table.hashes.iter().map(|&key| table.best(key, None)).unzip();
+    Entrant::new("limit: only what must be scored", move |watch| {
+        change.time(watch, &mut table, Bare::leave, Bare::join);
+    })
+}
+
+/// All scores anew, as without a table.
+#[must_use]
+pub fn recompute(keys: u32) -> Entrant {
+    let (view, hashes) = (view(NODES), hashes(keys));
+    let mut owners = vec![None; hashes.len()];
+    Entrant::new("all keys anew", move |watch| {
+        watch.time(1, || {
+            for (owner, &key) in owners.iter_mut().zip(&hashes) {
+                *owner = view.owner(key);
+            }
+        });
+        black_box(&owners);
+    })
+}
+
+/// Nodes of row H2.
+const NODES: u32 = 64;
+
+struct Bare {
+    seeds: Vec<u64>,
+    hashes: Vec<u64>,
+    owners: Vec<u32>,
+    scores: Vec<u64>,
+}
+
+impl Bare {
+    /// The owner of a key, `without` one node, and its score.
+    fn best(&self, key: u64, without: Option<u32>) -> (u32, u64) {
+        let mut best = (0, 0);
+        for (node, &seed) in (0..).zip(&self.seeds) {
+            let score = mix64(key ^ seed);
+            if score >= best.1 && Some(node) != without {
+                best = (node, score);
+            }
+        }
+        best
+    }
+
+    fn leave(&mut self) {
+        for key in 0..self.hashes.len() {
+            if self.owners[key] == NODES / 2 {
+                let best = self.best(self.hashes[key], Some(NODES / 2));
+                (self.owners[key], self.scores[key]) = best;
+            }
+        }
+    }
+
+    fn join(&mut self) {
+        let seed = self.seeds[NODES as usize / 2];
+        let rows = self.hashes.iter().zip(&mut self.scores).zip(&mut self.owners);
+        for ((&hash, best), owner) in rows {
+            let score = mix64(hash ^ seed);
+            if score >= *best {
+                (*owner, *best) = (NODES / 2, score);
+            }
+        }
+    }
+}
+
+fn server(node: u32) -> NodeId {
+    NodeId::from_name(&format!("cache-{node:06}"))
+}
+
+fn hashes(keys: u32) -> Vec<u64> {
+    (0..keys).map(|key| key_hash(&key.to_le_bytes())).collect()
 }
 
 fn seeds(n: u32) -> Vec<u64> {

@@ -21,7 +21,7 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
 fn compare_measures_every_row() {
     let text = run(env!("CARGO_BIN_EXE_compare"), &["--quick"]);
     let ids: Vec<_> = rows(&text).skip(1).map(|row| row[1].to_owned()).collect();
-    for id in ["P1", "P2", "P3", "P4", "P5", "P6", "H1", "C1", "C2", "C3", "C4"] {
+    for id in ["P1", "P2", "P3", "P4", "P5", "P6", "H1", "H2", "C1", "C2", "C3", "C4"] {
         assert!(ids.iter().any(|row| row == id), "{id} is missing in\n{text}");
     }
     for row in rows(&text).skip(1).filter(|row| row[3] == "brickwork") {
@@ -32,8 +32,10 @@ fn compare_measures_every_row() {
 #[test]
 fn compare_measures_the_rows_asked_for() {
     let text = run(env!("CARGO_BIN_EXE_compare"), &["--quick", "H"]);
-    assert!(rows(&text).skip(1).all(|row| row[1].is_empty() || row[1] == "H1"), "{text}");
-    assert_eq!(rows(&text).filter(|row| row[1] == "H1").count(), 2);
+    assert!(rows(&text).skip(1).all(|row| ["", "H1", "H2"].contains(&row[1])), "{text}");
+    for id in ["H1", "H2"] {
+        assert_eq!(rows(&text).filter(|row| row[1] == id).count(), 2);
+    }
 }
 
 #[test]

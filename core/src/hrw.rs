@@ -21,12 +21,20 @@
 //! assert_eq!(view.owner(key), Some(order[1]), "the next in the order of priorities takes over");
 //! ```
 
+mod cost;
+mod ownership;
+
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
+
+use cost::Bid;
 
 use crate::hash;
 use crate::id::NodeId;
 use crate::room;
 use crate::sabotage::sabotaged;
+
+pub use ownership::{Owned, Ownership, Work};
 
 /// The hash of a key: XXH3-64 with seed 0.
 #[must_use]
@@ -52,25 +60,51 @@ const fn seed_score(key_hash: u64, seed: u64) -> u64 {
 
 /// The nodes among which owners are chosen.
 ///
-/// Ids and their seeds lie in two arrays sorted by id, so [`View::owner`] is one pass over
+/// Ids and their seeds lie in arrays sorted by id, so [`View::owner`] is one pass over
 /// contiguous words and the larger id wins ties. Changing the set costs O(n), asking O(n) without
 /// allocation.
+///
+/// A node has a weight, 1 if nothing is said, and owns that part of the sum of all weights. As long as all weights are equal
+/// they cost nothing; else an owner takes a logarithm per node. All nodes that are to agree have to know the same weights.
+///
+/// ```
+/// use brickwork_core::NodeId;
+/// use brickwork_core::hrw::{View, key_hash};
+/// use core::num::NonZeroU32;
+///
+/// let mut view: View = (0..4).map(NodeId).collect();
+/// view.set_weight(NodeId(3), NonZeroU32::new(3).unwrap());
+/// let owners = (0..6_000_u32).filter_map(|key| view.owner(key_hash(&key.to_be_bytes())));
+/// let of_three = owners.filter(|owner| *owner == NodeId(3)).count();
+/// assert!((2_850..3_150).contains(&of_three), "three of six parts, {of_three}");
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
     ids: Vec<NodeId>,
     seeds: Vec<u64>,
+    weights: Vec<NonZeroU32>,
+    /// Nodes that have another weight than the first.
+    uneven: usize,
 }
 
 impl View {
-    /// Adds a node. Returns whether it was new.
+    /// Adds a node of weight 1. Returns whether it was new.
     pub fn insert(&mut self, node: NodeId) -> bool {
+        self.insert_weighted(node, NonZeroU32::MIN)
+    }
+
+    /// Adds a node of that weight. Returns whether it was new; if not, nothing changes.
+    pub fn insert_weighted(&mut self, node: NodeId, weight: NonZeroU32) -> bool {
         match self.ids.binary_search(&node) {
             Ok(_) => false,
             Err(at) => {
                 room::reserve(&mut self.ids, 1);
                 room::reserve(&mut self.seeds, 1);
+                room::reserve(&mut self.weights, 1);
                 self.ids.insert(at, node);
                 self.seeds.insert(at, node_seed(node));
+                self.weights.insert(at, weight);
+                self.count_uneven();
                 true
             }
         }
@@ -82,10 +116,37 @@ impl View {
             Ok(at) => {
                 self.ids.remove(at);
                 self.seeds.remove(at);
+                self.weights.remove(at);
+                self.count_uneven();
                 true
             }
             Err(_) => false,
         }
+    }
+
+    /// Gives a node another weight. Returns the one that it had, `None` if it is not there.
+    pub fn set_weight(&mut self, node: NodeId, weight: NonZeroU32) -> Option<NonZeroU32> {
+        let at = self.ids.binary_search(&node).ok()?;
+        let before = core::mem::replace(&mut self.weights[at], weight);
+        self.count_uneven();
+        Some(before)
+    }
+
+    /// The weight of a node, `None` if it is not there.
+    #[must_use]
+    pub fn weight(&self, node: NodeId) -> Option<NonZeroU32> {
+        self.ids.binary_search(&node).ok().map(|at| self.weights[at])
+    }
+
+    /// Whether some weights differ.
+    pub(crate) const fn is_uneven(&self) -> bool {
+        self.uneven > 0
+    }
+
+    /// As long as changing the set.
+    fn count_uneven(&mut self) {
+        let Some(first) = self.weights.first() else { return self.uneven = 0 };
+        self.uneven = self.weights.iter().filter(|weight| *weight != first).count();
     }
 
     /// The nodes, in ascending order of their ids.
@@ -97,10 +158,13 @@ impl View {
     /// The owner of the key, `None` if there is no node.
     #[must_use]
     pub fn owner(&self, key_hash: u64) -> Option<NodeId> {
-        let mut best = (0, *self.ids.first()?);
         if sabotaged!("owner-modulo") {
             return self.ids.iter().cycle().nth((key_hash % 64) as usize).copied();
         }
+        if self.uneven > 0 {
+            return self.bids(key_hash).max_by(Bid::prefer).map(|bid| bid.node);
+        }
+        let mut best = (0, *self.ids.first()?);
         for (&seed, &id) in self.seeds.iter().zip(&self.ids) {
             let score = match seed_score(key_hash, seed) {
                 score if sabotaged!("owner-lowest") => !score,
@@ -114,25 +178,63 @@ impl View {
         Some(best.1)
     }
 
-    /// The first `out.len()` owners of the key by descending score, fewer if there are fewer nodes.
+    /// The first `out.len()` owners of the key, the most preferred first, fewer if there are fewer nodes.
     ///
     /// Costs O(n + n·k) comparisons at worst and O(n) when k is small against n; allocates nothing.
     pub fn owners<'o>(&self, key_hash: u64, out: &'o mut [NodeId]) -> &'o [NodeId] {
-        let mut found = 0;
-        for &id in &self.ids {
-            let rank = (score(key_hash, id), id);
-            let beats = |other: &NodeId| rank > (score(key_hash, *other), *other);
-            if found == out.len() && !out.last().is_some_and(beats) {
+        if let [first] = out {
+            let owner = self.owner(key_hash);
+            *first = owner.unwrap_or(*first);
+            return &out[..usize::from(owner.is_some())];
+        }
+        let (mut found, mut floor) = (0, 0);
+        for (&seed, &node) in self.seeds.iter().zip(&self.ids) {
+            let own = seed_score(key_hash, seed);
+            let full = found == out.len();
+            // Of equal weights most end here: a lower score than the last one's is not preferred.
+            if full && own < floor {
                 continue;
             }
-            let at = out[..found].partition_point(|other| !beats(other));
-            if found < out.len() {
-                found += 1;
+            let bid = self.weighed(own, node);
+            let beaten = |other: &NodeId| bid.prefer(&self.bid(key_hash, *other)).is_lt();
+            let at = out[..found].partition_point(beaten);
+            if at == out.len() {
+                continue;
             }
+            found += usize::from(!full);
             out[at..found].rotate_right(1);
-            out[at] = id;
+            out[at] = node;
+            if found == out.len() && !self.is_uneven() {
+                floor = score(key_hash, out[found - 1]);
+            }
         }
         &out[..found]
+    }
+
+    /// How many nodes are preferred to this one for the key: 0 for the owner. `None` if it is not there.
+    #[must_use]
+    pub fn rank(&self, key_hash: u64, node: NodeId) -> Option<usize> {
+        let own = self.bids(key_hash).find(|bid| bid.node == node)?;
+        Some(self.bids(key_hash).filter(|bid| bid.prefer(&own).is_gt()).count())
+    }
+
+    fn bids(&self, key_hash: u64) -> impl Iterator<Item = Bid> {
+        let nodes = self.ids.iter().zip(&self.seeds).zip(&self.weights);
+        nodes.map(move |((&node, &seed), &weight)| {
+            let score = seed_score(key_hash, seed);
+            Bid { score, weight, node }
+        })
+    }
+
+    /// What a node that is there bids.
+    fn bid(&self, key_hash: u64, node: NodeId) -> Bid {
+        self.weighed(score(key_hash, node), node)
+    }
+
+    fn weighed(&self, score: u64, node: NodeId) -> Bid {
+        // Equal weights need not be looked up.
+        let weight = if self.is_uneven() { self.weight(node) } else { None };
+        Bid { score, weight: weight.unwrap_or(NonZeroU32::MIN), node }
     }
 }
 
@@ -142,7 +244,8 @@ impl FromIterator<NodeId> for View {
         ids.sort_unstable();
         ids.dedup();
         let seeds = ids.iter().map(|&id| node_seed(id)).collect();
-        Self { ids, seeds }
+        let weights = alloc::vec![NonZeroU32::MIN; ids.len()];
+        Self { ids, seeds, weights, uneven: 0 }
     }
 }
 
@@ -166,6 +269,47 @@ mod tests {
             let mut out = [NodeId(0); 8];
             prop_assert_eq!(view.owners(key, &mut out[..k]), &order[..k.min(order.len())]);
             prop_assert_eq!(view.owner(key), order.first().copied());
+        }
+
+        #[test]
+        fn equal_weights_order_as_none(ids in proptest::collection::btree_set(any::<u64>(), 1..40), weight in 1..=u32::MAX, key in any::<u64>()) {
+            let plain: View = ids.iter().map(|&id| NodeId(id)).collect();
+            let mut even = View::default();
+            let weight = NonZeroU32::new(weight).unwrap();
+            for &id in &ids {
+                prop_assert!(even.insert_weighted(NodeId(id), weight));
+            }
+            // By logarithms as well, which is what a node of another weight brings about.
+            let mut weighed = even.clone();
+            weighed.uneven = 1;
+            let ranks = |view: &View| plain.nodes().iter().map(|&id| view.rank(key, id)).collect::<Vec<_>>();
+            prop_assert_eq!(ranks(&plain), ranks(&even));
+            prop_assert_eq!(plain.owner(key), even.owner(key));
+            prop_assert_eq!(plain.owner(key), weighed.owner(key));
+        }
+
+        #[test]
+        fn a_weight_moves_only_what_it_must(weights in proptest::collection::vec(1..1_000_u32, 2..20), changed in any::<prop::sample::Index>(), to in 1..1_000_u32, keys in proptest::collection::vec(any::<u64>(), 200)) {
+            let weight = |weight| NonZeroU32::new(weight).unwrap();
+            let mut before = View::default();
+            for (id, &of) in (0..).zip(&weights) {
+                before.insert_weighted(NodeId(id), weight(of));
+            }
+            let node = before.nodes()[changed.index(weights.len())];
+            let mut after = before.clone();
+            let had = after.set_weight(node, weight(to));
+            prop_assert_eq!(had, before.weight(node));
+            let grows = Some(weight(to)) > had;
+            for key in keys {
+                let (old, new) = (before.owner(key).unwrap(), after.owner(key).unwrap());
+                let gained = if grows { new } else { old };
+                prop_assert!(old == new || gained == node);
+                let (mut all, mut order) = ([NodeId(0); 20], before.nodes().to_vec());
+                let all = before.owners(key, &mut all);
+                order.sort_by_key(|&id| before.rank(key, id));
+                prop_assert_eq!(all, &order[..]);
+                prop_assert_eq!(all[0], old);
+            }
         }
 
         #[test]
@@ -194,5 +338,27 @@ mod tests {
         }
         // Binomial with mean 1000 and sigma 30.6; five sigma on each side.
         assert!(load.iter().all(|n| (847..=1153).contains(n)), "{load:?}");
+    }
+
+    #[test]
+    fn load_follows_the_weights() {
+        let mut view = View::default();
+        for node in 1..=8_u32 {
+            view.insert_weighted(
+                NodeId(u64::from(node)),
+                NonZeroU32::new(node * 1_000_000).unwrap(),
+            );
+        }
+        let mut load = [0_u32; 8];
+        for key in 0..360_000_u32 {
+            let owner = view.owner(key_hash(&key.to_be_bytes())).unwrap();
+            load[usize::try_from(owner.0).unwrap() - 1] += 1;
+        }
+        // Binomial with mean 10,000 per part; five sigma on each side.
+        for (node, load) in (1..).zip(load) {
+            let mean = f64::from(node) * 10_000.0;
+            let sigma = (mean * (1.0 - mean / 360_000.0)).sqrt();
+            assert!((f64::from(load) - mean).abs() < 5.0 * sigma, "{load} of {mean}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Measures rows P1 to P6, H1 and C1 to C4 and prints them as one table.
+//! Measures rows P1 to P6, H1, H2 and C1 to C4 and prints them as one table.
 
 use std::time::Duration;
 
@@ -46,8 +46,10 @@ fn main() {
     the_map(&mut plan);
     if plan.rows.is_empty() {
         let mut command = Args::command();
-        let text =
-            format!("no row begins with {:?}; there are P1 to P6, H1 and C1 to C4", plan.prefix);
+        let text = format!(
+            "no row begins with {:?}; there are P1 to P6, H1, H2 and C1 to C4",
+            plan.prefix
+        );
         command.error(clap::error::ErrorKind::InvalidValue, text).exit();
     }
     println!("{}", render(&plan.rows));
@@ -183,6 +185,20 @@ fn hashing(plan: &mut Plan) {
                 let crates = crates.min_by(f64::total_cmp);
                 ours(all).median <= 1.5 * limit
                     && crates.is_none_or(|peer| peer >= 25.0 * ours(all).median)
+            })),
+        );
+    }
+    let keys = plan.size(50_000, 500);
+    for (change, what) in [(hrw::Change::Leave, "leaves"), (hrw::Change::Join, "joins")] {
+        plan.timed(
+            "H2",
+            format!("{keys} keys, one of 64 nodes {what}"),
+            || {
+                let others = vec![hrw::change_limit(keys, change), hrw::recompute(keys)];
+                with(hrw::change(keys, change), others)
+            },
+            Some(("<= 1.5 x the limit", |all| {
+                ours(all).median <= 1.5 * best(all, "limit").unwrap_or(0.0)
             })),
         );
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::num::NonZeroU32;
+
 use brickwork_core::NodeId;
 use brickwork_core::hrw::{View, key_hash, score};
 
@@ -82,4 +84,33 @@ fn on_a_tie_the_larger_id_wins_and_nobody_owns_without_nodes() {
     assert!(view.insert(NodeId(5)));
     assert_eq!(view.owner(7), Some(NodeId(5)));
     assert!(view.owners(7, &mut []).is_empty());
+}
+
+/// Weights are wire-stable too, with all that they make of scores.
+#[test]
+fn weighted_owners_have_their_golden_order() {
+    let mut view = View::default();
+    for (node, weight) in NODES.into_iter().zip([1, 4, 7, 10, 13]) {
+        assert!(view.insert_weighted(NodeId(node), NonZeroU32::new(weight).unwrap()));
+    }
+    let orders: [(&[u8], [usize; 5]); 4] = [
+        (b"", [1, 3, 4, 2, 0]),
+        (b"origin-17", [3, 4, 1, 2, 0]),
+        (b"https://example.org/health", [3, 1, 4, 2, 0]),
+        (&bytes(), [3, 0, 4, 2, 1]),
+    ];
+    for (key, order) in orders {
+        let mut found = [NodeId(0); 5];
+        assert_eq!(view.owners(key_hash(key), &mut found), order.map(|at| NodeId(NODES[at])));
+        for (rank, at) in order.into_iter().enumerate() {
+            assert_eq!(view.rank(key_hash(key), NodeId(NODES[at])), Some(rank));
+        }
+    }
+    let (mut owned, mut hash) = ([0; 5], xxhash_rust::xxh3::Xxh3::new());
+    for key in 0..20_000_u32 {
+        let owner = view.owner(key_hash(&key.to_be_bytes())).unwrap();
+        owned[NODES.iter().position(|node| *node == owner.0).unwrap()] += 1;
+        hash.update(&owner.0.to_be_bytes());
+    }
+    assert_eq!((owned, hash.digest()), ([550, 2_276, 3_957, 5_634, 7_583], 0xf855_e247_72e8_73ff));
 }
