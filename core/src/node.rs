@@ -550,9 +550,9 @@ impl Node {
                 if w.is_fresh() {
                     return;
                 }
-                // A newcomer would drop what the map tells if that overtakes the answer to its join.
-                let newcomer = self.map.silent(slot).filter(|id| self.swim.has_let_in(*id));
-                if newcomer.is_some() {
+                // A newcomer would drop what the map tells if that overtakes the answer to its join, and who was apart from this
+                // node holds it dead.
+                if self.map.silent(slot).is_some_and(|id| self.swim.may_miss_me(id)) {
                     self.swim.write_self(w);
                 }
                 self.swim.write_gossip(w);

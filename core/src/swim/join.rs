@@ -346,9 +346,11 @@ impl Swim {
         }
     }
 
-    /// Whether this node is one that let the other in, lately.
-    pub(crate) fn has_let_in(&self, id: NodeId) -> bool {
-        self.joiner.newcomers.contains(&id)
+    /// Whether what the other has heard of this node last may be that it is unknown, or dead: this node let it in lately, or it came back.
+    pub(crate) fn may_miss_me(&self, id: NodeId) -> bool {
+        let back =
+            self.table.slot(id).is_some_and(|slot| self.clock < self.table.row(slot).heeded_from());
+        back || self.joiner.newcomers.contains(&id)
     }
 
     /// The name belongs to a live node elsewhere.
