@@ -47,6 +47,7 @@ mod evidence;
 mod exchange;
 mod gossip;
 mod inquiry;
+mod intake;
 mod join;
 mod leave;
 mod member;
@@ -75,7 +76,6 @@ pub use config::{Config, Rules};
 pub use member::{Member, State};
 pub use stats::Stats;
 pub use why::{Held, Probed, Why};
-pub(crate) use wire::owns;
 #[cfg(feature = "sim")]
 pub(crate) use wire::{is_ping, is_stream};
 
@@ -92,26 +92,15 @@ use crate::{MIN_DATAGRAM, Transmit};
 use assay::Assayer;
 use exchange::Compared;
 use gossip::Gossip;
+use intake::Origin;
 use join::Joiner;
 use leave::Leave;
 use member::{ME, Table};
 use outbox::{Msg, Outbox};
 use probe::Prober;
-use wire::Frame;
 
-/// Most frames of the table exchange that one packet may have: each takes the time that a bucket takes to be sorted.
-const MAX_LOOKS: usize = 64;
 /// No shorter stall makes this node doubt whom it lists.
 const A_MINUTE: Duration = Duration::from_secs(60);
-
-/// Whom a packet came from, in terms of the table.
-#[derive(Debug, Clone, Copy)]
-struct Origin {
-    from: SocketAddr,
-    sender: Sender,
-    /// The sender's slot, if it is known in this boot.
-    slot: Option<u32>,
-}
 
 /// The membership state machine of one node.
 #[derive(Debug)]
@@ -465,54 +454,6 @@ impl Swim {
         wire::parse(tag, body).map(drop)
     }
 
-    /// Applies the membership frames of a packet that was checked. Updates come first, so that what
-    /// the packet asks is answered in the light of what it tells.
-    pub(crate) fn apply(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        sender: Sender,
-        frames: packet::Frames<'_>,
-    ) {
-        if self.is_silent() {
-            return;
-        }
-        self.keep_time(now);
-        let mut looks = MAX_LOOKS;
-        for updates in [true, false] {
-            let slot = self.table.slot(sender.id);
-            let slot = slot.filter(|&slot| self.table.row(slot).boot() == sender.boot_epoch);
-            let origin = Origin { from, sender, slot };
-            if !updates {
-                self.hear_dead(now, origin);
-            }
-            let mut frames = frames;
-            while let Ok(Some((tag, body))) = frames.next() {
-                let told = tag == wire::UPDATES;
-                if !owns(tag) || told != updates {
-                    continue;
-                }
-                if wire::looks_at_bucket(tag) {
-                    if looks == 0 {
-                        self.stats.misaddressed += 1;
-                        continue;
-                    }
-                    looks -= 1;
-                }
-                if wire::is_exchange(tag) && slot.is_some_and(|slot| self.table.member(slot).held) {
-                    // Its table lacks what it missed, and would for as long.
-                    continue;
-                }
-                if let Ok(frame) = wire::parse(tag, body) {
-                    self.apply_frame(now, origin, frame);
-                }
-                if self.is_silent() {
-                    return;
-                }
-            }
-        }
-    }
-
     pub(crate) fn next_peer(&mut self) -> Option<Peer> {
         if let Some((addr, msgs)) = self.outbox.next_stranger() {
             return Some(Peer { addr, id: None, slot: None, msgs });
@@ -528,41 +469,6 @@ impl Swim {
 }
 
 impl Swim {
-    fn apply_frame(&mut self, now: Instant, origin: Origin, frame: Frame<'_>) {
-        match frame {
-            Frame::Updates(mut rows) => {
-                while let Ok(Some(row)) = rows.next() {
-                    self.apply_row(now, origin, row);
-                }
-            }
-            Frame::Ping { seq, target } => self.on_ping(origin, seq, target),
-            Frame::Ack { seq } => self.on_ack(now, origin, seq),
-            Frame::PingReq { seq, target, millis } => {
-                self.on_ping_req(now, origin, seq, target, millis);
-            }
-            Frame::RelayedAck { seq, boot } => self.on_relayed_ack(now, origin, seq, boot),
-            Frame::Nack { seq } => self.on_nack(now, origin, seq),
-            Frame::Verify { target } => self.on_verify(now, origin, target),
-            Frame::PushPull { answer, rows } => self.on_push_pull(now, origin, answer, rows),
-            Frame::Join { cookie, row, alone } => self.on_join(now, origin, cookie, row, alone),
-            Frame::Cookie { cookie } => self.on_cookie(now, origin, cookie),
-            Frame::Conflict { id, asked, holder } => {
-                self.on_conflict(now, origin, id, asked, holder);
-            }
-            Frame::BootTooOld { asked, boot } => {
-                self.on_boot_too_old(now, origin, asked, boot);
-            }
-            Frame::Stranger => self.on_stranger(now, origin),
-            Frame::LeftAck => self.on_left_ack(origin),
-            Frame::TableDigest { digest } => self.on_table_digest(now, origin, digest),
-            Frame::Buckets { digests } => self.on_buckets(origin, &digests),
-            Frame::Listed(listed) => self.on_listed(now, origin, listed),
-            Frame::Offered(offered) => self.on_offered(now, origin, offered),
-            Frame::Wanted(wanted) => self.on_wanted(origin, wanted),
-            Frame::Unknown => {}
-        }
-    }
-
     /// Whether this node is out of the cluster for good: it left, or another live node bears its name.
     pub(crate) const fn is_silent(&self) -> bool {
         self.leave.finished || self.joiner.conflicted
