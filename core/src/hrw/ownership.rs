@@ -32,7 +32,8 @@ pub struct Work {
 
 /// The first owners of each key of a set, and which of them this node has just won or lost.
 ///
-/// Keys are known by the numbers that [`Ownership::track`] gives them. It takes 16 bytes per key and owner, and 14 more per key.
+/// Keys are known by the numbers that [`Ownership::track`] gives them. A key takes 16 bytes per owner and
+/// 11 to 15 more, and the room that vectors keep in hand.
 ///
 /// ```
 /// use brickwork_core::NodeId;

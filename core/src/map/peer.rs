@@ -311,12 +311,14 @@ impl Peer {
         self.unanswered >= SILENT
     }
 
-    /// Whether it spoke and left few questions unanswered since then.
+    /// Whether so few questions are unanswered, since it spoke, that they may have been lost. Asked of the one that spoke last
+    /// alone: of one that never spoke it says nothing.
     pub(super) const fn may_have_lost(&self) -> bool {
         self.unanswered < SILENT + MORE_TRIES
     }
 
-    /// It told something. That alone lets it be asked once more, for it may not hear what it is asked.
+    /// It told something. That alone lets it be asked once more, for it may not hear what it is asked, and two times after that
+    /// if nobody else is known to answer.
     pub(super) fn speaks(&mut self) {
         self.unanswered = self.unanswered.min(SILENT - 1);
     }

@@ -65,7 +65,7 @@ impl Map {
         self.peers.get(slot).is_some_and(|peer| peer.may_have_lost() && untold(peer))
     }
 
-    /// The peer in `slot`, if it is one of those.
+    /// Who the peer in `slot` is, if nothing shows that it is there; see [`Map::is_silent`].
     pub(crate) fn silent(&self, slot: u32) -> Option<NodeId> {
         self.peers.get(slot).filter(|peer| peer.is_silent()).map(|peer| peer.id)
     }

@@ -8,6 +8,9 @@
 //! many find at once how far it is behind. Each step is an answer to the one before: what is lost is found again
 //! by the next comparison.
 //!
+//! A newcomer is told everybody by the one that lets it in, and then compares tables with another member, as one that is far
+//! behind; where many start at once it finds so who came after it. A node with members that finds one elsewhere compares tables with it.
+//!
 //! Comparing ranges of hashed ids follows range-based set reconciliation (Meyer 2023), in a single step of fixed
 //! width: 64 buckets of a table of 10,000 hold 156 members each, which is a list of less than a datagram.
 
