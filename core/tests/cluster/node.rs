@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::common::bare::{ACK, PING, UPDATES, alive, frame, id, introduce, packet, seal};
+use crate::common::bare::{ACK, ALIVE, PING, UPDATES, alive, frame, id, introduce, packet, seal};
 use crate::common::{Net, addr, frame_of, name};
 use brickwork_core::{Config, Event, Identity, Instant, Node, NodeId, PacketError};
 
@@ -26,6 +26,10 @@ fn told(net: &mut Net, from: usize) -> Vec<usize> {
     (0..net.nodes.len()).filter(|place| state(*place)).collect()
 }
 
+fn carries(datagram: &[u8], tag: u8) -> bool {
+    frame_of(datagram, tag).is_some()
+}
+
 /// Goal: probing carries the state of the map to each member, at no cost in datagrams.
 /// Method: all pings and acks of an idle cluster.
 #[test]
@@ -36,7 +40,6 @@ fn the_state_of_the_map_rides_on_probes() {
     net.run(10 * SECOND);
     let sent = net.tap.take().unwrap();
     let probes = sent.iter().map(|(_, _, bytes)| bytes);
-    let carries = |bytes: &[u8], tag| frame_of(bytes, tag).is_some();
     let probes = probes.filter(|bytes| carries(bytes, PING) || carries(bytes, ACK));
     assert!(probes.clone().count() > 100);
     assert!(probes.into_iter().all(|bytes| frame_of(bytes, STATE).is_some()));
@@ -58,6 +61,35 @@ fn a_newcomer_knows_who_tells_it_of_the_map() {
         assert!(net.run_until(SECOND, met), "place {place}");
         assert!(net.node(place).map().stats().misaddressed <= 1, "place {place}");
     }
+}
+
+/// Goal: with the first words of the map a node that was apart hears that this one lives. Method: a split for so long that all across it
+/// are held dead, and the first datagram of the map's own between any two: who is spoken to by another is not dead there.
+#[test]
+fn who_came_back_is_told_of_this_node_with_the_map() {
+    let mut net = Net::cluster(6, Config::lan(), 6);
+    net.run(5 * SECOND);
+    net.side[3..].fill(1);
+    let dead = |net: &Net| (0..6).all(|place| net.node(place).members().count() == 3);
+    assert!(net.run_until(60 * SECOND, dead));
+    net.side.fill(0);
+    net.tap = Some(Vec::new());
+    let whole = |net: &Net| (0..6).all(|place| net.node(place).members().count() == 6);
+    assert!(net.run_until(120 * SECOND, whole));
+    let mut met = Vec::new();
+    for (from, to, bytes) in net.tap.take().unwrap() {
+        let to = (0..6).find(|place| addr(*place) == to).unwrap();
+        let pair = (from.min(to), from.max(to));
+        let across = pair.0 < 3 && pair.1 >= 3;
+        let of_map = !carries(&bytes, PING) && !carries(&bytes, ACK) && carries(&bytes, STATE);
+        if across && of_map && !met.contains(&pair) {
+            met.push(pair);
+            let row = [&[ALIVE][..], &id(from).0.to_le_bytes()].concat();
+            let rows = frame_of(&bytes, UPDATES).unwrap_or_default();
+            assert!(rows.windows(9).any(|part| part == row), "{from} to {to}");
+        }
+    }
+    assert_eq!(met.len(), 9, "{met:?}");
 }
 
 /// A node that has a map of 300 keys and has forgotten its logs.

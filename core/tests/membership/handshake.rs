@@ -503,3 +503,30 @@ fn a_boot_that_is_over_is_not_let_in_again() {
     bare.tell(2, &frame(PING, &[&varint(9)[..], &id(0).0.to_le_bytes()].concat()));
     assert_eq!(places(&bare.sent(), STRANGER), [2]);
 }
+
+/// Goal: a node with members that finds one elsewhere compares tables with it at once, for two clusters have met; with one that finds
+/// it, it waits until a ping shows that tables differ. Method: one is asked and answers; another one asks.
+#[test]
+fn tables_are_compared_with_one_that_was_sought() {
+    let mut bare = Bare::among(Config::lan(), 1..=3);
+    bare.swim.join(bare.now, &[addr(9)]);
+    assert_eq!(places(&bare.sent(), JOIN), [9]);
+    bare.tell(9, &frame(UPDATES, &alive(9, 1, 0)));
+    assert_eq!(places(&bare.sent(), BUCKETS), [9]);
+    let cookie = cookie(&mut bare, 8, 1, 8);
+    bare.tell(8, &join_with(cookie, &alive(8, 1, 0), false));
+    assert_eq!((places(&bare.sent(), BUCKETS), members(&bare)), (vec![], 6));
+}
+
+/// Goal: those who say that they do not know this node are asked to let it in, as far as that leaves room for those whom it looks for of
+/// its own accord. Method: a hundred members say so, and it is told to join another one.
+#[test]
+fn strangers_leave_room_for_a_join() {
+    let mut bare = Bare::among(Config::lan(), 1..=100);
+    bare.sent();
+    (1..=100).for_each(|place| bare.tell(place, &frame(STRANGER, &[])));
+    let asked = places(&bare.sent(), JOIN).len();
+    assert!((16..64).contains(&asked), "{asked}");
+    bare.swim.join(bare.now, &[addr(200)]);
+    assert!(bare.sent().iter().any(|sent| sent.is(JOIN, 200)));
+}
