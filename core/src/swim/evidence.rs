@@ -191,7 +191,10 @@ impl Swim {
             }
             Some(slot) => {
                 let known = self.table.row(slot);
-                if row.boot > known.boot() && !sabotaged!("restart-ignored") {
+                if row.boot > known.boot() {
+                    if sabotaged!("restart-ignored") {
+                        return;
+                    }
                     let believed = self.as_told(origin, row);
                     self.restarted(now, slot, believed);
                     self.note_cut(slot, row, believed);

@@ -21,6 +21,7 @@ use super::member::{About, Case, Row as TableRow, State};
 use super::standing_wire::{self, Told};
 use super::suspicion::MAX_ACCUSERS;
 use crate::id::{Identity, MAX_META, MAX_NAME, MAX_ZONE, NodeId};
+use crate::sabotage::sabotaged;
 use crate::time::Instant;
 use crate::wire::{NoRoom, PacketError, Reader, Writer};
 
@@ -125,7 +126,7 @@ pub(super) struct Teller {
 pub(super) fn write_row(w: &mut Writer<'_>, about: About<'_>, by: Teller) -> Result<(), NoRoom> {
     let row = about.row;
     let Some(inquiry) = about.found else { return write_state(w, row, by) };
-    if row.member.held {
+    if row.member.held && !sabotaged!("held-told-failed") {
         return standing_wire::write(w, row, inquiry, by.now);
     }
     write_state(w, row, by)?;

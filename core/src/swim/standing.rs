@@ -28,7 +28,6 @@ use super::standing_wire::Told;
 use super::{Origin, Swim};
 use crate::event::Event;
 use crate::id::NodeId;
-use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
 /// Probe intervals in which an inquiry is heard, and which whoever hears of its verdict gives to others to find otherwise, …
@@ -262,9 +261,7 @@ impl Swim {
         }
         standing.inquiry = None;
         self.holds.clear(slot);
-        if !sabotaged!("hold-for-ever") {
-            self.table.set_held(slot, false);
-        }
+        self.table.set_held(slot, false);
     }
 
     /// Does what the inquiry comes to at this moment, and notes when that will be another.

@@ -9,7 +9,7 @@
 //! | OM5 | the dead return by a higher number alone | [`members`] |
 //! | OM6 | the accused learns of it and refutes | [`calm`] |
 //! | OM7 | only legal steps between states; the own row is there, and alive | [`members`] |
-//! | OM8 | without news there is no traffic but probes and digests; datagrams keep to their size | [`pace`], [`Checked`] |
+//! | OM8 | without news there is no traffic but probes and digests; nobody answers another without end; datagrams keep to their size | [`pace`], [`Checked`] |
 //! | OM9 | every member is probed within 2n - 1 periods | [`pace`] |
 //! | OM10 | events add up to the list | [`Checked`] |
 //! | OM11 | a fired timer is over, and nobody wakes for nothing | [`Checked`], [`Sim`] |
@@ -74,7 +74,7 @@ use crate::time::Instant;
 use data::Data;
 use members::Members;
 use owners::Owners;
-use pace::Pace;
+use pace::{Bursts, Pace};
 
 /// A rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +111,7 @@ pub(super) struct Judge {
     data: Data,
     owners: Owners,
     pace: Option<Pace>,
+    bursts: Bursts,
     /// How often each state and each step between states was met.
     pub(super) met: BTreeMap<&'static str, u64>,
 }
@@ -123,6 +124,7 @@ impl Judge {
             data: Data::new(sim.len()),
             owners: Owners::new(sim),
             pace: None,
+            bursts: Bursts::default(),
             met: BTreeMap::new(),
         }
     }
@@ -144,6 +146,7 @@ impl Judge {
 
     /// Looks at the place that the last step touched.
     pub(super) fn look(&mut self, sim: &Sim, place: usize) -> Verdict {
+        self.bursts.look(sim)?;
         let Some(node) = sim.node(place) else { return Ok(()) };
         self.members.look(sim, &self.places, place, node, &mut self.met)?;
         self.owners.look(sim, place, node)?;

@@ -15,6 +15,31 @@ const DATAGRAMS: u64 = 45;
 /// Datagrams of a measurement: a copy of a finding that arrives minutes late is a reason to measure that member once more.
 const ASSAY: u64 = 64;
 
+/// Inputs of a node in a second, on average, beyond which nodes answer each other without end: a flood or full syncs come to
+/// 4,000, in fifteen hundred plans.
+const BURST: u64 = 20_000;
+
+/// How much happens in the second that runs.
+#[derive(Debug, Default)]
+pub(super) struct Bursts {
+    second: u64,
+    inputs: u64,
+}
+
+impl Bursts {
+    pub(super) fn look(&mut self, sim: &Sim) -> Verdict {
+        let second = sim.now().as_nanos() / 1_000_000_000;
+        if second != self.second {
+            *self = Self { second, inputs: 0 };
+        }
+        self.inputs += 1;
+        if self.inputs > BURST * sim.len() as u64 {
+            return fail("OM8", sim, format!("{} inputs within a second", self.inputs));
+        }
+        Ok(())
+    }
+}
+
 /// From when on it is watched, and what the counters were.
 #[derive(Debug)]
 pub(super) struct Pace {
