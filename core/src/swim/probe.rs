@@ -300,7 +300,7 @@ impl Swim {
             helpers: SmallVec::new(),
             nacks: SmallVec::new(),
         });
-        if self.prober.probes.len() > 1 {
+        if let [_, _, ..] = self.prober.probes[..] {
             reached!("membership: probe beside another one");
         }
         self.stats.probes += 1;
