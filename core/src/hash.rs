@@ -1,7 +1,7 @@
 //! The two kinds of hash: wire-stable ones, equal on every node for ever, and keyed ones for local tables.
 //!
 //! Wire-stable hashes decide what nodes agree on without talk (node ids, key scores, digests), so
-//! they never change: XXH3-64 for byte strings, a fixed 64-bit finaliser for integers. Local tables
+//! they never change: XXH3-64 for byte strings, fixed finalisers of 64 and 32 bits for integers. Local tables
 //! are indexed by ids and keys that peers choose; their hasher is SipHash-1-3 under a key drawn from
 //! the node's entropy, so nobody outside can aim collisions at it.
 
@@ -25,6 +25,18 @@ pub(crate) const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
+}
+
+/// What [`mix32`] multiplies by.
+pub(crate) const MIX_32: [u32; 2] = [0x7feb_352d, 0x846c_a68b];
+
+/// A bijective 32-bit finaliser with nearly full avalanche: `lowbias32` of Wellons, "Prospecting for hash functions" (2018).
+/// Wire-stable.
+#[inline(always)]
+pub(crate) const fn mix32(mut x: u32) -> u32 {
+    x = (x ^ (x >> 16)).wrapping_mul(MIX_32[0]);
+    x = (x ^ (x >> 15)).wrapping_mul(MIX_32[1]);
+    x ^ (x >> 16)
 }
 
 /// Hashes two words into one, order mattering. Wire-stable.

@@ -171,6 +171,8 @@
 //!
 //! - `std`: run-time detection of the processor's CRC instructions. Without it the crate is `no_std`
 //!   and needs only `alloc`.
+//! - `simd`: owners found with the widest vectors that the processor has, found out at run time: three times as fast as with
+//!   those that all of its kind have.
 //! - `sim`: the simulator, with a virtual network to test your own program on. For `dev-dependencies`.
 
 #![no_std]

@@ -9,6 +9,7 @@ use core::num::NonZeroU32;
 
 use super::View;
 use super::cost::Bid;
+use super::lanes::{LANES, WINS};
 use crate::id::NodeId;
 
 /// What a table of [`Ownership`] tells the node that keeps it, by the numbers of keys.
@@ -32,8 +33,8 @@ pub struct Work {
 
 /// The first owners of each key of a set, and which of them this node has just won or lost.
 ///
-/// Keys are known by the numbers that [`Ownership::track`] gives them. A key takes 16 bytes per owner and
-/// 11 to 15 more, and the room that vectors keep in hand.
+/// Keys are known by the numbers that [`Ownership::track`] gives them. A key takes 8 bytes per owner and
+/// 19 to 23 more, and the room that vectors keep in hand.
 ///
 /// ```
 /// use brickwork_core::NodeId;
@@ -58,10 +59,13 @@ pub struct Ownership {
     depth: usize,
     view: View,
     hashes: Vec<u64>,
+    /// What of these decides, beyond the last key until vectors are full.
+    lows: Vec<u32>,
+    /// What of a score decides that one has to reach who is to be among the owners of the key: that of the last of them, or 0 if there
+    /// are fewer than `depth`. As `lows`; nobody reaches what is beyond the last key.
+    floors: Vec<u32>,
     /// Of each key `depth` nodes, the most preferred first; there are as many as the view has, if those are fewer.
     nodes: Vec<NodeId>,
-    /// What these bid.
-    scores: Vec<u64>,
     marks: Vec<Mark>,
     /// Keys whose owners changed so that this node may have to be told.
     changed: Vec<u32>,
@@ -87,8 +91,9 @@ impl Ownership {
             depth: owners.max(1),
             view: View::default(),
             hashes: Vec::new(),
+            lows: Vec::new(),
+            floors: Vec::new(),
             nodes: Vec::new(),
-            scores: Vec::new(),
             marks: Vec::new(),
             changed: Vec::new(),
             free: Vec::new(),
@@ -120,10 +125,13 @@ impl Ownership {
             self.hashes.push(0);
             self.marks.push(Mark::default());
             self.nodes.resize(self.nodes.len() + self.depth, NodeId(0));
-            self.scores.resize(self.scores.len() + self.depth, 0);
+            let lanes = self.hashes.len().next_multiple_of(LANES);
+            self.lows.resize(lanes, 0);
+            self.floors.resize(lanes, u32::MAX);
             key
         });
         self.hashes[key as usize] = key_hash;
+        self.lows[key as usize] = super::low(key_hash);
         self.marks[key as usize].is_tracked = true;
         self.rescore(key as usize);
         key
@@ -225,32 +233,32 @@ impl Ownership {
     /// Lets a node take its place among the `found` owners of each key, of which it may be one already, further down.
     fn offer(&mut self, node: NodeId, found: usize) {
         let Some(weight) = self.view.weight(node) else { return };
-        let seed = super::node_seed(node);
+        let seed = super::low(super::node_seed(node));
         self.work.compared += self.hashes.len() as u64;
         let mut from = 0;
-        while let Some(key) = self.next_offer(seed, from, found) {
-            if self.marks[key].is_tracked {
-                let score = super::seed_score(self.hashes[key], seed);
-                self.place(key, Bid { score, weight, node }, found);
+        while let Some((start, mut wins)) = self.next_wins(seed, from) {
+            while wins != 0 {
+                let key = start + wins.trailing_zeros() as usize;
+                wins &= wins - 1;
+                if self.marks.get(key).is_some_and(|mark| mark.is_tracked) {
+                    let score = super::score(self.hashes[key], node);
+                    self.place(key, Bid { score, weight, node }, found);
+                }
             }
-            from = key + 1;
+            from = start + WINS;
         }
     }
 
-    /// The next key, from one on, that a node may be an owner of. Most end here: of equal weights the higher score is preferred.
-    fn next_offer(&self, seed: u64, from: usize, found: usize) -> Option<usize> {
-        if found < self.depth || self.view.is_uneven() {
-            return (from < self.hashes.len()).then_some(from);
-        }
-        let hashes = self.hashes[from..].iter();
-        let wins = |(&hash, last): (&u64, &u64)| super::seed_score(hash, seed) >= *last;
-        let at = if self.depth == 1 {
-            hashes.zip(&self.scores[from..]).position(wins)
+    /// The next keys, from one on, that a node may be an owner of: where these start, and a bit for each. Most end here: of equal
+    /// weights the higher score is preferred.
+    fn next_wins(&self, seed: u32, from: usize) -> Option<(usize, u64)> {
+        if from >= self.hashes.len() {
+            None
+        } else if self.view.is_uneven() {
+            Some((from, !0))
         } else {
-            let last = self.scores.iter().skip((from + 1) * self.depth - 1).step_by(self.depth);
-            hashes.zip(last).position(wins)
-        };
-        at.map(|at| from + at)
+            super::run::winners(&self.lows, seed, &self.floors, from)
+        }
     }
 
     /// Puts a bid in its place among the `found` that there are.
@@ -262,9 +270,8 @@ impl Ownership {
         // Those further up are asked, the last of them first.
         let mut at = end;
         while at > 0 {
-            let (node, score) = (self.nodes[start + at - 1], self.scores[start + at - 1]);
-            let other = self.view.weight(node).map(|weight| Bid { score, weight, node });
-            if other.is_some_and(|other| other.prefer(&bid).is_gt()) {
+            let other = self.view.bid(self.hashes[key], self.nodes[start + at - 1]);
+            if other.prefer(&bid).is_gt() {
                 break;
             }
             at -= 1;
@@ -275,11 +282,18 @@ impl Ownership {
         let last = end.min(self.depth - 1);
         let falls = stood.is_none() && found == self.depth && self.nodes[start + last] == self.me;
         self.nodes[start + at..=start + last].rotate_right(1);
-        self.scores[start + at..=start + last].rotate_right(1);
-        (self.nodes[start + at], self.scores[start + at]) = (bid.node, bid.score);
+        self.nodes[start + at] = bid.node;
+        self.set_floor(key);
         if falls || (stood.is_none() && bid.node == self.me) {
             self.note(key);
         }
+    }
+
+    /// As the owners of the key are now.
+    fn set_floor(&mut self, key: usize) {
+        let last = self.row(key).get(self.depth - 1);
+        self.floors[key] =
+            last.map_or(0, |last| super::high(super::score(self.hashes[key], *last)));
     }
 
     /// A node is gone, or bids less: scores anew the keys of which it is one of the `found` owners.
@@ -298,14 +312,10 @@ impl Ownership {
     }
 
     fn rescore(&mut self, key: usize) {
-        let (start, hash) = (key * self.depth, self.hashes[key]);
         self.work.rescored += 1;
-        let found = self.view.owners(hash, &mut self.nodes[start..][..self.depth]);
-        let mut is_mine = false;
-        for (score, node) in self.scores[start..].iter_mut().zip(found) {
-            *score = super::score(hash, *node);
-            is_mine |= *node == self.me;
-        }
+        let row = &mut self.nodes[key * self.depth..][..self.depth];
+        let is_mine = self.view.owners(self.hashes[key], row).contains(&self.me);
+        self.set_floor(key);
         if is_mine != self.marks[key].was_mine {
             self.note(key);
         }

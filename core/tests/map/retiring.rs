@@ -444,7 +444,8 @@ fn what_was_written_anew_is_not_again_by_who_comes_back_after_the_retirement() {
     let of = |id| {
         Map::new(NOW, ReplicaId::new(NodeId(id), 1), "test", config.clone(), 1400, [id as u8; 32])
     };
-    let mut maps: Vec<Option<Map>> = [1, 2, 5, 4].map(|id| of(id).ok()).into();
+    // Of the life of node 1, node 3 ranks first, then 9, then 5.
+    let mut maps: Vec<Option<Map>> = [1, 9, 5, 3].map(|id| of(id).ok()).into();
     maps[0].as_mut().unwrap().insert(now, older, b"v").unwrap();
     among(&mut maps, &mut now, &[0, 1], |maps| maps[1].len() == 1);
     maps[1].as_mut().unwrap().insert(now, older, b"over it").unwrap();

@@ -18,8 +18,15 @@ def mix(x):
     return x ^ (x >> 31)
 
 
+def mix32(x):
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
 def score(key_hash, node):
-    return mix(key_hash ^ mix((node + GOLDEN) & MASK))
+    word = key_hash ^ mix((node + GOLDEN) & MASK)
+    return mix32(word & 0xFFFFFFFF) << 32 | mix32(word >> 32)
 
 
 def ln(numerator, denominator, bits):

@@ -125,8 +125,8 @@ fn judge_balance(sim: &Sim, node: &Node) -> Verdict {
     Ok(())
 }
 
-/// The published formula, written anew: XXH3-64 of the key, SplitMix64's finaliser over it and the
-/// finalised id; the highest first, the larger id before the smaller.
+/// The published formula, written anew: XXH3-64 of the key and the id as SplitMix64 finalises it, and of their difference each half
+/// by the 32-bit finaliser, the lower half in front; the highest first.
 fn reference(key: &[u8], nodes: &[NodeId]) -> Vec<NodeId> {
     let mut ranked: Vec<_> = nodes.iter().map(|id| (score(key, *id), *id)).collect();
     ranked.sort_unstable_by(|a, b| b.cmp(a));
@@ -139,6 +139,13 @@ pub(super) fn score(key: &[u8], node: NodeId) -> u64 {
         let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^ (word >> 31)
     }
+    fn finalise_half(word: u64) -> u64 {
+        let word = word & 0xffff_ffff;
+        let word = ((word ^ (word >> 16)) * 0x7feb_352d) & 0xffff_ffff;
+        let word = ((word ^ (word >> 15)) * 0x846c_a68b) & 0xffff_ffff;
+        word ^ (word >> 16)
+    }
     let seed = finalise(node.0.wrapping_add(0x9e37_79b9_7f4a_7c15));
-    finalise(xxhash_rust::xxh3::xxh3_64(key) ^ seed)
+    let word = xxhash_rust::xxh3::xxh3_64(key) ^ seed;
+    finalise_half(word).rotate_left(32) | finalise_half(word >> 32)
 }
