@@ -8,6 +8,7 @@ mod config;
 mod contract;
 mod convergence;
 mod hrw;
+mod load;
 mod network;
 mod node;
 mod wire;
