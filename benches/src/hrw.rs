@@ -40,7 +40,7 @@ pub fn owner(n: u32) -> Entrant {
 #[must_use]
 pub fn owners(n: u32) -> Entrant {
     let (view, keys) = (view(n), keys());
-    Entrant::new("brickwork, top 3", move |watch| {
+    Entrant::new("brickwork", move |watch| {
         let mut out = [NodeId(0); 3];
         watch.time(KEYS, || {
             for &key in &keys {
@@ -70,21 +70,82 @@ pub fn argmax64(n: u32) -> Entrant {
     })
 }
 
-/// The same with 32 bits, and the node's index in the lowest ones: one maximum finds both.
+/// The same with 32 bits, and the node's index in the lowest ones: one maximum finds both. In vectors as wide as the crate
+/// under test may use.
 #[must_use]
 pub fn argmax32(n: u32) -> Entrant {
-    let seeds: Vec<u32> = seeds(n).into_iter().map(|seed| seed as u32).collect();
-    let (bits, keys) = (n.next_power_of_two() - 1, keys());
+    let (tags, keys) = (Tags::new(n), keys());
     Entrant::new("limit: argmax, 32-bit mix", move |watch| {
         watch.time(KEYS, || {
             for &key in &keys {
                 let key = black_box(key) as u32;
-                let tagged =
-                    (0_u32..).zip(&seeds).map(|(at, &seed)| mix32(key ^ seed) & !bits | at);
-                black_box(tagged.fold(0, u32::max));
+                black_box(wide(
+                    #[inline(always)]
+                    || tags.of(key).fold(0, u32::max),
+                ));
             }
         });
     })
+}
+
+/// The first three, by a maximum each.
+#[must_use]
+pub fn top_three(n: u32) -> Entrant {
+    let (tags, keys) = (Tags::new(n), keys());
+    let mut scores = vec![0; n as usize];
+    Entrant::new("limit: three times argmax, 32-bit mix", move |watch| {
+        watch.time(KEYS, || {
+            for &key in &keys {
+                let key = black_box(key) as u32;
+                black_box(wide(
+                    #[inline(always)]
+                    || {
+                        for (score, tag) in scores.iter_mut().zip(tags.of(key)) {
+                            *score = tag;
+                        }
+                        let below = |limit: u32| {
+                            let lower = |score| if score < limit { score } else { 0 };
+                            scores.iter().map(|&score| lower(score)).fold(0, u32::max)
+                        };
+                        let first = scores.iter().copied().fold(0, u32::max);
+                        let second = below(first);
+                        (first, second, below(second))
+                    },
+                ));
+            }
+        });
+    })
+}
+
+/// Scores with the node's index in the lowest bits.
+struct Tags {
+    seeds: Vec<u32>,
+    bits: u32,
+}
+
+impl Tags {
+    fn new(n: u32) -> Self {
+        let seeds = seeds(n).into_iter().map(|seed| seed as u32).collect();
+        Self { seeds, bits: n.next_power_of_two() - 1 }
+    }
+
+    #[inline(always)]
+    fn of(&self, key: u32) -> impl Iterator<Item = u32> {
+        (0_u32..).zip(&self.seeds).map(move |(at, &seed)| mix32(key ^ seed) & !self.bits | at)
+    }
+}
+
+/// Runs a loop with the widest vectors of the processor, if brickwork does so too.
+#[inline(always)]
+fn wide<R>(run: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "simd")]
+    {
+        use fearless_simd::{Level, Simd, dispatch};
+        static LEVEL: std::sync::LazyLock<Level> = std::sync::LazyLock::new(Level::new);
+        dispatch!(*LEVEL, simd => simd.vectorize(run))
+    }
+    #[cfg(not(feature = "simd"))]
+    run()
 }
 
 /// H2: a table of so many keys when one of 64 nodes leaves, and when it is back.

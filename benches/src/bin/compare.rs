@@ -172,7 +172,7 @@ fn membership(plan: &mut Plan) {
 fn hashing(plan: &mut Plan) {
     for n in [64, 1_000] {
         let entrants = || {
-            let limits = vec![hrw::argmax64(n), hrw::argmax32(n), hrw::owners(n)];
+            let limits = vec![hrw::argmax64(n), hrw::argmax32(n)];
             with(hrw::owner(n), [limits, peers::hrw::owner(n)].concat_entrants())
         };
         plan.timed(
@@ -185,6 +185,16 @@ fn hashing(plan: &mut Plan) {
                 let crates = crates.min_by(f64::total_cmp);
                 ours(all).median <= 1.5 * limit
                     && crates.is_none_or(|peer| peer >= 25.0 * ours(all).median)
+            })),
+        );
+    }
+    for n in [64, 1_000] {
+        plan.timed(
+            "H1",
+            format!("first three owners among {n} nodes"),
+            || with(hrw::owners(n), vec![hrw::top_three(n)]),
+            Some(("<= 1.5 x the limit", |all| {
+                ours(all).median <= 1.5 * best(all, "limit").unwrap_or(0.0)
             })),
         );
     }
