@@ -52,12 +52,19 @@ impl Subject {
     /// A node with `n` members, itself included, and nothing left to say.
     #[must_use]
     pub fn among(n: u32) -> Self {
+        let mut subject = Self::told(n);
+        assert_eq!(subject.swim.len(), n as usize);
+        subject.quiet();
+        subject
+    }
+
+    /// A node that has just been told of `n` members, by a driver that asks for events after each datagram.
+    fn told(n: u32) -> Self {
         let mut subject = Self::alone();
         for mut packet in introductions(n) {
             subject.take(&mut packet);
+            while subject.swim.poll_event().is_some() {}
         }
-        assert_eq!(subject.swim.len(), n as usize);
-        subject.quiet();
         subject
     }
 
@@ -210,7 +217,7 @@ pub fn heap(n: u32) -> Outcome {
 /// P6: the same while all of them are still to be told to others.
 #[must_use]
 pub fn heap_of_news(n: u32) -> Outcome {
-    Outcome::counted("brickwork, all of it news", per_member(n, told))
+    Outcome::counted("brickwork, all of it news", per_member(n, Subject::told))
 }
 
 /// P6: live heap of a node with `n` members, names included, at rest and with everything still to be told.
@@ -218,18 +225,8 @@ pub fn heap_of_news(n: u32) -> Outcome {
 pub fn whole(n: u32) -> [Outcome; 2] {
     [
         Outcome::counted("brickwork", kept(|| Subject::among(n))),
-        Outcome::counted("brickwork, all of it news", kept(|| told(n))),
+        Outcome::counted("brickwork, all of it news", kept(|| Subject::told(n))),
     ]
-}
-
-/// A node that has just been told of `n` members.
-fn told(n: u32) -> Subject {
-    let mut subject = Subject::alone();
-    for mut packet in introductions(n) {
-        subject.take(&mut packet);
-        while subject.swim.poll_event().is_some() {}
-    }
-    subject
 }
 
 /// Bytes that one more member takes, beyond those of its name: what a node with `n` has more than one with two.
