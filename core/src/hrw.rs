@@ -62,8 +62,8 @@ const fn node_seed(node: NodeId) -> u64 {
 /// half the upper ones.
 ///
 /// The upper half alone decides, but for two nodes whose mixed ids have the same lower half. Processors multiply 32 bits in vectors
-/// of 4 to 16 and 64 bits one by one, or two at most at that speed: an owner among 64 is found in two thirds of the time
-/// that one mixing of 64 bits takes, and in a fifth of it where vectors are wide (`benches/README.md`, row H1).
+/// of 4 to 16, and 64 bits one by one for the most part: an owner among 64 is found in six sevenths of the time that a maximum over
+/// mixings of 64 bits takes, and in a sixth of it where vectors are wide (`RESULTS.md`, row H1).
 ///
 /// No two nodes have the same score for a key.
 #[must_use]
