@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::id::{Identity, MAX_META, MAX_NAME, MAX_ZONE};
 use crate::wire::{MAX_DATAGRAM, MIN_DATAGRAM};
-use crate::{map, swim};
+use crate::{hrw, map, swim};
 
 /// Settings of a [`Node`](crate::Node). Start from a preset and change fields:
 ///
@@ -30,6 +30,8 @@ pub struct Config {
     pub swim: swim::Config,
     /// Settings of the map.
     pub map: map::Config,
+    /// Settings of ownership.
+    pub ownership: hrw::Config,
 }
 
 impl Config {
@@ -42,6 +44,7 @@ impl Config {
             max_events: 65_536,
             swim: swim::Config::lan(),
             map: map::Config::lan(),
+            ownership: hrw::Config::new(),
         }
     }
 
@@ -57,6 +60,7 @@ impl Config {
             return Err(ConfigError::Refused("max_events must be above zero"));
         }
         self.swim.check()?;
+        self.ownership.check()?;
         self.map.check(self.max_datagram)
     }
 }

@@ -121,6 +121,16 @@ pub enum Event {
         /// The write whose value is read now, and in its `replica` who wrote it; `None` if there is no value.
         new: Option<Dot>,
     },
+    /// This node is among the owners of a key that it tracks, and was not before; see [`Node::track`](crate::Node::track).
+    Gained {
+        /// The key.
+        key: Key,
+    },
+    /// It is no more: another one joined, or this node leaves.
+    Lost {
+        /// The key.
+        key: Key,
+    },
     /// The life of a write was declared over without it, while this node's map had it; so it was written again, or
     /// its effect was, as a write of this node. The old name names no write any more, here or elsewhere; see
     /// [`Map::is_void`](crate::map::Map::is_void). Or the life is over, and its last values are written again so that it

@@ -21,6 +21,7 @@
 //! assert_eq!(view.owner(key), Some(order[1]), "the next in the order of priorities takes over");
 //! ```
 
+mod config;
 mod cost;
 mod lanes;
 mod ownership;
@@ -40,6 +41,7 @@ use crate::id::NodeId;
 use crate::room;
 use crate::sabotage::sabotaged;
 
+pub use config::Config;
 pub use ownership::{Owned, Ownership, Work};
 
 #[cfg(not(feature = "simd"))]

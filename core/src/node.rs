@@ -16,6 +16,7 @@ use crate::sabotage::sabotaged;
 use crate::stats::Stats;
 use crate::swim::{self, Member, Swim};
 use crate::time::{Instant, Steady};
+use crate::tracked::Tracked;
 use crate::wire::{self, MIN_DATAGRAM, PacketError, Sender, Writer};
 
 /// A datagram to send: the first `payload.len()` bytes of the buffer that was polled into.
@@ -40,7 +41,7 @@ pub struct Node {
     max_datagram: usize,
     swim: Swim,
     map: Map,
-    view: View,
+    tracked: Tracked,
     events: Queue,
     stats: Stats,
     /// The datagram that the last poll began with, so that membership and the map take turns.
@@ -74,17 +75,17 @@ impl Node {
         entropy: [u8; 32],
     ) -> Result<Self, ConfigError> {
         config.check()?;
-        let Config { cluster, max_datagram, max_events, swim, map } = config;
+        let Config { cluster, max_datagram, max_events, swim, map, ownership } = config;
         // A start without the old map is a new replica, and boot epochs are never used twice.
         let life = if sabotaged!("life-reused") { 1 } else { identity.boot_epoch() };
         let replica = ReplicaId::new(identity.id(), life);
-        let view = [identity.id()].into_iter().collect();
+        let tracked = Tracked::new(identity.id(), ownership)?;
         Ok(Self {
             cluster: wire::cluster_tag(&cluster),
             max_datagram,
             swim: Swim::new(now, identity, &cluster, swim, max_datagram, entropy)?,
             map: Map::new(now, replica, &cluster, map, max_datagram, entropy)?,
-            view,
+            tracked,
             events: Queue::new(max_events),
             stats: Stats::default(),
             map_first: false,
@@ -134,12 +135,12 @@ impl Node {
         self.settle(now);
     }
 
-    /// Says goodbye: owns nothing from now on, answers until [`Event::LeaveFinished`], and is silent
+    /// Says goodbye: owns nothing from now on, which [`Event::Lost`] tells of each key, answers until [`Event::LeaveFinished`], and is silent
     /// after it.
     pub fn leave(&mut self, now: Instant) {
         let now = self.clock.pass(now);
         self.swim.leave(now);
-        self.view.remove(self.id());
+        self.tracked.leave(self.id());
         self.settle(now);
     }
 
@@ -153,6 +154,34 @@ impl Node {
         self.swim.set_meta(now, meta)?;
         self.settle(now);
         Ok(())
+    }
+
+    /// Follows who owns `key`, whether the map has it or not: [`Event::Gained`] tells when this node does, and [`Event::Lost`] when it
+    /// does no more. A member that joins or goes costs a look at each tracked key, and a score of all members for each that
+    /// changes hands. Returns whether it was not tracked before.
+    ///
+    /// ```
+    /// # use brickwork_core::{Config, Event, Identity, Instant, Node};
+    /// # let (now, addr) = (Instant::ZERO, ([127, 0, 0, 1], 7000).into());
+    /// let mut node = Node::new(now, Identity::new("a", addr), Config::lan(), [7; 32])?;
+    /// assert!(node.track(now, b"origin-17"));
+    /// let Some(Event::Gained { key }) = node.poll_event() else { panic!("a lone node owns all") };
+    /// assert!(&*key == b"origin-17" && node.is_mine(b"origin-17"));
+    /// # Ok::<(), brickwork_core::ConfigError>(())
+    /// ```
+    pub fn track(&mut self, now: Instant, key: &[u8]) -> bool {
+        let now = self.clock.pass(now);
+        let is_new = self.tracked.track(key);
+        self.settle(now);
+        is_new
+    }
+
+    /// Follows a key no more; nothing is told of it from now on. Returns whether it was tracked.
+    pub fn untrack(&mut self, now: Instant, key: &[u8]) -> bool {
+        let now = self.clock.pass(now);
+        let was_there = self.tracked.untrack(key);
+        self.settle(now);
+        was_there
     }
 
     /// Writes `value` under `key`; see [`Map::insert`].
@@ -302,7 +331,8 @@ impl Node {
         if self.swim.is_silent() {
             None
         } else {
-            let due = swim.into_iter().chain(self.map.poll_timeout()).min();
+            let others = self.map.poll_timeout().into_iter().chain(self.tracked.timeout());
+            let due = swim.into_iter().chain(others).min();
             due.map(|due| self.clock.when(due))
         }
     }
@@ -387,22 +417,33 @@ impl Node {
     }
 
     /// The member that owns `key` now: the highest rendezvous score among the live. A suspected
-    /// member stays owner until it is confirmed failed; one that leaves owns nothing.
+    /// member stays owner until it is confirmed failed, if [`hrw::Config`] says nothing else; one that leaves owns nothing.
     #[must_use]
     pub fn owner(&self, key: &[u8]) -> Option<NodeId> {
         let salt = if sabotaged!("owner-by-own-scores") { self.id().0 } else { 0 };
-        self.view.owner(hrw::key_hash(key) ^ salt)
+        self.view().owner(hrw::key_hash(key) ^ salt)
     }
 
     /// The first `out.len()` members in the order of priorities for `key`, the owner in front.
     pub fn owners<'o>(&self, key: &[u8], out: &'o mut [NodeId]) -> &'o [NodeId] {
-        self.view.owners(hrw::key_hash(key), out)
+        self.view().owners(hrw::key_hash(key), out)
     }
 
     /// The members among which owners are chosen.
     #[must_use]
     pub const fn view(&self) -> &View {
-        &self.view
+        self.tracked.view()
+    }
+
+    /// Whether this node is among the owners of a key that it tracks, as it was told by events. Costs O(log keys).
+    #[must_use]
+    pub fn is_mine(&self, key: &[u8]) -> bool {
+        self.tracked.is_mine(key)
+    }
+
+    /// The keys that this node tracks and is among the owners of, as it was told by events, in the order of the keys.
+    pub fn mine(&self) -> impl Iterator<Item = &[u8]> {
+        self.tracked.mine()
     }
 
     /// Counters since the start.
@@ -462,6 +503,7 @@ impl Node {
     /// application: membership's first, so that an owner is known before its values.
     fn settle(&mut self, now: Instant) {
         self.drain_swim(now);
+        self.tracked.settle(now, &mut self.events);
         while let Some(event) = self.map.poll_event() {
             self.events.push(event);
         }
@@ -471,26 +513,28 @@ impl Node {
         while let Some(event) = self.swim.poll_event() {
             match &event {
                 Event::Joined { identity } | Event::Restarted { identity, .. } => {
-                    self.view.insert(identity.id());
+                    self.tracked.join(identity.id());
                     self.map.peer_up(now, identity.id(), identity.boot_epoch(), identity.addr());
                 }
                 Event::Updated { identity } => self.map.peer_moved(identity.id(), identity.addr()),
                 Event::Failed { id } | Event::Left { id } => {
                     if !sabotaged!("view-keeps-the-failed") {
-                        self.view.remove(*id);
+                        self.tracked.leave(*id);
                     }
                     self.map.peer_down(now, *id);
                 }
                 Event::Missed { .. } => self.rebuild(now),
-                Event::Suspected { .. }
-                | Event::Recovered { .. }
-                | Event::Conflict { .. }
+                Event::Suspected { id, .. } => self.tracked.suspect(*id, true),
+                Event::Recovered { id } => self.tracked.suspect(*id, false),
+                Event::Conflict { .. }
                 | Event::HeldOut { .. }
                 | Event::Isolated
                 | Event::Rejoined
                 | Event::LeaveFinished { .. }
                 | Event::Changed { .. }
                 | Event::Diverged { .. }
+                | Event::Gained { .. }
+                | Event::Lost { .. }
                 | Event::WrittenAnew { .. }
                 | Event::Full => {}
             }
@@ -503,8 +547,9 @@ impl Node {
     /// More membership events than the queue holds came at once: start over from the member list.
     fn rebuild(&mut self, now: Instant) {
         let me = self.id();
-        let before: Vec<_> = self.view.nodes().to_vec();
-        self.view = self.swim.members().map(Member::id).collect();
+        let former = self.swim.former_members().map(Member::id);
+        let before: Vec<_> = self.view().nodes().iter().copied().chain(former).collect();
+        self.tracked.rebuild(self.swim.members());
         for id in before {
             let live = self.swim.member(id).is_some_and(Member::is_live);
             if !live {

@@ -82,6 +82,8 @@ impl Roll {
             | Event::Rejoined
             | Event::Changed { .. }
             | Event::Diverged { .. }
+            | Event::Gained { .. }
+            | Event::Lost { .. }
             | Event::WrittenAnew { .. }
             | Event::Full => {}
             unknown => panic!("{unknown:?} is not on the roll"),

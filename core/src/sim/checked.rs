@@ -1,6 +1,6 @@
 //! A state machine whose promises are asserted on every call.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use core::net::SocketAddr;
 
@@ -49,6 +49,8 @@ pub struct Checked<M = Node> {
     members: BTreeMap<NodeId, u64>,
     /// The keys with values as the events tell them, with the writes whose values are read.
     keys: BTreeMap<Key, Dot>,
+    /// The keys that are tracked and owned as the events tell them.
+    mine: BTreeSet<Key>,
     /// The application did not take events in time: nothing is known until it has looked at the lists.
     lagging: bool,
     inputs: usize,
@@ -97,6 +99,17 @@ impl Checked<Node> {
     /// As [`Node::leave`].
     pub fn leave(&mut self, now: Instant) {
         self.with(|node| node.leave(now));
+    }
+
+    /// As [`Node::track`].
+    pub fn track(&mut self, now: Instant, key: &[u8]) -> bool {
+        self.with(|node| node.track(now, key))
+    }
+
+    /// As [`Node::untrack`].
+    pub fn untrack(&mut self, now: Instant, key: &[u8]) -> bool {
+        self.mine.remove(&Key::new(key));
+        self.with(|node| node.untrack(now, key))
     }
 
     /// As [`Node::insert`]; the value is read back at once.
@@ -161,6 +174,7 @@ impl<M: Machine> Checked<M> {
             machine,
             members: BTreeMap::new(),
             keys: BTreeMap::new(),
+            mine: BTreeSet::new(),
             lagging: false,
             inputs: 0,
         };
@@ -354,6 +368,12 @@ impl<M: Machine> Checked<M> {
                 assert_eq!(before, *old, "OM10: another write was read for {key:?} before");
                 assert_ne!(before, *new, "OM10: {key:?} did not change");
             }
+            Event::Gained { key } => {
+                assert!(self.mine.insert(key.clone()), "OM10: {key:?} is gained twice");
+            }
+            Event::Lost { key } => {
+                assert!(self.mine.remove(key), "OM10: {key:?} is lost, and was not gained");
+            }
             Event::Isolated => {
                 assert_eq!(others(list), 0, "OM10: isolated among others");
             }
@@ -373,6 +393,7 @@ impl<M: Machine> Checked<M> {
         self.lagging = false;
         self.members = self.machine.membership().map(members).unwrap_or_default();
         self.keys = self.machine.contents().map(keys).unwrap_or_default();
+        self.mine = self.machine.mine();
     }
 
     /// All events are taken: they must add up to the lists.
@@ -386,6 +407,10 @@ impl<M: Machine> Checked<M> {
             && let Some(map) = self.machine.contents()
         {
             assert_eq!(self.keys, keys(map), "OM10: the events do not add up to the keys");
+        }
+        if self.is_turn(self.mine.len()) {
+            let mine = self.machine.mine();
+            assert_eq!(self.mine, mine, "OM10: the events do not add up to what is owned");
         }
     }
 

@@ -1,8 +1,10 @@
 //! What the state machines of the core have in common, for whoever drives any of them.
 
+use alloc::collections::BTreeSet;
 use core::fmt::Debug;
 use core::net::SocketAddr;
 
+use crate::event::Key;
 use crate::map::Map;
 use crate::swim::Swim;
 use crate::{Event, Instant, Node, PacketError, Transmit};
@@ -45,6 +47,11 @@ pub trait Machine: Debug {
 
     /// The replica of the map inside, if there is one and its events come out of here.
     fn contents(&self) -> Option<&Map>;
+
+    /// The keys that it tracks and owns, as it was told.
+    fn mine(&self) -> BTreeSet<Key> {
+        BTreeSet::new()
+    }
 
     /// How many datagrams it has applied, and how many it has refused, if it counts them.
     fn counts(&self) -> Option<(u64, u64)> {
@@ -92,6 +99,10 @@ impl Machine for Node {
 
     fn contents(&self) -> Option<&Map> {
         Some(self.map())
+    }
+
+    fn mine(&self) -> BTreeSet<Key> {
+        self.mine().map(Key::new).collect()
     }
 
     fn counts(&self) -> Option<(u64, u64)> {

@@ -11,4 +11,5 @@ mod hrw;
 mod load;
 mod network;
 mod node;
+mod tracked;
 mod wire;

@@ -1,0 +1,147 @@
+//! The keys whose owners a node follows, and what it tells of them.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::num::NonZeroU32;
+use core::time::Duration;
+
+use crate::config::ConfigError;
+use crate::event::{Event, Key, Queue};
+use crate::hrw::{self, Owned, Ownership, View};
+use crate::id::NodeId;
+use crate::swim::{Member, State};
+use crate::time::Instant;
+use crate::timer::Deadlines;
+
+/// A table of owners by the names of keys. What is gained is told when it was so for a while.
+#[derive(Debug)]
+pub(crate) struct Tracked {
+    config: hrw::Config,
+    table: Ownership,
+    /// By the number of a key in the table.
+    names: Vec<Key>,
+    numbers: BTreeMap<Key, u32>,
+    /// Keys that were gained and not told of yet.
+    waits: Deadlines,
+    told: Vec<bool>,
+}
+
+impl Tracked {
+    pub(crate) fn new(me: NodeId, config: hrw::Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        let mut table = Ownership::new(me, config.owners);
+        table.join(me, NonZeroU32::MIN);
+        Ok(Self {
+            config,
+            table,
+            names: Vec::new(),
+            numbers: BTreeMap::new(),
+            waits: Deadlines::default(),
+            told: Vec::new(),
+        })
+    }
+
+    pub(crate) const fn view(&self) -> &View {
+        self.table.view()
+    }
+
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.waits.next()
+    }
+
+    pub(crate) fn track(&mut self, key: &[u8]) -> bool {
+        let name = Key::new(key);
+        if self.numbers.contains_key(&name) {
+            return false;
+        }
+        let number = self.table.track(hrw::key_hash(key));
+        let at = number as usize;
+        if at == self.names.len() {
+            self.names.push(name.clone());
+            self.told.push(false);
+        } else {
+            self.names[at] = name.clone();
+        }
+        self.numbers.insert(name, number);
+        true
+    }
+
+    pub(crate) fn untrack(&mut self, key: &[u8]) -> bool {
+        let Some(number) = self.numbers.remove(&Key::new(key)) else { return false };
+        self.waits.clear(number);
+        // Nothing is told of what nobody asks for any more.
+        self.told[number as usize] = false;
+        self.table.forget(number)
+    }
+
+    /// The keys that were told as gained and are not lost, in the order of the keys.
+    pub(crate) fn mine(&self) -> impl Iterator<Item = &[u8]> {
+        let told = self.numbers.iter().filter(|(_, number)| self.told[**number as usize]);
+        told.map(|(key, _)| &**key)
+    }
+
+    pub(crate) fn is_mine(&self, key: &[u8]) -> bool {
+        let number = self.numbers.get(&Key::new(key));
+        number.is_some_and(|number| self.told[*number as usize])
+    }
+
+    pub(crate) fn join(&mut self, node: NodeId) {
+        self.table.join(node, NonZeroU32::MIN);
+    }
+
+    pub(crate) fn leave(&mut self, node: NodeId) {
+        self.table.leave(node);
+    }
+
+    /// A member is suspected, or no more.
+    pub(crate) fn suspect(&mut self, node: NodeId, suspected: bool) {
+        if self.config.suspects_own {
+            return;
+        }
+        if suspected {
+            self.leave(node);
+        } else {
+            self.join(node);
+        }
+    }
+
+    /// Begins anew with these members.
+    pub(crate) fn rebuild<'m>(&mut self, members: impl Iterator<Item = &'m Member>) {
+        let owns = |member: &&Member| self.config.suspects_own || member.state() == State::Alive;
+        let mut now: Vec<NodeId> = members.filter(owns).map(Member::id).collect();
+        now.sort_unstable();
+        for id in self.view().nodes().to_vec() {
+            if now.binary_search(&id).is_err() {
+                self.leave(id);
+            }
+        }
+        now.into_iter().for_each(|id| self.join(id));
+    }
+
+    /// Tells what was gained and lost.
+    pub(crate) fn settle(&mut self, now: Instant, events: &mut Queue) {
+        while let Some(owned) = self.table.poll() {
+            match owned {
+                Owned::Gained(number) if self.config.grace > Duration::ZERO => {
+                    self.waits.set(number, now + self.config.grace);
+                }
+                Owned::Gained(number) => self.tell(number, events),
+                Owned::Lost(number) => {
+                    self.waits.clear(number);
+                    if core::mem::take(&mut self.told[number as usize]) {
+                        let key = self.names[number as usize].clone();
+                        events.push(Event::Lost { key });
+                    }
+                }
+            }
+        }
+        while let Some((_, number)) = self.waits.pop(now) {
+            self.tell(number, events);
+        }
+    }
+
+    fn tell(&mut self, number: u32, events: &mut Queue) {
+        self.told[number as usize] = true;
+        events.push(Event::Gained { key: self.names[number as usize].clone() });
+    }
+}
