@@ -63,6 +63,8 @@ pub(super) struct Task {
     unchecked: Arc<Seldom>,
     /// Nothing is checked and nothing taken over any more.
     paused: bool,
+    /// The node follows who owns the origins.
+    tracking: bool,
 }
 
 /// Tells the observer, if there is one. A write is told from inside the node's own task, before its
@@ -85,7 +87,8 @@ impl Teller {
 /// What a batch of events asks for.
 #[derive(Default)]
 struct Batch {
-    members: bool,
+    /// Whether it may own other origins than before.
+    owners: bool,
     changed: BTreeSet<usize>,
     taken_by: Option<SocketAddr>,
 }
@@ -118,6 +121,7 @@ impl Task {
             told_refusal: false,
             unchecked: Arc::default(),
             paused: false,
+            tracking: false,
         };
         (task, findings)
     }
@@ -177,7 +181,7 @@ impl Task {
         if let Some(holder) = batch.taken_by {
             return Err(Ended::NameTaken { holder });
         }
-        if batch.members {
+        if batch.owners {
             self.rebalance().await?;
         }
         if !batch.changed.is_empty() {
@@ -188,16 +192,14 @@ impl Task {
 
     fn sort(&self, event: &Event, batch: &mut Batch) {
         match event {
-            Event::Joined { .. } | Event::Restarted { .. } | Event::Left { .. } => {
-                batch.members = true;
+            // Until there is another member no key is tracked.
+            Event::Joined { .. } | Event::Gained { .. } | Event::Lost { .. } => {
+                batch.owners = true;
             }
-            Event::Failed { id } => {
-                self.teller.tell(What::Failed(*id));
-                batch.members = true;
-            }
+            Event::Failed { id } => self.teller.tell(What::Failed(*id)),
             Event::Changed { key, .. } => batch.changed.extend(self.numbers.get(&key[..])),
             Event::Missed { .. } => {
-                batch.members = true;
+                batch.owners = true;
                 batch.changed.extend(0..self.setup.origins.len());
             }
             Event::Conflict { id, holder, newcomer }
@@ -207,6 +209,8 @@ impl Task {
             }
             // These, and what later versions tell, change neither owners nor statuses.
             Event::Updated { .. }
+            | Event::Restarted { .. }
+            | Event::Left { .. }
             | Event::Suspected { .. }
             | Event::Recovered { .. }
             | Event::Conflict { .. }
@@ -223,17 +227,24 @@ impl Task {
         }
         let origins = Arc::clone(&self.setup.origins);
         let waiting = !*self.joined.borrow();
-        let owned = self.setup.handle.call(move |node, _| {
+        let tracking = self.tracking;
+        let owned = self.setup.handle.call(move |node, now| {
             if waiting && node.members().filter(|member| member.is_live()).count() < 2 {
                 return None;
             }
-            let me = Some(node.id());
-            let mine = origins.iter().map(|origin| node.owner(origin.name.as_bytes()) == me);
-            Some(mine.collect::<Vec<bool>>())
+            let keys = origins.iter().map(|origin| origin.name.as_bytes());
+            if !tracking {
+                // Not before: a node that is still alone would gain all and lose them again.
+                for key in keys.clone() {
+                    node.track(now, key);
+                }
+            }
+            Some(keys.map(|key| node.is_mine(key)).collect::<Vec<bool>>())
         });
         let Some(owned) = owned.await.map_err(|_stopped| Ended::NodeGone)? else {
             return Ok(());
         };
+        self.tracking = true;
         self.joined.send_if_modified(|joined| !core::mem::replace(joined, true));
         self.assigned.retain(|&number, assignment| {
             if !owned[number] {
