@@ -178,9 +178,13 @@ impl View {
         self.uneven > 0
     }
 
-    /// Whether the deciding halves of scores are all different, and alone decide.
-    const fn is_plain(&self) -> bool {
-        self.uneven == 0 && self.twins == 0
+    /// The nodes that have the same deciding half as the one at this place, which is nearly always that one alone.
+    fn alike(&self, at: usize) -> impl Iterator<Item = NodeId> {
+        let (alone, seed) = (self.twins == 0, self.seeds[at]);
+        let others = if alone { &[][..] } else { &self.ids[..] };
+        let alike = others.iter().zip(&self.seeds).filter(move |(_, other)| **other == seed);
+        let only = if alone { self.ids.get(at) } else { None };
+        only.into_iter().chain(alike.map(|(id, _)| id)).copied()
     }
 
     /// As long as changing the set.
@@ -209,18 +213,18 @@ impl View {
         if sabotaged!("coarse-scores") {
             return self.ids.iter().copied().max_by_key(|&id| score(key_hash, id) >> 62);
         }
-        if !self.is_plain() {
+        if self.is_uneven() {
             return self.bids(key_hash).max_by(Bid::prefer).map(|bid| bid.node);
         }
         if self.ids.is_empty() {
             return None;
         }
-        self.ids.get(run::best(&self.seeds, low(key_hash))).copied()
+        self.alike(run::best(&self.seeds, low(key_hash))).max_by_key(|id| score(key_hash, *id))
     }
 
     /// The first `out.len()` owners of the key, the most preferred first, fewer if there are fewer nodes.
     ///
-    /// Costs O(n + n·k) comparisons at worst and O(n) when k is small against n; allocates nothing.
+    /// Costs O(n + n·k) comparisons at worst and O(n) when k is small against n, or O(n·log k·log n) if weights differ; allocates nothing.
     pub fn owners<'o>(&self, key_hash: u64, out: &'o mut [NodeId]) -> &'o [NodeId] {
         if let [first] = out {
             let owner = self.owner(key_hash);
@@ -231,18 +235,22 @@ impl View {
             return &[];
         }
         let mut found = 0;
-        if self.is_plain() {
+        if !self.is_uneven() {
             // What the last of those found has.
             let mut floor = 0;
             run::first(&self.seeds, low(key_hash), |at, high| {
-                let node = self.ids[at];
                 // Of the first 64 nodes each scores less than the one before.
-                if found < out.len() && (found == 0 || high < floor) {
-                    (out[found], floor) = (node, high);
+                if self.twins == 0 && found < out.len() && (found == 0 || high < floor) {
+                    (out[found], floor) = (self.ids[at], high);
                     found += 1;
                 } else {
-                    let own = score(key_hash, node);
-                    found = insert(out, found, node, |other| score(key_hash, *other) > own);
+                    for node in self.alike(at) {
+                        // It may have been offered with another one before.
+                        if !out[..found].contains(&node) {
+                            let own = score(key_hash, node);
+                            found = insert(out, found, node, |other| score(key_hash, *other) > own);
+                        }
+                    }
                     floor = self::high(score(key_hash, out[found - 1]));
                 }
                 if found < out.len() { 0 } else { floor }

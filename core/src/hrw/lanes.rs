@@ -70,8 +70,8 @@ impl<L: Lanes> Chunk<L> {
     }
 }
 
-/// Where the seed with the highest score for a key stands. Their number is a multiple of [`LANES`], and no two are equal but the last
-/// ones, of which the first is found.
+/// Where a seed with the highest score for a key stands. Their number is a multiple of [`LANES`]; of the last ones, if they are
+/// equal, the first is found.
 #[inline(always)]
 pub(super) fn best<L: Lanes>(proof: L::Proof, seeds: &[u32], key: u32) -> usize {
     let (rows, _) = seeds.as_chunks::<LANES>();
@@ -86,7 +86,7 @@ pub(super) fn best<L: Lanes>(proof: L::Proof, seeds: &[u32], key: u32) -> usize 
 }
 
 /// Offers seeds by where they stand and what they score for a key. Whoever takes them says what the next must score at least; what
-/// scores less is left out. Of each 64 the higher scores come first. Of the seeds is asked what [`best`] asks.
+/// scores less is left out. Of each 64 the higher scores come first, and of equal seeds one, as of [`best`].
 #[inline(always)]
 pub(super) fn first<L: Lanes>(
     proof: L::Proof,
@@ -127,15 +127,14 @@ pub(super) fn winners<L: Lanes>(
     from: usize,
 ) -> Option<(usize, u64)> {
     let seed = L::splat(proof, seed);
-    let wins = |keys: &Row, last: &Row| {
-        L::load(proof, keys).xor(seed).mixed().at_least(L::load(proof, last))
-    };
     let (keys, _) = keys[from..].as_chunks::<LANES>();
     let (last, _) = last[from..].as_chunks::<LANES>();
     for (block, (keys, last)) in (0_usize..).zip(keys.chunks(ROWS).zip(last.chunks(ROWS))) {
-        let rows = (0..).zip(keys.iter().zip(last));
-        let bits =
-            rows.fold(0, |bits, (row, (keys, last))| bits | wins(keys, last) << (row * LANES));
+        let mut bits = 0;
+        for (row, (keys, last)) in (0..).zip(keys.iter().zip(last)) {
+            let scores = L::load(proof, keys).xor(seed).mixed();
+            bits |= scores.at_least(L::load(proof, last)) << (row * LANES);
+        }
         if bits != 0 {
             return Some((from + block * WINS, bits));
         }

@@ -62,7 +62,7 @@ pub struct Ownership {
     /// What of these decides, beyond the last key until vectors are full.
     lows: Vec<u32>,
     /// What of a score decides that one has to reach who is to be among the owners of the key: that of the last of them, or 0 if there
-    /// are fewer than `depth`. As `lows`; nobody reaches what is beyond the last key.
+    /// are fewer than `depth`. As `lows`; what is beyond the last key may be reached by chance, and is no key.
     floors: Vec<u32>,
     /// Of each key `depth` nodes, the most preferred first; there are as many as the view has, if those are fewer.
     nodes: Vec<NodeId>,

@@ -79,10 +79,19 @@ proptest! {
 /// What a score of nothing is where others were removed before.
 #[test]
 fn a_score_of_zero_is_found_as_others_are() {
-    for (n, key) in [(1, 0), (3, 7), (20, 9), (70, 1)] {
-        // The finaliser keeps zero.
-        let seeds = filled((key..key + n).rev().collect());
-        agrees::<Plain>((), &seeds, key, 80);
-        agrees::<Plain>((), &seeds, key, 2);
+    for (n, key) in [(1, 0), (3, 7), (16, 5), (20, 9), (64, 2), (70, 1), (140, 3)] {
+        // The finaliser keeps zero: it is first, last, and in between.
+        for turns in [0, n / 2, n - 1] {
+            let mut seeds: Vec<u32> = (key..key + n).collect();
+            seeds.rotate_right(turns as usize);
+            let seeds = filled(seeds);
+            for k in [2, 80, 200] {
+                agrees::<Plain>((), &seeds, key, k);
+                #[cfg(feature = "simd")]
+                fearless_simd::dispatch!(fearless_simd::Level::new(), simd => {
+                    agrees::<fearless_simd::u32x16<_>>(simd, &seeds, key, k);
+                });
+            }
+        }
     }
 }

@@ -113,5 +113,39 @@ fn only_what_must_is_scored() {
         .inspect(|told| assert!(matches!(told, Owned::Lost(_))))
         .count();
     assert_eq!(lost, gained);
+    agrees(&table, &keys);
     assert!(table.join(NodeId(64), NonZeroU32::MIN) && !table.join(NodeId(64), NonZeroU32::MIN));
+}
+
+/// Of each key, by a look at all nodes.
+fn agrees(table: &Ownership, keys: &[u32]) {
+    let mut all = [NodeId(0); 3];
+    for (&key, number) in keys.iter().zip(0_u32..) {
+        let hash = key_hash(&number.to_be_bytes());
+        assert_eq!(table.owners(key), table.view().owners(hash, &mut all[..table.depth]));
+    }
+}
+
+/// Goal: beyond the first 64 keys the table is right as well. Method: some thousand keys with up to three owners, by weights that are
+/// alike, differ, and are alike again; the number of keys fills no vector.
+#[test]
+fn many_keys_have_their_owners() {
+    for depth in 1..=3 {
+        let mut table = Ownership::new(ME, depth);
+        let keys: Vec<_> =
+            (0..2_005_u32).map(|key| table.track(key_hash(&key.to_be_bytes()))).collect();
+        let mut change = |change: &dyn Fn(&mut Ownership) -> bool| {
+            assert!(change(&mut table));
+            agrees(&table, &keys);
+        };
+        for node in (0..20).chain([65_336, 81_207]) {
+            change(&|table| table.join(NodeId(node), weight(1)));
+        }
+        change(&|table| table.set_weight(NodeId(4), weight(7)));
+        change(&|table| table.join(NodeId(21), weight(3)));
+        change(&|table| table.leave(NodeId(4)));
+        change(&|table| table.set_weight(NodeId(21), weight(1)));
+        change(&|table| table.leave(NodeId(65_336)));
+        change(&|table| table.join(NodeId(4), weight(1)));
+    }
 }

@@ -9,7 +9,7 @@
 //! | OM5 | the dead return by a higher number alone | [`members`] |
 //! | OM6 | the accused learns of it and refutes | [`calm`] |
 //! | OM7 | only legal steps between states; the own row is there, and alive | [`members`] |
-//! | OM8 | without news there is no traffic but probes and digests; nobody answers another without end; datagrams keep to their size | [`pace`], [`Checked`] |
+//! | OM8 | without news there is no traffic but probes and digests; answers do not multiply without end; datagrams keep to their size | [`pace`], [`Checked`] |
 //! | OM9 | every member is probed within 2n - 1 periods | [`pace`] |
 //! | OM10 | events add up to the list | [`Checked`] |
 //! | OM11 | a fired timer is over, and nobody wakes for nothing | [`Checked`], [`Sim`] |

@@ -15,7 +15,7 @@ const DATAGRAMS: u64 = 45;
 /// Datagrams of a measurement: a copy of a finding that arrives minutes late is a reason to measure that member once more.
 const ASSAY: u64 = 64;
 
-/// Inputs of a node in a second, on average, beyond which nodes answer each other without end: a flood or full syncs come to
+/// Inputs of a node in a second, on average, beyond which answers multiply without end: a flood or full syncs come to
 /// 4,000, in fifteen hundred plans.
 const BURST: u64 = 20_000;
 
