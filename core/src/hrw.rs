@@ -219,7 +219,11 @@ impl View {
         if self.ids.is_empty() {
             return None;
         }
-        self.alike(run::best(&self.seeds, low(key_hash))).max_by_key(|id| score(key_hash, *id))
+        let at = run::best(&self.seeds, low(key_hash));
+        if self.twins == 0 {
+            return self.ids.get(at).copied();
+        }
+        self.alike(at).max_by_key(|id| score(key_hash, *id))
     }
 
     /// The first `out.len()` owners of the key, the most preferred first, fewer if there are fewer nodes.
