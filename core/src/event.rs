@@ -126,7 +126,7 @@ pub enum Event {
         /// The key.
         key: Key,
     },
-    /// It is no more: another one joined, or this node leaves.
+    /// It is no more: another one joined or came back, or this node leaves.
     Lost {
         /// The key.
         key: Key,

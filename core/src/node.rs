@@ -157,7 +157,12 @@ impl Node {
 
     /// Follows who owns `key`, whether the map has it or not: [`Event::Gained`] tells when this node does, and [`Event::Lost`] when it
     /// does no more. A member that joins or goes costs a look at each tracked key, and a score of all members for each that
-    /// changes hands. Returns whether it was not tracked before.
+    /// changes hands. Returns whether it was not tracked before. How many are tracked is for the program to
+    /// bound.
+    ///
+    /// # Panics
+    ///
+    /// If there are more than 2^32 keys.
     ///
     /// ```
     /// # use brickwork_core::{Config, Event, Identity, Instant, Node};

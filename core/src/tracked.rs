@@ -23,7 +23,6 @@ pub(crate) struct Tracked {
     numbers: BTreeMap<Key, u32>,
     /// Keys that were gained and not told of yet.
     waits: Deadlines,
-    told: Vec<bool>,
 }
 
 impl Tracked {
@@ -37,7 +36,6 @@ impl Tracked {
             names: Vec::new(),
             numbers: BTreeMap::new(),
             waits: Deadlines::default(),
-            told: Vec::new(),
         })
     }
 
@@ -58,7 +56,6 @@ impl Tracked {
         let at = number as usize;
         if at == self.names.len() {
             self.names.push(name.clone());
-            self.told.push(false);
         } else {
             self.names[at] = name.clone();
         }
@@ -69,20 +66,23 @@ impl Tracked {
     pub(crate) fn untrack(&mut self, key: &[u8]) -> bool {
         let Some(number) = self.numbers.remove(&Key::new(key)) else { return false };
         self.waits.clear(number);
-        // Nothing is told of what nobody asks for any more.
-        self.told[number as usize] = false;
         self.table.forget(number)
     }
 
     /// The keys that were told as gained and are not lost, in the order of the keys.
     pub(crate) fn mine(&self) -> impl Iterator<Item = &[u8]> {
-        let told = self.numbers.iter().filter(|(_, number)| self.told[**number as usize]);
+        let told = self.numbers.iter().filter(|(_, number)| self.is_told(**number));
         told.map(|(key, _)| &**key)
     }
 
     pub(crate) fn is_mine(&self, key: &[u8]) -> bool {
         let number = self.numbers.get(&Key::new(key));
-        number.is_some_and(|number| self.told[*number as usize])
+        number.is_some_and(|number| self.is_told(*number))
+    }
+
+    /// Once all is told that is due: whether this node owns the key, and for so long as it must.
+    fn is_told(&self, number: u32) -> bool {
+        self.table.is_mine(number) && self.waits.of(number).is_none()
     }
 
     pub(crate) fn join(&mut self, node: NodeId) {
@@ -125,23 +125,24 @@ impl Tracked {
                 Owned::Gained(number) if self.config.grace > Duration::ZERO => {
                     self.waits.set(number, now + self.config.grace);
                 }
-                Owned::Gained(number) => self.tell(number, events),
+                Owned::Gained(number) => events.push(self.gained(number)),
                 Owned::Lost(number) => {
-                    self.waits.clear(number);
-                    if core::mem::take(&mut self.told[number as usize]) {
-                        let key = self.names[number as usize].clone();
-                        events.push(Event::Lost { key });
+                    let key = &self.names[number as usize];
+                    // Nothing is told of what nobody asks for any more.
+                    let is_tracked = self.numbers.get(key) == Some(&number);
+                    if is_tracked && self.waits.of(number).is_none() {
+                        events.push(Event::Lost { key: key.clone() });
                     }
+                    self.waits.clear(number);
                 }
             }
         }
         while let Some((_, number)) = self.waits.pop(now) {
-            self.tell(number, events);
+            events.push(self.gained(number));
         }
     }
 
-    fn tell(&mut self, number: u32, events: &mut Queue) {
-        self.told[number as usize] = true;
-        events.push(Event::Gained { key: self.names[number as usize].clone() });
+    fn gained(&self, number: u32) -> Event {
+        Event::Gained { key: self.names[number as usize].clone() }
     }
 }

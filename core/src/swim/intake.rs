@@ -9,6 +9,7 @@ use crate::wire::{self as packet, Sender};
 
 /// Most frames of the table exchange that one packet may have: each takes the time that a bucket takes to be sorted.
 const MAX_LOOKS: usize = 64;
+
 /// Whom a packet came from, in terms of the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use brickwork_core::sim::Sim;
+use brickwork_core::sim::{Fault, Nodes, Sim, Trouble};
 use brickwork_core::swim::{Member, State};
 use brickwork_core::{Config, ConfigError, Event, Identity, Instant, Node, NodeId};
 
@@ -167,6 +167,51 @@ fn a_suspected_member_owns_nothing_if_so_configured() {
         cluster.settle();
         assert!(!cluster.node(0).view().nodes().contains(&crashed));
     }
+}
+
+/// Who was suspected and is well has its keys again, where the suspected own nothing.
+#[test]
+fn who_recovers_owns_again() {
+    let mut config = Config::local();
+    config.ownership.suspects_own = false;
+    let mut cluster = Cluster::new(4, config);
+    cluster.settle();
+    let subject = cluster.sim.id(3);
+    let before: Vec<Vec<NodeId>> = (0..KEYS).map(|number| cluster.owners(number)).collect();
+    let pause = cluster.sim.begin(Fault::Node(Nodes::one(3), Trouble::Pause));
+    let suspected = cluster.sim.run_until(30 * SECOND, |sim| {
+        sim.node(0).is_some_and(|node| !node.view().nodes().contains(&subject))
+    });
+    cluster.sim.end(pause);
+    let of = |cluster: &Cluster| cluster.node(0).member(subject).map(Member::state);
+    assert_eq!((suspected, of(&cluster)), (true, Some(State::Suspect)));
+    cluster.settle();
+    assert_eq!(of(&cluster), Some(State::Alive));
+    let after: Vec<Vec<NodeId>> = (0..KEYS).map(|number| cluster.owners(number)).collect();
+    assert_eq!(before, after);
+}
+
+/// An event queue that overflows loses what it tells of gains, and what is owned is right all the same.
+#[test]
+fn what_is_owned_outlives_events_that_were_dropped() {
+    let now = Instant::from_nanos(1_000_000_000);
+    let me = Identity::new("a", ([127, 0, 0, 1], 7000).into());
+    let mut config = Config::local();
+    config.max_events = 2;
+    let mut node = Node::new(now, me, config, [7; 32]).unwrap();
+    assert!((0..5).all(|number| node.track(now, &key(number))));
+    assert_eq!(node.poll_event(), Some(Event::Missed { events: 3 }));
+    assert_eq!(node.mine().count(), 5);
+    // Untracked and tracked again under the number that it had.
+    assert!(node.untrack(now, &key(1)) && !node.is_mine(&key(1)) && node.mine().count() == 4);
+    while node.poll_event().is_some() {}
+    assert!(node.track(now, &key(9)) && node.is_mine(&key(9)));
+    let gained = node.poll_event();
+    assert!(
+        matches!(&gained, Some(Event::Gained { key: told }) if told[..] == key(9)),
+        "{gained:?}"
+    );
+    assert_eq!(node.poll_event(), None, "nothing is told of what is untracked");
 }
 
 #[test]
