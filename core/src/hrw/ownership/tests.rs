@@ -123,6 +123,10 @@ fn agrees(table: &Ownership, keys: &[u32]) {
     for (&key, number) in keys.iter().zip(0_u32..) {
         let hash = key_hash(&number.to_be_bytes());
         assert_eq!(table.owners(key), table.view().owners(hash, &mut all[..table.depth]));
+        // Lower ones would be right as well, and have ever more keys looked at.
+        let last = table.owners(key).get(table.depth - 1);
+        let floor = last.map_or(0, |last| crate::hrw::high(crate::hrw::score(hash, *last)));
+        assert_eq!(table.floors[key as usize], floor);
     }
 }
 
