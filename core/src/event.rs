@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::id::{Identity, NodeId};
 use crate::map::Dot;
+use crate::swim::Accusation;
 
 /// A key of the map, as events carry it. Keys of up to 40 bytes are stored in place.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,8 @@ pub enum Event {
         id: NodeId,
         /// The accuser from whom the suspicion started.
         by: NodeId,
+        /// How this node came to it. [`Swim::why`](crate::swim::Swim::why) tells what came since.
+        why: Accusation,
     },
     /// A suspected member showed that it is alive.
     Recovered {

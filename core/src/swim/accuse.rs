@@ -19,15 +19,18 @@ const MORE: u32 = 2;
 const FAILED: u32 = 3;
 /// So many that were held failed of late are counted.
 const MOST_FAILED: usize = 4_096;
-/// How it is known that a member does not answer.
+/// How a node came to suspect a member: [`Event::Suspected`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
-    /// A probe of this node's own failed.
+#[non_exhaustive]
+pub enum Accusation {
+    /// A probe of its own failed.
     Probe,
-    /// A peer says so,
+    /// A peer says that one failed, its own or another's.
     Word,
-    /// or that it has waited long enough for the member to refute it.
+    /// A peer has held it failed, after it waited for a refutation.
     Verdict,
+    /// A peer says that it left, and cannot show that the member ever said so.
+    Leave,
 }
 
 impl Swim {
@@ -38,7 +41,7 @@ impl Swim {
         slot: u32,
         accusers: impl Iterator<Item = NodeId>,
         relay: NodeId,
-        by: By,
+        why: Accusation,
     ) {
         let member = self.table.member(slot);
         let left = member.state == State::Left && sabotaged!("the-left-suspected");
@@ -48,18 +51,18 @@ impl Swim {
         }
         let (id, n) = (member.id(), self.len());
         let fresh = member.state == State::Alive || left;
-        let by_verdict = by == By::Verdict && self.is_well(relay);
+        let by_verdict = why == Accusation::Verdict && self.is_well(relay);
         if fresh {
             let suspicion = Case::Suspicion(Box::new(Suspicion::new(now)));
             self.turn(now, slot, State::Suspect, suspicion, now);
-            if by == By::Probe {
+            if why == Accusation::Probe {
                 self.stats.suspicions_by_probe += 1;
             } else {
                 self.stats.suspicions_by_word += 1;
             }
         }
         let Some(suspicion) = self.table.row_mut(slot).suspicion_mut() else { return };
-        if by == By::Probe {
+        if why == Accusation::Probe {
             suspicion.add_own();
         }
         if by_verdict {
@@ -77,7 +80,7 @@ impl Swim {
         for accuser in accusers {
             news |= suspicion.add(&self.config, accuser, relay);
         }
-        let hurried = fresh && by == By::Verdict;
+        let hurried = fresh && why == Accusation::Verdict;
         let by = suspicion.accusers.first().copied().unwrap_or(relay);
         let Some(suspicion) = self.table.row(slot).suspicion() else { return };
         let accusers = self.accusers(suspicion);
@@ -90,7 +93,7 @@ impl Swim {
         };
         self.suspicions.set(slot, deadline);
         if fresh {
-            self.events.push(Event::Suspected { id, by });
+            self.events.push(Event::Suspected { id, by, why });
         }
         if hurried {
             // More verdicts may be on their way, and would leave it no time.

@@ -13,7 +13,7 @@
 //! is told so, and refutes; nobody else hears of it. Otherwise the end of a split would be the beginning of as many
 //! suspicions as there are members, and of verdicts, where a refutation comes too late.
 
-use super::accuse::By;
+use super::accuse::Accusation;
 use super::member::{Case, ME, Member, State};
 use super::outbox::Msg;
 use super::row_wire::{AliveRow, Row};
@@ -77,8 +77,8 @@ impl Swim {
                         self.warn(now, slot, origin.sender.id);
                     }
                 } else {
-                    let by = if dead { By::Verdict } else { By::Word };
-                    self.accuse(now, slot, accusers.iter(), origin.sender.id, by);
+                    let why = if dead { Accusation::Verdict } else { Accusation::Word };
+                    self.accuse(now, slot, accusers.iter(), origin.sender.id, why);
                     self.heard_of_accusation(origin, slot, incarnation, dead, accusers.len());
                 }
             }
@@ -401,7 +401,8 @@ impl Swim {
         if hash::commitment(preimage) != commitment {
             // Not the leaver's word: no more than somebody's claim that it is gone.
             if !self.is_outdated(now, origin) {
-                self.accuse(now, slot, [origin.sender.id].into_iter(), origin.sender.id, By::Word);
+                let by = origin.sender.id;
+                self.accuse(now, slot, [by].into_iter(), by, Accusation::Leave);
             }
             return;
         }

@@ -18,7 +18,7 @@
 
 use core::time::Duration;
 
-use super::accuse::By;
+use super::accuse::Accusation;
 use super::member::{Case, State};
 use super::outbox::Owed;
 use super::row_wire::{self, Row, Rows};
@@ -56,12 +56,12 @@ impl Swim {
             row.member.incarnation = incarnation;
         }
         if !dead {
-            self.accuse(now, slot, [from].into_iter(), from, By::Word);
+            self.accuse(now, slot, [from].into_iter(), from, Accusation::Word);
             return;
         }
         let id = row.member.id();
         if row.member.state == State::Alive {
-            self.events.push(Event::Suspected { id, by: from });
+            self.events.push(Event::Suspected { id, by: from, why: Accusation::Word });
         }
         let mut suspicion = Suspicion::new(now);
         suspicion.add(&self.config, from, from);

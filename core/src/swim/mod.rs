@@ -73,6 +73,9 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 pub use config::{Config, Rules};
+use smallvec::SmallVec;
+
+pub use accuse::Accusation;
 pub use member::{Member, State};
 pub use stats::Stats;
 pub use why::{Held, Probed, Why};

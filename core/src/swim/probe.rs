@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::accuse::By;
+use super::accuse::Accusation;
 use super::member::{ME, State};
 use super::outbox::Msg;
 use super::relay::Relay;
@@ -407,7 +407,7 @@ impl Swim {
         };
         (0..silent).for_each(|_| self.worsen_health());
         let me = self.table.me().id();
-        self.accuse(now, probe.slot, [me].into_iter(), me, By::Probe);
+        self.accuse(now, probe.slot, [me].into_iter(), me, Accusation::Probe);
         self.ask_to_verify(probe.slot, probe.target);
     }
 

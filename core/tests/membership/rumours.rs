@@ -9,7 +9,7 @@ use crate::common::bare::{
     millis, places, times,
 };
 use brickwork_core::Event;
-use brickwork_core::swim::{Config, State};
+use brickwork_core::swim::{Accusation, Config, State};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -125,7 +125,7 @@ fn tables_are_exchanged() {
     let table = [&[0][..], &accused(DEAD, 1, 0, &[2]), &alive(2, 1, 0)].concat();
     bare.tell(2, &frame(PUSH_PULL, &table));
     assert_eq!(state(&bare, 1), State::Suspect);
-    let suspected = |event: &Event| matches!(event, Event::Suspected { id: of, by } if *of == id(1) && *by == id(0));
+    let suspected = |event: &Event| matches!(event, Event::Suspected { id: of, by, why: Accusation::Word } if *of == id(1) && *by == id(0));
     assert!(bare.events().iter().any(suspected), "by this node itself");
 }
 
