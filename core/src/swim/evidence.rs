@@ -69,7 +69,7 @@ impl Swim {
                     State::Alive | State::Suspect => false,
                 };
                 if slot == ME && !sabotaged!("own-death-believed") {
-                    self.refute(now, origin, incarnation);
+                    self.refute(now, origin, incarnation, accusers.iter());
                 } else if incarnation < member.incarnation || (!dead && settled) {
                     self.correct(origin, slot);
                 } else if self.is_outdated(now, origin) {

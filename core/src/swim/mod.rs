@@ -103,6 +103,7 @@ use outbox::{Msg, Outbox};
 use probe::Prober;
 
 /// No shorter stall makes this node doubt whom it lists.
+use refute::MOST_ANSWERED;
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// The membership state machine of one node.
@@ -143,8 +144,8 @@ pub struct Swim {
     warned: (Instant, u32),
     /// Until then a refutation does not count against its health again.
     blamed_until: Instant,
-    /// Who told the last accusation.
-    refute_to: Option<u32>,
+    /// Who accuses it, and who told so, since it refuted last.
+    refute_to: SmallVec<[u32; MOST_ANSWERED]>,
     assayer: Assayer,
     /// When the inquiry into a member comes to something else.
     holds: Deadlines,
@@ -211,7 +212,7 @@ impl Swim {
             refute_above: 0,
             warned: (now, 0),
             blamed_until: now,
-            refute_to: None,
+            refute_to: SmallVec::new(),
             isolated: false,
             assayer: Assayer::default(),
             holds: Deadlines::default(),
@@ -439,7 +440,7 @@ pub(crate) struct Peer {
     /// The member's id; `None` for an address that is not a member's.
     pub(crate) id: Option<NodeId>,
     slot: Option<u32>,
-    msgs: smallvec::SmallVec<[Msg; 2]>,
+    msgs: SmallVec<[Msg; 2]>,
 }
 
 /// Hooks for composition.

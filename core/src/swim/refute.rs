@@ -1,20 +1,31 @@
-//! How this node answers that it is accused: by a higher incarnation, first of all to who told it (SWIM section 4.2).
+//! How this node answers that it is accused: by a higher incarnation, first of all to those who accuse it (SWIM section 4.2).
 
 use core::time::Duration;
 
 use super::evidence::{LAST_INCARNATION, MAX_STEP};
 use super::member::{ME, State};
 use super::{Origin, Swim, suspicion};
+use crate::id::NodeId;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
+/// So many of those that accuse this node, and of those who told it so, have the answer from itself; the others by gossip. It takes
+/// fewer accusers than that for a verdict.
+pub(super) const MOST_ANSWERED: usize = 8;
+
 impl Swim {
-    /// This node is accused: raise the incarnation and say so, first of all to the sender.
+    /// This node is accused: raise the incarnation and say so, first of all to its accusers.
     ///
     /// An accusation of the present incarnation soon after a refutation waits for its turn, without an
     /// answer: whoever holds this node suspect would answer the unchanged row with the suspicion, and
     /// the two would go on at the speed of the network.
-    pub(super) fn refute(&mut self, now: Instant, origin: Origin, accused: u32) {
+    pub(super) fn refute(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        accused: u32,
+        accusers: impl Iterator<Item = NodeId>,
+    ) {
         let me = self.table.me();
         if me.state != State::Alive {
             return;
@@ -23,7 +34,13 @@ impl Swim {
             self.correct(origin, ME);
             return;
         }
-        self.refute_to = origin.slot;
+        let accusers = accusers.filter_map(|id| self.table.slot(id));
+        for slot in origin.slot.into_iter().chain(accusers) {
+            let answered = &mut self.refute_to;
+            if answered.len() < MOST_ANSWERED && slot != ME && !answered.contains(&slot) {
+                answered.push(slot);
+            }
+        }
         // Who told of it believes a number that is not this node's. A step at a time: nobody can use them up, and others
         // pass the answer on.
         let most = if self.is_memberlist() { u32::MAX } else { MAX_STEP - 1 };
@@ -72,9 +89,10 @@ impl Swim {
             self.worsen_health();
         }
         self.tell_first(now, ME);
-        let accuser = self.refute_to.take().filter(|_| !self.is_memberlist());
-        if let Some(slot) = accuser.filter(|&slot| self.table.try_row(slot).is_some()) {
-            self.outbox.row(slot, ME);
+        for slot in core::mem::take(&mut self.refute_to) {
+            if self.table.try_row(slot).is_some() && !self.is_memberlist() {
+                self.outbox.row(slot, ME);
+            }
         }
     }
 }
@@ -96,13 +114,14 @@ mod tests {
         let me = Identity::new("a", addr);
         let mut swim = Swim::new(now, me, "test", Config::lan(), 1400, [7; 32]).expect("accepted");
         swim.table.row_mut(ME).member.incarnation = LAST_INCARNATION - 1;
-        let sender = Sender { id: crate::NodeId(5), boot_epoch: 1 };
+        let sender = Sender { id: NodeId(5), boot_epoch: 1 };
         let origin = Origin { from: addr, sender, slot: None };
         let numbers = |swim: &Swim| (swim.me().identity().boot_epoch(), swim.me().incarnation());
-        swim.refute(now, origin, LAST_INCARNATION - 1);
+        let nobody = core::iter::empty;
+        swim.refute(now, origin, LAST_INCARNATION - 1, nobody());
         assert_eq!(numbers(&swim), (1, LAST_INCARNATION));
         let now = now + Config::lan().retry_min;
-        swim.refute(now, origin, u32::MAX);
+        swim.refute(now, origin, u32::MAX, nobody());
         assert_eq!(numbers(&swim), (2, 0));
     }
 }
