@@ -39,7 +39,7 @@ const MAX_NEWCOMERS: usize = 64;
 const FAR_AHEAD: u64 = 1 << 45;
 /// Cookies change this often; the last two are good.
 const COOKIE_PERIOD: Duration = Duration::from_secs(10);
-/// One node knocks at lost members about this often, however many there are to do it.
+/// The longest that a node waits between two knocks at the lost, however many there are to knock.
 const SLOWEST_RECONNECT: Duration = Duration::from_secs(60);
 
 /// A known name asks to join from another address: is the old one still there?
@@ -166,14 +166,9 @@ impl Swim {
     /// equal length would keep those together who began together, and that is all of them: nobody would
     /// knock for most of n intervals, and then everybody.
     fn reconnect_wait(&mut self) -> Duration {
-        let interval = self.config.reconnect_interval.min(SLOWEST_RECONNECT);
-        let most = SLOWEST_RECONNECT.as_nanos() / interval.as_nanos().max(1);
-        let sides = self.len().clamp(1, usize::try_from(most).unwrap_or(usize::MAX).max(1));
-        let mut wait = self.rng.within(interval);
-        while self.rng.below(sides) > 0 && wait < SLOWEST_RECONNECT * 4 {
-            wait += interval;
-        }
-        wait
+        let nodes = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        let most = self.config.reconnect_interval.saturating_mul(nodes.saturating_mul(2));
+        self.rng.within(most.min(SLOWEST_RECONNECT))
     }
 
     pub(super) fn fire_join(&mut self, now: Instant) {
