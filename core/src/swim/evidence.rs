@@ -3,9 +3,10 @@
 //! Evidence about a member is ordered by (boot epoch, incarnation, state); the greatest wins,
 //! whoever tells it and in whichever order it comes. Only the member itself raises its numbers: an
 //! accusation never does, it counts against the incarnation that is known. Others are believed about its numbers in
-//! small steps alone, no faster than it can follow, so that no word puts them where it is unable to answer. Boot epochs are
-//! believed of any member that tells them, or else two nodes of one name would stay two when their clusters meet: the newer one
-//! stays, the other learns so in the join handshake. A `Dead` heard from another is one more accusation; the verdict is
+//! small steps alone, no faster than it can follow, so that no word puts them where it is unable to answer. A newer boot is
+//! believed of any member that tells it where it is near and at the known address, and else once the member itself
+//! has answered from there ([`claim`](super::claim)). Where two clusters meet that each have a node of one name, the newer one
+//! stays; the other learns so in the join handshake. A `Dead` heard from another is one more accusation; the verdict is
 //! this node's own.
 //!
 //! What a peer says against others counts for nothing while it is held dead here, and for as long as a suspicion may
@@ -29,6 +30,8 @@ use alloc::sync::Arc;
 
 /// Boot epochs above are nobody's: adopting the next would exhaust them.
 pub(super) const LAST_BOOT: u64 = u64::MAX - (1 << 32);
+/// A boot epoch of a year later, if they count microseconds.
+pub(super) const FAR_AHEAD: u64 = 1 << 45;
 /// Incarnations above are nobody's: a member refutes at most once per shortest retry.
 pub(super) const LAST_INCARNATION: u32 = u32::MAX / 2;
 
@@ -178,8 +181,15 @@ impl Swim {
         // member no room to answer.
         if row.boot >= LAST_BOOT || row.incarnation > LAST_INCARNATION {
             self.stats.misaddressed += 1;
-            return;
+        } else if self.wants_proof(origin, row) {
+            self.claim(now, origin, row);
+        } else {
+            self.believe_alive(now, origin, row);
         }
+    }
+
+    /// What needs no proof, or was proven.
+    pub(super) fn believe_alive(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) {
         match self.table.slot(row.id) {
             // Somebody else under this node's name is met in the join handshake.
             Some(ME) => {}

@@ -5,7 +5,7 @@
 //!
 //! Restart under the same name: of who asks to be let in the higher boot epoch wins, unless the old one answers a challenge
 //! at its other address; then the newcomer is told and stays out. Of nodes that have members of their own, as where two clusters
-//! meet, and in what members tell of others, it wins in any case. A newcomer with a lower boot epoch than the one known (its
+//! meet, and in what members tell of others, it wins if it is there at all (`claim.rs`). A newcomer with a lower boot epoch than the one known (its
 //! clock stepped back) is told and adopts the next higher one.
 
 use alloc::collections::VecDeque;
@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-use super::evidence::LAST_BOOT;
+use super::evidence::{FAR_AHEAD, LAST_BOOT};
 use super::member::{ME, Member, State};
 use super::outbox::Msg;
 use super::row_wire::AliveRow;
@@ -35,8 +35,6 @@ const MAX_CHALLENGES: usize = 16;
 const MAX_DRAWS: usize = 8;
 /// Newcomers that are remembered.
 const MAX_NEWCOMERS: usize = 64;
-/// A boot epoch of a year later, if they count microseconds.
-const FAR_AHEAD: u64 = 1 << 45;
 /// Cookies change this often; the last two are good.
 const COOKIE_PERIOD: Duration = Duration::from_secs(10);
 /// The longest that a node waits between two knocks at the lost, however many there are to knock.
@@ -160,11 +158,10 @@ impl Swim {
         self.arm_join(now);
     }
 
-    /// The cluster as a whole knocks about once per interval: each of n nodes in one of n intervals.
+    /// The cluster as a whole knocks about once per interval, and each of its nodes once a minute at the least.
     ///
-    /// Which one is drawn anew each time, as if a die of n sides were cast in every interval. Waits of nearly
-    /// equal length would keep those together who began together, and that is all of them: nobody would
-    /// knock for most of n intervals, and then everybody.
+    /// The wait is drawn evenly from twice its mean, anew each time. Waits of nearly equal length would keep those together who
+    /// began together, and that is all of them: nobody would knock for most of the time, and then everybody.
     fn reconnect_wait(&mut self) -> Duration {
         let nodes = u32::try_from(self.len()).unwrap_or(u32::MAX);
         let most = self.config.reconnect_interval.saturating_mul(nodes.saturating_mul(2));

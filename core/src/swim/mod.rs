@@ -41,6 +41,7 @@
 
 mod accuse;
 mod assay;
+mod claim;
 mod compose;
 mod config;
 mod evidence;
@@ -72,10 +73,10 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-pub use config::{Config, Rules};
 use smallvec::SmallVec;
 
 pub use accuse::Accusation;
+pub use config::{Config, Rules};
 pub use member::{Member, State};
 pub use stats::Stats;
 pub use why::{Held, Probed, Why};
@@ -93,6 +94,7 @@ use crate::timer::Deadlines;
 use crate::wire::{self as packet, PacketError, Sender, Writer};
 use crate::{MIN_DATAGRAM, Transmit};
 use assay::Assayer;
+use claim::Claims;
 use exchange::Compared;
 use gossip::Gossip;
 use intake::Origin;
@@ -101,9 +103,9 @@ use leave::Leave;
 use member::{ME, Table};
 use outbox::{Msg, Outbox};
 use probe::Prober;
+use refute::MOST_ANSWERED;
 
 /// No shorter stall makes this node doubt whom it lists.
-use refute::MOST_ANSWERED;
 const A_MINUTE: Duration = Duration::from_secs(60);
 
 /// The membership state machine of one node.
@@ -122,6 +124,7 @@ pub struct Swim {
     outbox: Outbox,
     prober: Prober,
     joiner: Joiner,
+    claims: Claims,
     leave: Leave,
     /// When dedicated gossip is due; armed while there is something to tell.
     gossip_at: Option<Instant>,
@@ -200,6 +203,7 @@ impl Swim {
             outbox: Outbox::default(),
             prober: Prober::new(&mut rng),
             joiner: Joiner::default(),
+            claims: Claims::default(),
             leave: Leave::default(),
             gossip_at: None,
             salt: rng.u32(),
@@ -268,6 +272,7 @@ impl Swim {
         self.fire_probe(now);
         self.fire_assay(now);
         self.fire_join(now);
+        self.fire_claims(now);
         self.fire_leave(now);
         if self.is_silent() {
             return;
@@ -349,6 +354,7 @@ impl Swim {
             after => at.max(after),
         }));
         or(self.joiner.next());
+        or(self.claims.next());
         or(self.leave.next());
         or(self.gossip_at);
         or(self.push_pull_at);

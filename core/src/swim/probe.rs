@@ -510,7 +510,9 @@ impl Swim {
         {
             return;
         }
-        self.challenge_answered(sender, seq);
+        if !self.claim_answered(now, sender, seq) {
+            self.challenge_answered(sender, seq);
+        }
     }
 
     pub(super) fn measure(&mut self, slot: u32, rtt: Duration) {
@@ -580,5 +582,6 @@ impl Swim {
         self.prober.tick = None;
         self.prober.urgent.clear();
         self.assayer.stop();
+        self.stop_claims();
     }
 }

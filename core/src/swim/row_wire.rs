@@ -47,7 +47,27 @@ pub(super) struct AliveRow<'p> {
     pub(super) commitment: u64,
 }
 
-impl AliveRow<'_> {
+impl<'p> AliveRow<'p> {
+    /// As it was read, with other numbers.
+    pub(super) fn of(
+        identity: &'p Identity,
+        incarnation: u32,
+        version: u32,
+        commitment: u64,
+    ) -> Self {
+        Self {
+            id: identity.id(),
+            boot: identity.boot_epoch(),
+            incarnation,
+            version,
+            addr: identity.addr(),
+            name: identity.name(),
+            zone: identity.zone(),
+            meta: identity.meta(),
+            commitment,
+        }
+    }
+
     pub(super) fn identity(&self) -> Arc<Identity> {
         let identity = Identity::of_texts(self.name, self.zone, self.meta);
         Arc::new(identity.with_addr(self.addr).with_id(self.id).with_boot_epoch(self.boot))

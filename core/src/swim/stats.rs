@@ -30,6 +30,10 @@ pub struct Stats {
     pub warnings: u64,
     /// Rows by which others would raise a member's incarnation or version by more than they may.
     pub jumps_cut: u64,
+    /// Members asked whether they live where others tell, in the boot that others tell.
+    pub claims: u64,
+    /// Those of them that did not answer there.
+    pub claims_dropped: u64,
     /// Members whose answers were measured, because they needed many tries or others found them poor.
     pub assays: u64,
     /// Members held out because they answer far worse than others.

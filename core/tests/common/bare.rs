@@ -86,6 +86,18 @@ fn row(kind: u8, place: usize, boot: u64, incarnation: u32) -> Vec<u8> {
 
 /// What the member at `place` tells of itself, at `port` of its host.
 pub fn alive_at(place: usize, boot: u64, incarnation: u32, version: u32, port: u16) -> Vec<u8> {
+    alive_with(place, boot, incarnation, version, port, &[])
+}
+
+/// The same with metadata.
+pub fn alive_with(
+    place: usize,
+    boot: u64,
+    incarnation: u32,
+    version: u32,
+    port: u16,
+    meta: &[u8],
+) -> Vec<u8> {
     let mut bytes = row(ALIVE, place, boot, incarnation);
     bytes.extend(varint(u64::from(version)));
     bytes.extend([4, 10, 0, 0, 1]);
@@ -93,7 +105,8 @@ pub fn alive_at(place: usize, boot: u64, incarnation: u32, version: u32, port: u
     let name = name(place);
     bytes.push(u8::try_from(name.len()).unwrap());
     bytes.extend(name.as_bytes());
-    bytes.extend([0; 2]); // no zone, no metadata
+    bytes.extend([0, u8::try_from(meta.len()).unwrap()]); // no zone
+    bytes.extend(meta);
     let mut hasher = SipHasher24::new_with_key(&preimage(place));
     hasher.write(b"brickwork left");
     bytes.extend(hasher.finish().to_le_bytes());

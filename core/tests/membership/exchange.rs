@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::bare::{
     ALIVE, BUCKETS, Bare, COOKIE, LISTED, OFFERED, PING, STANDING, SUSPECT, Sent, UPDATES, WANTED,
-    alive, alive_at, frame, id, introduce_to, join, packet, places, varint,
+    alive, alive_with, frame, id, introduce_to, join, packet, places, varint,
 };
 use crate::common::{addr, frame_of, name};
 use brickwork_core::swim::{Config, State, Swim};
@@ -151,7 +151,7 @@ fn what_both_know_is_not_told() {
     assert!(lists < 2 * 20 * (2_000 / 64 + 40) * 4, "{lists} bytes of lists");
 }
 
-/// Goal: a peer that tells of another address of a member, in a newer version, is asked for it, and only one of two who
+/// Goal: a peer that tells of other metadata of a member, in a newer version, is asked for it, and only one of two who
 /// offer the same at once is. Method: node 0 lacks 300 members that both others have.
 #[test]
 fn the_same_is_asked_of_one_alone() {
@@ -159,14 +159,14 @@ fn the_same_is_asked_of_one_alone() {
     for place in 1_000..1_300 {
         [1, 2].into_iter().for_each(|at| nodes.know(at, place));
     }
-    let moved = frame(UPDATES, &alive_at(1_000, 1, 0, 7, 9));
+    let moved = frame(UPDATES, &alive_with(1_000, 1, 0, 7, addr(1_000).port(), b"new"));
     let mut bytes = packet("test", id(1_000), 1, &moved);
     nodes.nodes[1].handle_packet(nodes.now, addr(1_000), &mut bytes).unwrap();
     nodes.bytes = [0; 256];
     nodes.run(Duration::from_secs(3), || false);
     assert!((0..3).all(|at| nodes.members(at).len() == 303));
     for node in &nodes.nodes {
-        assert_eq!(node.member(id(1_000)).unwrap().addr().port(), 9);
+        assert_eq!(node.member(id(1_000)).unwrap().identity().meta(), b"new");
     }
     let told = nodes.bytes[usize::from(UPDATES)] / ROW;
     assert!((300..360).contains(&told), "{told} rows");

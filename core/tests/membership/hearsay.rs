@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use crate::common::addr;
 use crate::common::bare::{
-    ALIVE, Bare, DEAD, NUMBERS, PING, PUSH_PULL, SUSPECT, UPDATES, accused, ack, alive, alive_at,
-    frame, id, millis, places,
+    ALIVE, Bare, DEAD, NUMBERS, PING, PUSH_PULL, SUSPECT, UPDATES, accused, ack, alive, alive_with,
+    frame, id, left, millis, places,
 };
 use brickwork_core::Event;
-use brickwork_core::swim::{Config, State};
+use brickwork_core::swim::{Accusation, Config, State};
 
 const NODES: usize = 12;
 
@@ -328,13 +328,14 @@ fn an_old_row_refutes_nothing() {
 /// what is believed, in each order.
 #[test]
 fn metadata_told_by_others_do_not_go_back() {
+    let port = addr(20).port();
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let mut bare = cluster();
         for version in order {
-            let row = alive_at(20, 1, 0, 9_000 + version, 2_000 + version as u16);
+            let row = alive_with(20, 1, 0, 9_000 + version, port, &[version as u8]);
             bare.tell(1, &frame(UPDATES, &row));
         }
-        assert_eq!(bare.swim.member(id(20)).unwrap().addr().port(), 2_002, "{order:?}");
+        assert_eq!(bare.swim.member(id(20)).unwrap().identity().meta(), [2], "{order:?}");
         // And no more often than there was news.
         let highest = order.iter().scan(-1, |most, &version| {
             let news = version as i32 > *most;
@@ -345,4 +346,48 @@ fn metadata_told_by_others_do_not_go_back() {
         let news = highest.filter(|news| *news).count() - 1;
         assert_eq!(bare.events().iter().filter(updated).count(), news, "{order:?}");
     }
+}
+
+/// Goal: an application is told how a suspicion began. Method: a probe that fails, a word, a verdict, and a leave that was made up.
+#[test]
+fn a_suspicion_tells_how_it_began() {
+    let why = |bare: &mut Bare| {
+        bare.events().into_iter().find_map(|event| {
+            let Event::Suspected { id: of, by, why } = event else { return None };
+            (of == id(5)).then_some((by, why))
+        })
+    };
+    let mut forged = left(5);
+    let last = forged.len() - 1;
+    forged[last] ^= 1;
+    for (row, expected) in [
+        (accused(SUSPECT, 5, 0, &[7, 8]), Accusation::Word),
+        (accused(DEAD, 5, 0, &[7]), Accusation::Verdict),
+    ] {
+        let mut bare = cluster();
+        bare.tell(6, &frame(UPDATES, &row));
+        assert_eq!(why(&mut bare), Some((id(7), expected)));
+    }
+    let mut bare = cluster();
+    bare.tell(6, &frame(UPDATES, &forged));
+    assert_eq!(why(&mut bare), Some((id(6), Accusation::Leave)));
+    let mut bare = cluster();
+    bare.answering.retain(|place| *place != 5);
+    bare.run(Duration::from_secs(2 * NODES as u64));
+    assert_eq!(why(&mut bare), Some((id(0), Accusation::Probe)));
+}
+
+/// Goal: those that accuse a node have its answer from itself, and not only the one who told so. Method: one member tells of three
+/// accusers and of one that nobody knows.
+#[test]
+fn all_accusers_are_answered() {
+    let mut bare = cluster();
+    bare.tell(6, &frame(UPDATES, &accused(SUSPECT, 0, 0, &[7, 8, 9, 99])));
+    let refutation = alive(0, 1, 1);
+    let told = bare.sent().into_iter().filter(|sent| {
+        sent.frames(UPDATES).iter().any(|rows| rows.windows(18).any(|row| row == &refutation[..18]))
+    });
+    let mut told: Vec<_> = told.map(|sent| sent.to).collect();
+    told.sort();
+    assert_eq!(told, [6, 7, 8, 9].map(addr));
 }

@@ -4,6 +4,7 @@
 mod common;
 
 mod adversaries;
+mod claims;
 mod detector;
 mod exchange;
 mod handshake;

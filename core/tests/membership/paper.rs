@@ -18,7 +18,7 @@ const STATE_OF_MAP: u8 = 0xa2;
 fn the_first_to_notice_a_crash_takes_as_long_as_computed() {
     let period = Config::lan().swim.probe_interval;
     let (mut periods, mut crashes) = (0, 0);
-    for seed in 0..24 {
+    for seed in 0..48 {
         let mut net = Net::cluster(seed, Config::lan(), NODES);
         net.run(5 * SECOND);
         for place in 1..NODES {

@@ -177,6 +177,16 @@ fn causes(text: &mut Exposition, stats: &swim::Stats) {
             stats.jumps_cut,
         ),
         (
+            "brickwork_claims_total",
+            "Members asked whether they live where others tell.",
+            stats.claims,
+        ),
+        (
+            "brickwork_claims_dropped_total",
+            "Members that did not answer where others tell they live.",
+            stats.claims_dropped,
+        ),
+        (
             "brickwork_assays_total",
             "Members measured, because they needed many tries or others found them poor.",
             stats.assays,
