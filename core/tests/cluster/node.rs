@@ -46,12 +46,13 @@ fn the_state_of_the_map_rides_on_probes() {
 }
 
 /// Goal: what the one that lets it in tells of its map is not lost on a newcomer that has not heard of it yet. Method: nodes join
-/// one after the other, with nothing lost or overtaken, whichever datagram to them leaves first. Another one may speak too soon.
+/// one after the other, with nothing lost or overtaken, whichever datagram to them leaves first. Now and then another one speaks too soon.
 #[test]
 fn a_newcomer_knows_who_tells_it_of_the_map() {
     let mut net = Net::cluster(3, Config::lan(), 3);
     net.weather.delay = Duration::from_nanos(1);
     net.with(0, |node, now| node.insert(now, b"key", b"value").unwrap());
+    let mut too_soon = 0;
     for place in 3..23 {
         net.run(SECOND / 7);
         net.start(place, &[place % 3]);
@@ -59,8 +60,9 @@ fn a_newcomer_knows_who_tells_it_of_the_map() {
             net.node(place).map().len() == 1 && net.node(place).members().count() == place + 1
         };
         assert!(net.run_until(SECOND, met), "place {place}");
-        assert!(net.node(place).map().stats().misaddressed <= 1, "place {place}");
+        too_soon += net.node(place).map().stats().misaddressed;
     }
+    assert!(too_soon <= 5, "{too_soon} datagrams of twenty joins");
 }
 
 /// Goal: with the first words of the map a node that was apart hears that this one lives. Method: a split for so long that all across it
@@ -141,9 +143,13 @@ fn a_newcomer_has_the_map_soon_though_others_just_died() {
             net.crash(place);
         }
     }
-    let [half, _, slowest] = spread(times);
-    // Nobody waits until those that it asked first are found dead: a suspicion among a dozen lasts 6.5 s.
-    assert!(half < Duration::from_millis(50) && slowest < 4 * SECOND);
+    let longer_than = |long| times.iter().filter(|time| **time > long).count();
+    let [long, longer] = [SECOND, 4 * SECOND].map(longer_than);
+    println!("{long} longer than 1 s, {longer} than 4 s");
+    // Hardly anybody waits until those that it asked first are found dead: a suspicion among a dozen lasts 6.5 s.
+    assert!(long * 100 <= times.len() && longer * 400 <= times.len());
+    let [half, ..] = spread(times);
+    assert!(half < Duration::from_millis(50));
 }
 
 /// Goal: news of a member rides on the map's datagrams as well. Method: new metadata right before a write.
