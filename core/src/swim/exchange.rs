@@ -16,10 +16,9 @@
 
 use smallvec::SmallVec;
 
-use super::member::BUCKETS;
 use super::outbox::{Msg, Owed, Print};
 use super::row_wire;
-use super::wire::{self, Fingerprints, Listed};
+use super::wire::{self, Digests, Fingerprints, Listed};
 use super::{Member, Origin, Swim};
 use crate::hash;
 use crate::id::NodeId;
@@ -99,10 +98,11 @@ impl Swim {
     }
 
     /// Owes the sender lists of the buckets that differ.
-    pub(super) fn on_buckets(&mut self, origin: Origin, digests: &[u32; BUCKETS]) {
+    pub(super) fn on_buckets(&mut self, origin: Origin, digests: Digests<'_>) {
         let Some(slot) = origin.slot else { return };
-        let differs = |bucket: &usize| digests[*bucket] != self.table.bucket_digest(*bucket);
-        let mask = (0..BUCKETS).filter(differs).fold(0_u64, |mask, bucket| mask | 1 << bucket);
+        let differs = |&(bucket, digest): &(usize, u32)| digest != self.table.bucket_digest(bucket);
+        let differ = digests.iter().enumerate().filter(differs);
+        let mask = differ.fold(0_u64, |mask, (bucket, _)| mask | 1 << bucket);
         if mask == 0 {
             return;
         }

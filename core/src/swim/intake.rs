@@ -95,7 +95,7 @@ impl Swim {
             Frame::Stranger => self.on_stranger(now, origin),
             Frame::LeftAck => self.on_left_ack(origin),
             Frame::TableDigest { digest } => self.on_table_digest(now, origin, digest),
-            Frame::Buckets { digests } => self.on_buckets(origin, &digests),
+            Frame::Buckets(digests) => self.on_buckets(origin, digests),
             Frame::Listed(listed) => self.on_listed(now, origin, listed),
             Frame::Offered(offered) => self.on_offered(now, origin, offered),
             Frame::Wanted(wanted) => self.on_wanted(origin, wanted),

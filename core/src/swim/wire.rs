@@ -125,9 +125,7 @@ pub(super) enum Frame<'p> {
     },
     Stranger,
     LeftAck,
-    Buckets {
-        digests: [u32; BUCKETS],
-    },
+    Buckets(Digests<'p>),
     Listed(Listed<'p>),
     PushPull {
         answer: bool,
@@ -177,11 +175,8 @@ pub(super) fn parse(tag: u8, body: &[u8]) -> Result<Frame<'_>, PacketError> {
         STRANGER => Frame::Stranger,
         LEFT_ACK => Frame::LeftAck,
         BUCKETS_TAG => {
-            let mut digests = [0; BUCKETS];
-            for digest in &mut digests {
-                *digest = r.u32()?;
-            }
-            Frame::Buckets { digests }
+            let digests = Digests(r.raw(4 * BUCKETS)?);
+            Frame::Buckets(digests)
         }
         LISTED => {
             let (salt, bucket) = (r.u32()?, bucket(&mut r)?);
@@ -230,6 +225,16 @@ fn bucket(r: &mut Reader<'_>) -> Result<u8, PacketError> {
 fn list<'p>(r: &mut Reader<'p>) -> Result<&'p [u8], PacketError> {
     let len = r.remaining();
     if len.is_multiple_of(4) { r.raw(len) } else { Err(PacketError::Truncated) }
+}
+
+/// The digests of all buckets. Borrowed, or each frame that is parsed would be as long as these.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Digests<'p>(&'p [u8]);
+
+impl Digests<'_> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        fingerprints(self.0)
+    }
 }
 
 /// What the sender has in a range of one bucket.
