@@ -140,6 +140,8 @@ pub(super) struct Table {
     stamps: u64,
     buckets: [Vec<u32>; BUCKETS],
     sums: [u64; BUCKETS],
+    /// Of all of them.
+    sum: u64,
     /// Where new members enter the round.
     places: Rng,
     /// What was found of how members answer: of few at a time, so it has no place in each row.
@@ -159,6 +161,7 @@ impl Table {
             stamps: 0,
             buckets: [const { Vec::new() }; BUCKETS],
             sums: [0; BUCKETS],
+            sum: 0,
             places,
             standings: BTreeMap::new(),
         };
@@ -464,8 +467,8 @@ impl Table {
     }
 
     /// The sum of the digests of all live members, this node included.
-    pub(super) fn digest(&self) -> u64 {
-        self.sums.iter().fold(0, |sum, &bucket| sum.wrapping_add(bucket))
+    pub(super) const fn digest(&self) -> u64 {
+        self.sum
     }
 
     /// The digest of one bucket, folded to 32 bits.
@@ -490,6 +493,7 @@ impl Table {
         let row = self.rows[slot as usize].as_mut().expect("slot is in use");
         row.in_bucket = self.buckets[bucket].len() as u32;
         self.sums[bucket] = self.sums[bucket].wrapping_add(row.digest);
+        self.sum = self.sum.wrapping_add(row.digest);
         self.buckets[bucket].push(slot);
     }
 
@@ -497,6 +501,7 @@ impl Table {
         let bucket = self.bucket_of(slot);
         let (at, digest) = (self.row(slot).in_bucket, self.row(slot).digest);
         self.sums[bucket] = self.sums[bucket].wrapping_sub(digest);
+        self.sum = self.sum.wrapping_sub(digest);
         self.buckets[bucket].swap_remove(at as usize);
         if let Some(&moved) = self.buckets[bucket].get(at as usize) {
             self.row_mut(moved).in_bucket = at;
