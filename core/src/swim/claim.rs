@@ -135,9 +135,7 @@ impl Swim {
         let claim = self.claims.0.swap_remove(at);
         let Claim { incarnation, version, commitment, teller, from, .. } = claim;
         // Its numbers are still what the teller said; and it may be in another boot itself by now, or gone.
-        let slot = self.table.slot(teller.id);
-        let slot = slot.filter(|&slot| self.table.row(slot).boot() == teller.boot_epoch);
-        let origin = Origin { from, sender: teller, slot };
+        let origin = self.origin(from, teller);
         let row = AliveRow::of(&claim.identity, incarnation, version, commitment);
         let left = self.table.slot(row.id).map(|slot| self.table.row(slot));
         let left =

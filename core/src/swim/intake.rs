@@ -33,39 +33,57 @@ impl Swim {
             return;
         }
         self.keep_time(now);
-        let mut looks = MAX_LOOKS;
-        for updates in [true, false] {
-            let slot = self.table.slot(sender.id);
-            let slot = slot.filter(|&slot| self.table.row(slot).boot() == sender.boot_epoch);
-            let origin = Origin { from, sender, slot };
-            if !updates {
-                self.hear_dead(now, origin);
-            }
-            let mut frames = frames;
-            while let Ok(Some((tag, body))) = frames.next() {
-                let told = tag == wire::UPDATES;
-                if !wire::owns(tag) || told != updates {
-                    continue;
-                }
-                if wire::looks_at_bucket(tag) {
-                    if looks == 0 {
-                        self.stats.misaddressed += 1;
-                        continue;
-                    }
-                    looks -= 1;
-                }
-                if wire::is_exchange(tag) && slot.is_some_and(|slot| self.table.member(slot).held) {
-                    // Its table lacks what it missed, and would for as long.
-                    continue;
-                }
-                if let Ok(frame) = wire::parse(tag, body) {
-                    self.apply_frame(now, origin, frame);
-                }
-                if self.is_silent() {
-                    return;
-                }
+        let mut origin = self.origin(from, sender);
+        let (mut updates, mut told) = (frames, false);
+        while let Ok(Some((tag, body))) = updates.next() {
+            if tag == wire::UPDATES
+                && let Ok(frame) = wire::parse(tag, body)
+            {
+                told = true;
+                self.apply_frame(now, origin, frame);
             }
         }
+        if told {
+            // They may have told of the sender.
+            origin = self.origin(from, sender);
+        }
+        self.hear_dead(now, origin);
+        self.apply_others(now, origin, frames);
+    }
+
+    /// Applies the frames other than updates.
+    fn apply_others(&mut self, now: Instant, origin: Origin, mut frames: packet::Frames<'_>) {
+        let mut looks = MAX_LOOKS;
+        while let Ok(Some((tag, body))) = frames.next() {
+            if !wire::owns(tag) || tag == wire::UPDATES {
+                continue;
+            }
+            if wire::looks_at_bucket(tag) {
+                if looks == 0 {
+                    self.stats.misaddressed += 1;
+                    continue;
+                }
+                looks -= 1;
+            }
+            let held = |slot| self.table.member(slot).held;
+            if wire::is_exchange(tag) && origin.slot.is_some_and(held) {
+                // Its table lacks what it missed, and would for as long.
+                continue;
+            }
+            if let Ok(frame) = wire::parse(tag, body) {
+                self.apply_frame(now, origin, frame);
+            }
+            if self.is_silent() {
+                return;
+            }
+        }
+    }
+
+    /// Whom a packet comes from, as the table has it now.
+    pub(super) fn origin(&self, from: SocketAddr, sender: Sender) -> Origin {
+        let slot = self.table.slot(sender.id);
+        let slot = slot.filter(|&slot| self.table.row(slot).boot() == sender.boot_epoch);
+        Origin { from, sender, slot }
     }
 
     fn apply_frame(&mut self, now: Instant, origin: Origin, frame: Frame<'_>) {
