@@ -38,14 +38,22 @@ impl Swim {
         }
         owed.gossip = false;
         // No row fitting is fine: what was not written stays owed or queued.
-        let _ = w.frame(wire::UPDATES, |w| self.write_updates(w, slot, probing, &mut owed));
-        self.write_exchange(w, head, slot, &mut owed);
+        let accused = matches!(self.table.member(slot).state, State::Suspect | State::Dead);
+        if accused || !owed.rows.is_empty() || !self.gossip.is_empty() {
+            let _ = w.frame(wire::UPDATES, |w| self.write_updates(w, slot, probing, &mut owed));
+        }
+        if owed.is_exchanging() {
+            self.write_exchange(w, head, slot, &mut owed);
+        }
         self.outbox.put_back(slot, owed);
         probing
     }
 
     /// Fills spare room of a datagram to a member with gossip.
     pub(crate) fn write_gossip(&mut self, w: &mut Writer<'_>) {
+        if self.gossip.is_empty() {
+            return;
+        }
         let _ = w.frame(wire::UPDATES, |w| self.write_queued(w, ME));
     }
 

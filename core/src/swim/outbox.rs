@@ -102,14 +102,14 @@ pub(super) struct Owed {
 
 impl Owed {
     pub(super) fn is_empty(&self) -> bool {
-        let owed = self.buckets | self.lists | u64::from(self.gone.is_some());
-        let lists = [
-            self.wants.is_empty(),
-            self.offers.is_empty(),
-            self.told.is_empty(),
-            self.rows.is_empty(),
-        ];
-        self.msgs.is_empty() && lists == [true; 4] && owed == 0 && !self.gossip
+        let more = self.gossip || self.gone.is_some();
+        self.msgs.is_empty() && self.rows.is_empty() && !self.is_exchanging() && !more
+    }
+
+    /// Whether it is owed something of a table exchange, or as one that was let in.
+    pub(super) fn is_exchanging(&self) -> bool {
+        let prints = !self.wants.is_empty() || !self.offers.is_empty();
+        self.buckets | self.lists != 0 || prints || !self.told.is_empty()
     }
 
     /// Makes it one that owes nothing. Long lists are given back to the allocator.
