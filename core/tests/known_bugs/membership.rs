@@ -5,14 +5,14 @@
 use std::time::Duration;
 
 use brickwork_core::sim::{Condition, Fault, Links, Nodes, Sim};
-use brickwork_core::swim::{Config, State};
-use brickwork_core::{Config as NodeConfig, Event, Instant, PacketError};
+use brickwork_core::swim::{Config, State, Swim};
+use brickwork_core::{Config as NodeConfig, Event, Identity, Instant, MIN_DATAGRAM, PacketError};
 
 use crate::common::bare::{
     ACK, Bare, COOKIE, DEAD, JOIN, NUMBERS, PING, PING_REQ, SUSPECT, UPDATES, accused, ack, alive,
-    frame, id, millis, packet, places, seal, varint,
+    alive_at, frame, id, introduce_to, left, millis, packet, places, seal, varint,
 };
-use crate::common::{Net, addr, frame_of};
+use crate::common::{Net, addr, frame_of, name};
 use crate::counted::most_bytes;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -196,6 +196,106 @@ fn piko_314_ghosts() {
         net.run(60 * SECOND);
         assert!(net.events.iter().flatten().next().is_none(), "{:?}", net.events);
     }
+}
+
+/// A node that was started anew was listed twice, as its old generation and the new one.
+#[test]
+fn chitchat_94_generation() {
+    let mut bare = Bare::among(Config::lan(), 1..=3);
+    bare.answering = (1..=3).collect();
+    bare.run(SECOND);
+    bare.meet_as(1, &alive(1, 2, 0));
+    bare.events();
+    // What was said of the old one, and by it, arrives after all.
+    let late = [
+        alive(1, 1, 5),
+        accused(DEAD, 1, 5, &[2, 3]),
+        [&left(1)[..], &alive(1, 1, 6)].concat(),
+        alive_at(1, 1, 7, 9, 9),
+    ];
+    for rows in &late {
+        bare.tell(2, &frame(UPDATES, rows));
+        bare.tell_as(1, 1, addr(1), &frame(UPDATES, rows));
+    }
+    let members = bare.swim.members().chain(bare.swim.former_members());
+    let of_it: Vec<_> = members.filter(|member| member.id() == id(1)).collect();
+    assert_eq!(of_it.len(), 1);
+    assert_eq!((of_it[0].identity().boot_epoch(), of_it[0].state()), (2, State::Alive));
+    assert_eq!((of_it[0].incarnation(), of_it[0].addr()), (0, addr(1)));
+    assert!(bare.events().is_empty());
+}
+
+/// What was told late of a dead node that all had forgotten brought it back, and one told the other of it for ever.
+#[test]
+fn chitchat_155_dead_escape() {
+    let mut config = NodeConfig::local();
+    config.swim.tombstone_age = 10 * SECOND;
+    for seed in 0..4 {
+        let mut net = Net::new(seed, config.clone());
+        net.tap = Some(Vec::new());
+        (0..8).for_each(|place| net.start(place, &[0]));
+        net.run(20 * SECOND);
+        let ghost = net.node(3).id();
+        let told = net.tap.take().unwrap();
+        net.crash(3);
+        net.run(60 * SECOND);
+        let known = |net: &Net| {
+            net.up().iter().filter(|place| net.node(**place).member(ghost).is_some()).count()
+        };
+        assert_eq!(known(&net), 0, "all have forgotten it");
+        net.events.iter_mut().for_each(Vec::clear);
+        for (from, to, mut bytes) in told {
+            let place = (0..8).find(|place| *place != 3 && addr(*place) == to);
+            if let Some(place) = place.filter(|_| from != 3 && frame_of(&bytes, UPDATES).is_some())
+            {
+                net.with(place, |node, now| {
+                    node.handle_packet(now, addr(from), &mut bytes).unwrap()
+                });
+            }
+        }
+        assert!(known(&net) > 0, "seed {seed}");
+        net.run(60 * SECOND);
+        assert_eq!(known(&net), 0, "seed {seed}");
+        net.events.iter_mut().for_each(Vec::clear);
+        net.run(300 * SECOND);
+        assert!(net.events.iter().flatten().next().is_none(), "{:?}", net.events);
+    }
+}
+
+/// With over 500 nodes the digest of them did not fit a datagram any more, and nothing was told.
+#[test]
+fn quickwit_6653_digest_overflow() {
+    let node = |place: usize| {
+        let identity = Identity::new(name(place), addr(place)).with_boot_epoch(1);
+        let entropy = [u8::try_from(place).unwrap(); 32];
+        Swim::new(Instant::ZERO, identity, "test", Config::lan(), MIN_DATAGRAM, entropy).unwrap()
+    };
+    let (mut nodes, mut now) = ([node(0), node(1)], Instant::ZERO);
+    // Each has met nine hundred that the other has not.
+    for place in 2..1_802 {
+        introduce_to(&mut nodes[place % 2], now, place, &alive(place, 1, 0));
+    }
+    // Nobody is there but these two, so the others come to be held dead.
+    let listed = |nodes: &[Swim; 2]| {
+        [0, 1].map(|at| nodes[at].members().chain(nodes[at].former_members()).count())
+    };
+    assert_eq!(listed(&nodes), [901; 2]);
+    nodes[1].join(now, &[addr(0)]);
+    let (mut buf, end) = ([0; 1_400], now + 20 * SECOND);
+    while now < end && listed(&nodes) != [1_802; 2] {
+        for from in [0, 1] {
+            while let Some(sent) = nodes[from].poll_transmit(&mut buf) {
+                let (to, len) = (sent.to, sent.payload.len());
+                assert!(len <= MIN_DATAGRAM);
+                if to == addr(1 - from) {
+                    nodes[1 - from].handle_packet(now, addr(from), &mut buf[..len]).unwrap();
+                }
+            }
+        }
+        now += millis(10);
+        nodes.iter_mut().for_each(|node| node.handle_timeout(now));
+    }
+    assert_eq!(listed(&nodes), [1_802; 2]);
 }
 
 /// A small question under another's address made the answer to it 34 times as large.
