@@ -249,7 +249,7 @@ fn chitchat_155_dead_escape() {
             if let Some(place) = place.filter(|_| from != 3 && frame_of(&bytes, UPDATES).is_some())
             {
                 net.with(place, |node, now| {
-                    node.handle_packet(now, addr(from), &mut bytes).unwrap()
+                    node.handle_packet(now, addr(from), &mut bytes).unwrap();
                 });
             }
         }
