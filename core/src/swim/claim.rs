@@ -18,7 +18,6 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::evidence::FAR_AHEAD;
-use super::member::State;
 use super::outbox::Msg;
 use super::row_wire::AliveRow;
 use super::{Origin, Swim};
@@ -66,12 +65,17 @@ impl Claims {
 
 impl Swim {
     /// Whether what a row tells is to be shown by its subject.
-    pub(super) fn wants_proof(&self, origin: Origin, row: AliveRow<'_>) -> bool {
+    pub(super) fn wants_proof(
+        &self,
+        origin: Origin,
+        known: Option<u32>,
+        row: AliveRow<'_>,
+    ) -> bool {
         if self.is_memberlist() {
             return false;
         }
         let by_itself = origin.sender.id == row.id;
-        let Some(slot) = self.table.slot(row.id) else {
+        let Some(slot) = known else {
             // Where boots are counted otherwise than here, the one who tells is known in such a boot.
             let usual = self.sender().boot_epoch.max(origin.sender.boot_epoch);
             return !by_itself && row.boot.saturating_sub(usual) > FAR_AHEAD;
@@ -137,12 +141,8 @@ impl Swim {
         // Its numbers are still what the teller said; and it may be in another boot itself by now, or gone.
         let origin = self.origin(from, teller);
         let row = AliveRow::of(&claim.identity, incarnation, version, commitment);
-        let left = self.table.slot(row.id).map(|slot| self.table.row(slot));
-        let left =
-            left.is_some_and(|known| known.member.state == State::Left && known.boot() == row.boot);
-        if !left {
-            self.believe_alive(now, origin, row);
-        }
+        let known = self.table.slot(row.id);
+        self.believe_alive(now, origin, known, row);
         true
     }
 

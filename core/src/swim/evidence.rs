@@ -181,16 +181,25 @@ impl Swim {
         // member no room to answer.
         if row.boot >= LAST_BOOT || row.incarnation > LAST_INCARNATION {
             self.stats.misaddressed += 1;
-        } else if self.wants_proof(origin, row) {
+            return;
+        }
+        let known = self.table.slot(row.id);
+        if self.wants_proof(origin, known, row) {
             self.claim(now, origin, row);
         } else {
-            self.believe_alive(now, origin, row);
+            self.believe_alive(now, origin, known, row);
         }
     }
 
-    /// What needs no proof, or was proven.
-    pub(super) fn believe_alive(&mut self, now: Instant, origin: Origin, row: AliveRow<'_>) {
-        match self.table.slot(row.id) {
+    /// What needs no proof, or was proven, of the member in that slot, if it is known.
+    pub(super) fn believe_alive(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        known: Option<u32>,
+        row: AliveRow<'_>,
+    ) {
+        match known {
             // Somebody else under this node's name is met in the join handshake.
             Some(ME) => {}
             None => {
