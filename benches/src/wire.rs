@@ -176,8 +176,8 @@ fn alive_row(out: &mut Vec<u8>, member: Paper, addr: SocketAddr, incarnation: u3
     let name = member.name();
     varint(out, name.len() as u64);
     out.extend_from_slice(name.as_bytes());
-    // No zone, no metadata, and a commitment that nobody will open.
-    out.extend_from_slice(&[0, 0]);
+    // No zone, no metadata, weight 1, and a commitment that nobody will open.
+    out.extend_from_slice(&[0, 0, 1]);
     out.extend_from_slice(&u64::from(member.0).to_le_bytes());
 }
 

@@ -61,7 +61,8 @@ pub struct Identity {
     text: Box<[u8]>,
     /// Where the name ends, and how long the zone is.
     name_len: u16,
-    zone_len: u16,
+    zone_len: u8,
+    weight: u16,
     port: u16,
     ip: Ip,
 }
@@ -74,7 +75,7 @@ enum Ip {
 }
 
 impl Identity {
-    /// The identity of the node called `name` at `addr`, of boot epoch 1, without zone and metadata. Its id is
+    /// The identity of the node called `name` at `addr`, of boot epoch 1 and weight 1, without zone and metadata. Its id is
     /// [`NodeId::from_name`] of the name.
     ///
     /// ```
@@ -83,9 +84,11 @@ impl Identity {
     /// let identity = Identity::new("a", ([127, 0, 0, 1], 7000).into())
     ///     .with_boot_epoch(1_782_000_000_000_000)
     ///     .with_zone("sjc")
+    ///     .with_weight(8)
     ///     .with_meta(b"8 cores");
     /// assert_eq!(identity.id(), NodeId::from_name("a"));
     /// assert_eq!((identity.name(), identity.zone(), identity.meta()), ("a", "sjc", &b"8 cores"[..]));
+    /// assert_eq!(identity.weight(), 8);
     /// ```
     #[must_use]
     pub fn new(name: impl AsRef<str>, addr: SocketAddr) -> Self {
@@ -93,14 +96,14 @@ impl Identity {
         Self::of_texts(name, "", &[]).with_id(NodeId::from_name(name)).with_addr(addr)
     }
 
-    /// With one allocation, and of nobody yet. Names and zones that are longer than a `u16` counts are cut, and still
+    /// With one allocation, and of nobody yet. Names and zones that are longer than a `u16` and a `u8` count are cut, and still
     /// refused for their length.
     #[allow(clippy::cast_possible_truncation)] // cut
     pub(crate) fn of_texts(name: &str, zone: &str, meta: &[u8]) -> Self {
-        let [name, zone] = [name, zone].map(cut);
+        let (name, zone) = (cut(name, u16::MAX.into()), cut(zone, u8::MAX.into()));
         let (id, ip, text) = (NodeId(0), Ip::V4([0; 4]), [name, zone, meta].concat().into());
-        let (name_len, zone_len) = (name.len() as u16, zone.len() as u16);
-        Self { id, boot_epoch: 1, text, name_len, zone_len, port: 0, ip }
+        let (name_len, zone_len) = (name.len() as u16, zone.len() as u8);
+        Self { id, boot_epoch: 1, text, name_len, zone_len, weight: 1, port: 0, ip }
     }
 
     /// The same identity with another id than follows from its name. At most one live node may bear it.
@@ -134,6 +137,15 @@ impl Identity {
         self.with_texts(Self::of_texts(self.name(), zone.as_ref(), self.meta()))
     }
 
+    /// The same identity with another weight: of the keys of a cluster a node owns that part of the sum of all weights. One of
+    /// weight 0 owns none and serves on, which drains it. All nodes have to know the weights: those of a cluster whose nodes are
+    /// all of weight 1 cost nothing to look up by.
+    #[must_use]
+    pub const fn with_weight(mut self, weight: u16) -> Self {
+        self.weight = weight;
+        self
+    }
+
     /// The same identity with other metadata of the application.
     #[must_use]
     pub fn with_meta(self, meta: impl AsRef<[u8]>) -> Self {
@@ -142,8 +154,8 @@ impl Identity {
 
     /// The same identity with the texts of another.
     fn with_texts(&self, other: Self) -> Self {
-        let Self { id, boot_epoch, ip, port, .. } = *self;
-        Self { id, boot_epoch, ip, port, ..other }
+        let Self { id, boot_epoch, weight, ip, port, .. } = *self;
+        Self { id, boot_epoch, weight, ip, port, ..other }
     }
 
     /// The id, normally [`NodeId::from_name`] of the name. At most one live node may bear it.
@@ -181,6 +193,12 @@ impl Identity {
         str_of(self.parts().1)
     }
 
+    /// How many parts of all keys the node owns; 0 if it owns none.
+    #[must_use]
+    pub const fn weight(&self) -> u16 {
+        self.weight
+    }
+
     /// Bytes of the application's own, told to every member.
     #[must_use]
     pub fn meta(&self) -> &[u8] {
@@ -211,7 +229,7 @@ impl Identity {
             Ip::V4(octets) => u64::from(u32::from_be_bytes(octets)),
             Ip::V6(octets) => hash::stable(&octets),
         };
-        let place = hash::mix2(addr, u64::from(self.port));
+        let place = hash::mix2(addr, u64::from(self.port) << 16 | u64::from(self.weight));
         hash::mix2(
             hash::mix2(self.id.0, self.boot_epoch),
             hash::mix2(place, hash::stable(&text[..at])),
@@ -227,15 +245,15 @@ impl fmt::Debug for Identity {
             .field("addr", &self.addr())
             .field("name", &self.name())
             .field("zone", &self.zone())
+            .field("weight", &self.weight)
             .field("meta", &self.meta())
             .finish()
     }
 }
 
-/// As much of a text as a `u16` counts.
-fn cut(text: &str) -> &[u8] {
-    let most = text.len().min(u16::MAX.into());
-    let end = (0..=most).rev().find(|&end| text.is_char_boundary(end));
+/// As much of a text as so many bytes hold.
+fn cut(text: &str, most: usize) -> &[u8] {
+    let end = (0..=text.len().min(most)).rev().find(|&end| text.is_char_boundary(end));
     &text.as_bytes()[..end.unwrap_or(0)]
 }
 
@@ -264,10 +282,12 @@ mod tests {
             zone in ".{0,8}",
             meta in proptest::collection::vec(any::<u8>(), 0..20),
             (ip, port) in any::<(IpAddr, u16)>(),
+            weight in any::<u16>(),
             zone_first in any::<bool>(),
         ) {
             let addr = SocketAddr::new(ip, port);
             let identity = Identity::new(&name, addr).with_id(NodeId(5)).with_boot_epoch(9);
+            let identity = identity.with_weight(weight);
             let identity = match zone_first {
                 true => identity.with_zone("old").with_zone(&zone).with_meta(&meta),
                 false => identity.with_meta(b"old").with_meta(&meta).with_zone(&zone),
@@ -277,6 +297,9 @@ mod tests {
             prop_assert_eq!(identity.meta(), meta);
             prop_assert_eq!((identity.id(), identity.boot_epoch()), (NodeId(5), 9));
             prop_assert_eq!(identity.addr(), addr);
+            prop_assert_eq!(identity.weight(), weight);
+            let other = identity.clone().with_weight(weight ^ 1);
+            prop_assert_ne!(identity.digest(), other.digest());
         }
 
         #[test]

@@ -9,7 +9,7 @@ use core::net::SocketAddr;
 
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, Queue};
-use crate::id::Identity;
+use crate::id::{Identity, NodeId};
 use crate::map::{self, Context, Dot, InsertError, LogWrite, Map, ReplicaId, RestoreError};
 use crate::sabotage::sabotaged;
 use crate::stats::Stats;
@@ -78,11 +78,12 @@ impl Node {
         // A start without the old map is a new replica, and boot epochs are never used twice.
         let life = if sabotaged!("life-reused") { 1 } else { identity.boot_epoch() };
         let replica = ReplicaId::new(identity.id(), life);
-        let tracked = Tracked::new(identity.id(), ownership)?;
+        let swim = Swim::new(now, identity, &cluster, swim, max_datagram, entropy)?;
+        let tracked = Tracked::new(swim.me(), ownership)?;
         Ok(Self {
             cluster: wire::cluster_tag(&cluster),
             max_datagram,
-            swim: Swim::new(now, identity, &cluster, swim, max_datagram, entropy)?,
+            swim,
             map: Map::new(now, replica, &cluster, map, max_datagram, entropy)?,
             tracked,
             events: Queue::new(max_events),
@@ -153,6 +154,15 @@ impl Node {
         self.swim.set_meta(now, meta)?;
         self.settle(now);
         Ok(())
+    }
+
+    /// Tells the members another weight, and owns as much from now on: see [`Identity::with_weight`]. With weight 0 this node
+    /// is drained: it owns nothing any more, and goes on as a member.
+    pub fn set_weight(&mut self, now: Instant, weight: u16) {
+        let now = self.clock.pass(now);
+        self.swim.set_weight(now, weight);
+        self.tracked.update(self.swim.me());
+        self.settle(now);
     }
 
     /// Follows who owns `key`, whether the map has it or not: [`Event::Gained`] tells when this node does, and [`Event::Lost`] when it
@@ -402,10 +412,13 @@ impl Node {
         while let Some(event) = self.swim.poll_event() {
             match &event {
                 Event::Joined { identity } | Event::Restarted { identity, .. } => {
-                    self.tracked.join(identity.id());
+                    self.follow(identity.id());
                     self.map.peer_up(now, identity.id(), identity.boot_epoch(), identity.addr());
                 }
-                Event::Updated { identity } => self.map.peer_moved(identity.id(), identity.addr()),
+                Event::Updated { identity } => {
+                    self.follow(identity.id());
+                    self.map.peer_moved(identity.id(), identity.addr());
+                }
                 Event::Failed { id } | Event::Left { id } => {
                     if !sabotaged!("view-keeps-the-failed") {
                         self.tracked.leave(*id);
@@ -413,8 +426,7 @@ impl Node {
                     self.map.peer_down(now, *id);
                 }
                 Event::Missed { .. } => self.rebuild(now),
-                Event::Suspected { id, .. } => self.tracked.suspect(*id, true),
-                Event::Recovered { id } => self.tracked.suspect(*id, false),
+                Event::Suspected { id, .. } | Event::Recovered { id } => self.follow(*id),
                 Event::Conflict { .. }
                 | Event::HeldOut { .. }
                 | Event::Isolated
@@ -433,12 +445,19 @@ impl Node {
         self.map.set_boot(boot);
     }
 
+    /// Owners are chosen among what members are now: what became of one since an event is told by another event.
+    fn follow(&mut self, id: NodeId) {
+        if let Some(member) = self.swim.member(id) {
+            self.tracked.update(member);
+        }
+    }
+
     /// More membership events than the queue holds came at once: start over from the member list.
     fn rebuild(&mut self, now: Instant) {
         let me = self.id();
         let former = self.swim.former_members().map(Member::id);
         let before: Vec<_> = self.view().nodes().iter().copied().chain(former).collect();
-        self.tracked.rebuild(self.swim.members());
+        self.tracked.rebuild(&self.swim);
         for id in before {
             let live = self.swim.member(id).is_some_and(Member::is_live);
             if !live {

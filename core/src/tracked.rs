@@ -9,7 +9,7 @@ use crate::config::ConfigError;
 use crate::event::{Event, Key, Queue};
 use crate::hrw::{self, Owned, Ownership, View};
 use crate::id::NodeId;
-use crate::swim::{Member, State};
+use crate::swim::{Member, State, Swim};
 use crate::time::Instant;
 use crate::timer::Deadlines;
 
@@ -26,17 +26,18 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
-    pub(crate) fn new(me: NodeId, config: hrw::Config) -> Result<Self, ConfigError> {
+    pub(crate) fn new(me: &Member, config: hrw::Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let mut table = Ownership::new(me, config.owners);
-        table.join(me, NonZeroU32::MIN);
-        Ok(Self {
+        let table = Ownership::new(me.id(), config.owners);
+        let mut tracked = Self {
             config,
             table,
             names: Vec::new(),
             numbers: BTreeMap::new(),
             waits: Deadlines::default(),
-        })
+        };
+        tracked.update(me);
+        Ok(tracked)
     }
 
     pub(crate) const fn view(&self) -> &View {
@@ -85,37 +86,53 @@ impl Tracked {
         self.table.is_mine(number) && self.waits.of(number).is_none()
     }
 
-    pub(crate) fn join(&mut self, node: NodeId) {
-        self.table.join(node, NonZeroU32::MIN);
-    }
-
     pub(crate) fn leave(&mut self, node: NodeId) {
         self.table.leave(node);
     }
 
-    /// A member is suspected, or no more.
-    pub(crate) fn suspect(&mut self, node: NodeId, suspected: bool) {
-        if self.config.suspects_own {
-            return;
-        }
-        if suspected {
-            self.leave(node);
-        } else {
-            self.join(node);
+    /// What this member is, or is held to be, may be another than it was.
+    pub(crate) fn update(&mut self, member: &Member) {
+        let (node, weight) = (member.id(), self.share(member));
+        match weight {
+            None => self.leave(node),
+            Some(weight) if self.view().weight(node) == Some(weight) => {}
+            Some(weight) => {
+                let is_there = self.table.set_weight(node, weight) || self.table.join(node, weight);
+                debug_assert!(is_there, "it joins where it is not there");
+            }
         }
     }
 
-    /// Begins anew with these members.
-    pub(crate) fn rebuild<'m>(&mut self, members: impl Iterator<Item = &'m Member>) {
-        let owns = |member: &&Member| self.config.suspects_own || member.state() == State::Alive;
-        let mut now: Vec<NodeId> = members.filter(owns).map(Member::id).collect();
-        now.sort_unstable();
+    /// The weight of a member, `None` if it owns nothing.
+    fn share(&self, member: &Member) -> Option<NonZeroU32> {
+        let owns = match member.state() {
+            State::Alive => true,
+            State::Suspect => self.config.suspects_own,
+            State::Dead | State::Left => false,
+        };
+        NonZeroU32::new(member.identity().weight().into()).filter(|_| owns)
+    }
+
+    /// Who owns keys, with weights, in order: as events brought it about, and as follows from who are members.
+    #[cfg(feature = "sim")]
+    pub(crate) fn shares(&self, swim: &Swim) -> [Vec<(NodeId, u32)>; 2] {
+        let weight = |id: &NodeId| self.view().weight(*id).map_or(0, NonZeroU32::get);
+        let known = self.view().nodes().iter().map(|id| (*id, weight(id))).collect();
+        let share = |member: &Member| Some((member.id(), self.share(member)?.get()));
+        let mut follows: Vec<_> = swim.members().filter_map(share).collect();
+        follows.sort_unstable();
+        [known, follows]
+    }
+
+    /// Begins anew with those who are members now.
+    pub(crate) fn rebuild(&mut self, swim: &Swim) {
         for id in self.view().nodes().to_vec() {
-            if now.binary_search(&id).is_err() {
-                self.leave(id);
+            match swim.member(id) {
+                Some(member) => self.update(member),
+                None => self.leave(id),
             }
         }
-        now.into_iter().for_each(|id| self.join(id));
+        swim.members().for_each(|member| self.update(member));
     }
 
     /// Tells what was gained and lost.

@@ -97,7 +97,8 @@ impl Driver {
     ///
     /// [`BindError`]; the socket is closed again.
     pub fn bind(options: Options) -> Result<Self, BindError> {
-        let Options { name, bind, advertise, zone, meta, seeds, config, store, ingress } = options;
+        let Options { name, bind, advertise, zone, weight, meta, seeds, config, store, ingress } =
+            options;
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).map_err(BindError::Entropy)?;
         let refused = |error| BindError::Socket(bind, error);
@@ -106,6 +107,7 @@ impl Driver {
         let identity = Identity::new(name, advertise.unwrap_or(local))
             .with_boot_epoch(clock::boot_epoch())
             .with_zone(zone)
+            .with_weight(weight)
             .with_meta(meta);
         let max_datagram = config.max_datagram;
         let clock = Clock::start();

@@ -84,6 +84,8 @@ pub struct Options {
     pub advertise: Option<SocketAddr>,
     /// The zone (datacenter) that the node is in; empty if zones are not used.
     pub zone: String,
+    /// How many parts of all keys the node owns, 1 if nothing is said; 0 if it owns none. See [`Identity::with_weight`].
+    pub weight: u16,
     /// Bytes of the application's own, told to every member.
     pub meta: Vec<u8>,
     /// Nodes to join through; empty for the first node of a cluster.
@@ -106,6 +108,7 @@ impl Options {
             bind,
             advertise: None,
             zone: String::new(),
+            weight: 1,
             meta: Vec::new(),
             seeds: Vec::new(),
             config: Config::lan(),

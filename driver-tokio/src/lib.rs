@@ -62,6 +62,8 @@ pub struct Options {
     pub advertise: Option<SocketAddr>,
     /// The zone (datacenter) that the node is in; empty if zones are not used.
     pub zone: String,
+    /// How many parts of all keys the node owns, 1 if nothing is said; 0 if it owns none. See [`Identity::with_weight`].
+    pub weight: u16,
     /// Bytes of the application's own, told to every member.
     pub meta: Vec<u8>,
     /// Nodes to join through; empty for the first node of a cluster.
@@ -84,6 +86,7 @@ impl Options {
             bind,
             advertise: None,
             zone: String::new(),
+            weight: 1,
             meta: Vec::new(),
             seeds: Vec::new(),
             config: Config::lan(),
@@ -176,7 +179,8 @@ impl std::error::Error for BindError {
 ///
 /// Outside a tokio runtime with I/O and time enabled.
 pub async fn bind(options: Options) -> Result<Handle, BindError> {
-    let Options { name, bind, advertise, zone, meta, seeds, config, store, ingress } = options;
+    let Options { name, bind, advertise, zone, weight, meta, seeds, config, store, ingress } =
+        options;
     let mut entropy = [0; 32];
     getrandom::fill(&mut entropy).map_err(BindError::Entropy)?;
     let refused = |error| BindError::Socket(bind, error);
@@ -185,6 +189,7 @@ pub async fn bind(options: Options) -> Result<Handle, BindError> {
     let identity = Identity::new(name, advertise.unwrap_or(local))
         .with_boot_epoch(clock::boot_epoch())
         .with_zone(zone)
+        .with_weight(weight)
         .with_meta(meta);
     let max_datagram = config.max_datagram;
     let clock = Clock::start();

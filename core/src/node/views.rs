@@ -109,6 +109,12 @@ impl Node {
         self.tracked.view()
     }
 
+    /// Who owns keys, with weights: as events brought it about, and as follows from who are members.
+    #[cfg(feature = "sim")]
+    pub(crate) fn shares(&self) -> [alloc::vec::Vec<(NodeId, u32)>; 2] {
+        self.tracked.shares(&self.swim)
+    }
+
     /// Whether this node is among the owners of a key that it tracks, as it was told by events. Costs O(log keys).
     #[must_use]
     pub fn is_mine(&self, key: &[u8]) -> bool {

@@ -101,6 +101,11 @@ impl Checked<Node> {
         self.with(|node| node.leave(now));
     }
 
+    /// As [`Node::set_weight`].
+    pub fn set_weight(&mut self, now: Instant, weight: u16) {
+        self.with(|node| node.set_weight(now, weight));
+    }
+
     /// As [`Node::track`].
     pub fn track(&mut self, now: Instant, key: &[u8]) -> bool {
         self.with(|node| node.track(now, key))
@@ -402,6 +407,9 @@ impl<M: Machine> Checked<M> {
             && let Some(swim) = self.machine.membership()
         {
             assert_eq!(self.members, members(swim), "OM10: the events do not add up to the list");
+            if let Some([shares, follows]) = self.machine.shares() {
+                assert_eq!(shares, follows, "OM10: the owners are not those that the list says");
+            }
         }
         if self.is_turn(self.keys.len())
             && let Some(map) = self.machine.contents()

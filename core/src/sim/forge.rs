@@ -113,6 +113,7 @@ fn alive(
     w.bytes(name.as_bytes())?;
     w.bytes(b"")?;
     w.bytes(b"")?;
+    w.varint(1)?;
     w.u64(mix2(id.0, boot))
 }
 

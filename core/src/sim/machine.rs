@@ -1,13 +1,14 @@
 //! What the state machines of the core have in common, for whoever drives any of them.
 
 use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
 use core::fmt::Debug;
 use core::net::SocketAddr;
 
 use crate::event::Key;
 use crate::map::Map;
 use crate::swim::Swim;
-use crate::{Event, Instant, Node, PacketError, Transmit};
+use crate::{Event, Instant, Node, NodeId, PacketError, Transmit};
 
 /// The verbs of a driver, and what to look at to see whether the core's promises are kept.
 ///
@@ -51,6 +52,12 @@ pub trait Machine: Debug {
     /// The keys that it tracks and owns, as it was told.
     fn mine(&self) -> BTreeSet<Key> {
         BTreeSet::new()
+    }
+
+    /// Who owns keys, with weights, in order: as it was brought there by events, and as follows from the members.
+    #[allow(clippy::type_complexity)] // twice the same
+    fn shares(&self) -> Option<[Vec<(NodeId, u32)>; 2]> {
+        None
     }
 
     /// How many datagrams it has applied, and how many it has refused, if it counts them.
@@ -99,6 +106,10 @@ impl Machine for Node {
 
     fn contents(&self) -> Option<&Map> {
         Some(self.map())
+    }
+
+    fn shares(&self) -> Option<[Vec<(NodeId, u32)>; 2]> {
+        Some(Self::shares(self))
     }
 
     fn mine(&self) -> BTreeSet<Key> {

@@ -300,13 +300,22 @@ impl Swim {
     ///
     /// [`ConfigError::TooLong`] above [`MAX_META`](crate::MAX_META) bytes.
     pub fn set_meta(&mut self, now: Instant, meta: Vec<u8>) -> Result<(), ConfigError> {
-        let row = self.table.row(ME);
-        let identity = Identity::clone(&row.member.identity).with_meta(meta);
+        let identity = Identity::clone(&self.table.me().identity).with_meta(meta);
         check_identity(&identity)?;
-        let version = row.member.version + 1;
+        self.set_identity(now, identity);
+        Ok(())
+    }
+
+    /// Tells the members another weight, see [`Identity::with_weight`].
+    pub fn set_weight(&mut self, now: Instant, weight: u16) {
+        let identity = Identity::clone(&self.table.me().identity).with_weight(weight);
+        self.set_identity(now, identity);
+    }
+
+    fn set_identity(&mut self, now: Instant, identity: Identity) {
+        let version = self.table.me().version + 1;
         self.table.set_identity(ME, Arc::new(identity), version);
         self.tell(now, ME);
-        Ok(())
     }
 }
 

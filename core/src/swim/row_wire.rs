@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! row       kind u8, id u64, boot epoch u64, incarnation varint, then by kind
-//!   0 alive     version varint, address, name, zone, metadata (each a length and bytes), commitment u64
+//!   0 alive     version varint, address, name, zone, metadata (each a length and bytes), weight varint (of a u16),
+//!               commitment u64
 //!   1 suspect   count u8 (1..=17), accuser ids u64 each
 //!   2 dead      as suspect
 //!   3 left      preimage, 16 bytes
@@ -44,6 +45,7 @@ pub(super) struct AliveRow<'p> {
     name: &'p str,
     zone: &'p str,
     meta: &'p [u8],
+    weight: u16,
     pub(super) commitment: u64,
 }
 
@@ -64,12 +66,13 @@ impl<'p> AliveRow<'p> {
             name: identity.name(),
             zone: identity.zone(),
             meta: identity.meta(),
+            weight: identity.weight(),
             commitment,
         }
     }
 
     pub(super) fn identity(&self) -> Arc<Identity> {
-        let identity = Identity::of_texts(self.name, self.zone, self.meta);
+        let identity = Identity::of_texts(self.name, self.zone, self.meta).with_weight(self.weight);
         Arc::new(identity.with_addr(self.addr).with_id(self.id).with_boot_epoch(self.boot))
     }
 }
@@ -114,6 +117,7 @@ pub(super) fn row<'p>(r: &mut Reader<'p>) -> Result<Row<'p>, PacketError> {
             name: r.text(MAX_NAME)?,
             zone: r.text(MAX_ZONE)?,
             meta: r.bytes(MAX_META)?,
+            weight: u16::try_from(r.varint()?).map_err(|_| PacketError::LimitExceeded)?,
             commitment: r.u64()?,
         })),
         1 | 2 => {
@@ -240,6 +244,7 @@ pub(super) fn write_alive(w: &mut Writer<'_>, row: &TableRow) -> Result<(), NoRo
         w.bytes(name)?;
         w.bytes(zone)?;
         w.bytes(meta)?;
+        w.varint(u64::from(identity.weight()))?;
         w.u64(row.commitment)
     })
 }

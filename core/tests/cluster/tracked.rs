@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use brickwork_core::sim::{Fault, Nodes, Sim, Trouble};
@@ -225,4 +226,71 @@ fn settings_of_ownership_are_checked() {
             matches!(refused, Err(ConfigError::Refused(text)) if text.starts_with("ownership."))
         );
     }
+}
+
+/// Goal: members own by their weights, and all agree; one that is drained owns nothing and serves on, and takes back what it had.
+/// Method: weights that change while the cluster runs.
+#[test]
+fn members_own_by_their_weights() {
+    let mut cluster = Cluster::new(4, Config::local());
+    cluster.settle();
+    let owned = |cluster: &Cluster, place: usize| -> Vec<u32> {
+        (0..KEYS).filter(|number| cluster.node(place).is_mine(&key(*number))).collect()
+    };
+    let even: Vec<_> = (0..4).map(|place| owned(&cluster, place)).collect();
+
+    cluster.sim.with(1, |node, now| node.set_weight(now, 0));
+    assert_eq!(cluster.node(1).mine().count(), 0, "it owns nothing at once");
+    cluster.settle();
+    let drained = cluster.sim.id(1);
+    for (place, even) in even.iter().enumerate() {
+        let node = cluster.node(place);
+        assert_eq!(node.members().count(), 4, "it is a member as before");
+        assert!(!node.view().nodes().contains(&drained));
+        let kept = even.iter().all(|number| node.is_mine(&key(*number)));
+        assert_eq!(kept, place != 1, "nothing moves that need not");
+    }
+
+    cluster.sim.with(1, |node, now| node.set_weight(now, 1));
+    cluster.settle();
+    assert!((0..4).all(|place| owned(&cluster, place) == even[place]));
+
+    cluster.sim.with(2, |node, now| node.set_weight(now, 6));
+    cluster.settle();
+    let weights: Vec<_> =
+        (0..4).map(|place| cluster.node(3).view().weight(cluster.sim.id(place))).collect();
+    assert_eq!(weights, [1, 1, 6, 1].map(NonZeroU32::new));
+    // Six of nine parts of 120 keys: 80, and a standard deviation of five.
+    assert!((60..100).contains(&owned(&cluster, 2).len()));
+    assert!(even[2].iter().all(|number| owned(&cluster, 2).contains(number)));
+
+    // It starts anew with the weight that its program says, which is one.
+    cluster.sim.crash(2);
+    cluster.told[2] = Told::default();
+    cluster.settle();
+    cluster.sim.restart(2);
+    cluster.sim.with(2, |node, now| (0..KEYS).all(|number| node.track(now, &key(number))));
+    cluster.settle();
+    assert!((0..4).all(|place| owned(&cluster, place) == even[place]));
+}
+
+/// Goal: a node that begins drained owns nothing, even alone, until it is given a weight; and not while it leaves.
+#[test]
+fn a_node_without_weight_owns_nothing() {
+    let now = Instant::ZERO;
+    let me = Identity::new("a", ([10, 0, 0, 1], 7000).into()).with_weight(0);
+    let mut node = Node::new(now, me, Config::lan(), [7; 32]).unwrap();
+    node.track(now, b"key");
+    assert_eq!((node.owner(b"key"), node.poll_event()), (None, None));
+    node.set_weight(now, 3);
+    assert!(matches!(node.poll_event(), Some(Event::Gained { .. })));
+    assert_eq!(node.owner(b"key"), Some(node.id()));
+    node.set_weight(now, 2);
+    assert_eq!(node.poll_event(), None, "it is the only one");
+    node.leave(now);
+    let lost = std::iter::from_fn(|| node.poll_event())
+        .filter(|event| matches!(event, Event::Lost { .. }));
+    assert_eq!(lost.count(), 1);
+    node.set_weight(now, 5);
+    assert_eq!(node.owner(b"key"), None);
 }

@@ -91,12 +91,12 @@ fn a_join_and_its_cookie() {
         concat!("b7010000", "22b6fff3", "3f84d8441c0b5a57", "0403020100000000")
     );
     // JOIN, length; no cookie; alive, id, boot, incarnation 0; version 0; 10.0.0.1:2; "b", no zone,
-    // no metadata; commitment; it knows nobody.
+    // no metadata, weight 1; commitment; it knows nobody.
     assert_eq!(
         hex(&join[24..join.len() - 4]),
-        "082f0000000000000000003f84d8441c0b5a5704030201000000000000040a000001020001620000f40d287c57fa779e01"
+        "08300000000000000000003f84d8441c0b5a5704030201000000000000040a00000102000162000001f40d287c57fa779e01"
     );
-    assert_eq!(hex(&join[join.len() - 4..]), "cb7d4c68");
+    assert_eq!(hex(&join[join.len() - 4..]), "82d6d08a");
 
     a.handle_packet(Instant::ZERO, addr(2), &mut join).unwrap();
     let cookie = swim_out(&mut a).remove(0);
@@ -140,7 +140,7 @@ fn a_ping_and_the_table_digest_that_rides_on_it() {
     };
     // PING, length, sequence number, target; TABLE_DIGEST, length, digest.
     assert_eq!(frame(&ping, 0x01), "010bf9dd143f84d8441c0b5a57");
-    assert_eq!(frame(&ping, 0x81), "8108991d459092a768cb");
+    assert_eq!(frame(&ping, 0x81), "8108d1380b11347de290");
 }
 
 /// A table exchange: each of two has met somebody whom the other has not.
@@ -193,10 +193,10 @@ fn tables_that_differ_are_compared() {
     // LISTED, length, salt, bucket, all of it, one fingerprint; OFFERED and WANTED, length, salt, bucket, fingerprint.
     let others: Vec<_> = seen.iter().filter(|frame| !frame.starts_with("0e")).collect();
     let wanted = [
-        "0f11f9ec25af2b00000000ffffffffaa584156",
-        "1009f9ec25af3c557233a2",
-        "1109f9ec25af2baa584156",
-        "1109f9ec25af3c557233a2",
+        "0f11f9ec25af2b00000000ffffffff9ad5cd4c",
+        "1009f9ec25af3c0d24b0dc",
+        "1109f9ec25af2b9ad5cd4c",
+        "1109f9ec25af3c0d24b0dc",
     ];
     assert_eq!(others, wanted);
 }

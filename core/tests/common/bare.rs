@@ -107,6 +107,7 @@ pub fn alive_with(
     bytes.extend(name.as_bytes());
     bytes.extend([0, u8::try_from(meta.len()).unwrap()]); // no zone
     bytes.extend(meta);
+    bytes.push(1); // weight
     let mut hasher = SipHasher24::new_with_key(&preimage(place));
     hasher.write(b"brickwork left");
     bytes.extend(hasher.finish().to_le_bytes());

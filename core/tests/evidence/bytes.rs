@@ -55,7 +55,7 @@ fn row(kind: u8, about: NodeId, boot: u64, incarnation: u32, rest: &[u8]) -> Vec
 fn alive(about: NodeId, boot: u64, incarnation: u32) -> Vec<u8> {
     let mut rest = vec![0, 4, 10, 0, 0, 1];
     rest.extend(addr(about).port().to_le_bytes());
-    rest.extend([1, b'n', 0, 0]);
+    rest.extend([1, b'n', 0, 0, 1]);
     rest.extend(commitment(boot).to_le_bytes());
     row(0, about, boot, incarnation, &rest)
 }
@@ -139,10 +139,10 @@ pub fn told_of_subject(datagram: &[u8]) -> Option<Told> {
         let body = &rest[18..];
         let (len, accusers) = match kind {
             0 => {
-                // Version, address of version 4, three texts of a byte of length each, commitment.
+                // Version, address of version 4, three texts of a byte of length each, weight, commitment.
                 let texts = 1 + 7;
                 let len = (0..3).fold(texts, |at, _| at + 1 + usize::from(body[at]));
-                (len + 8, Vec::new())
+                (len + 1 + 8, Vec::new())
             }
             1 | 2 => {
                 let ids = &body[1..1 + 8 * usize::from(body[0])];

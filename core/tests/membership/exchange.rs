@@ -264,6 +264,7 @@ fn longest(place: u8) -> (NodeId, Vec<u8>) {
         row.extend(varint(part.len() as u64));
         row.extend(part);
     }
+    row.extend(varint(u64::from(u16::MAX)));
     row.extend(u64::MAX.to_le_bytes());
     (id, row)
 }

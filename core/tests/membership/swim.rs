@@ -357,7 +357,8 @@ fn a_row_at_the_end_of_the_numbers_is_not_believed() {
         body.extend(incarnation);
         body.extend([0, 4, 10, 0, 0, 1, 0xe9, 3, 6]); // version 0, 10.0.0.1:1001, a name of six bytes
         body.extend(b"node-1");
-        body.extend([0; 10]); // no zone, no metadata, a commitment
+        body.extend([0, 0, 1]); // no zone, no metadata, weight 1
+        body.extend([0; 8]); // a commitment
         let mut frame = vec![0x07, u8::try_from(body.len()).unwrap()];
         frame.extend(body);
         spread(&mut net, 3, &frame);
