@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use brickwork_core::swim::Member;
 use brickwork_core::{Instant, MIN_DATAGRAM, Node, NodeId, PacketError, hrw};
 
 use crate::checks::{Machine, fire, send};
@@ -149,8 +150,16 @@ impl Victim {
         if self.roll.finished {
             assert_eq!(self.node.poll_timeout(), None, "a node that left has no timers");
         }
-        let owners: Vec<NodeId> = self.node.view().nodes().to_vec();
-        assert!(owners.iter().eq(&self.roll.ids()), "owners are chosen among {owners:?}");
+        let sorted = |all: &mut dyn Iterator<Item = NodeId>| -> Vec<NodeId> {
+            let mut all: Vec<_> = all.collect();
+            all.sort_unstable();
+            all
+        };
+        let members = sorted(&mut self.node.members().map(Member::id));
+        assert!(members.iter().eq(&self.roll.ids()), "{members:?} are not who was told of");
+        let weighty = self.node.members().filter(|member| member.identity().weight() > 0);
+        let (owners, weighty) = (self.node.view().nodes(), sorted(&mut weighty.map(Member::id)));
+        assert_eq!(owners, weighty, "owners are chosen among others");
     }
 
     /// After the input: nothing is stuck.
