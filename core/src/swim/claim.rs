@@ -11,13 +11,15 @@
 //!
 //! A restart at the address that is known needs no proof, for two cannot share one: nearly all restarts are of this kind, and
 //! a thousand members that all ask the one who restarts would be a storm. Nor does the first word of a member (see SECURITY.md),
-//! unless its boot is far beyond any that is known here: there is nobody yet who would be moved.
+//! unless its boot is a year beyond that of the one who hears it and of the one who tells it: there is nobody yet who would be moved.
+//! Nor is a newer boot of one that is held failed asked for elsewhere, which some may hear of through others alone.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::evidence::FAR_AHEAD;
+use super::member::ME;
 use super::outbox::Msg;
 use super::row_wire::AliveRow;
 use super::{Origin, Swim};
@@ -27,7 +29,7 @@ use crate::wire::Sender;
 
 /// Most members that are asked at a time. What is told of others meanwhile is told again, as tables go on differing.
 const MAX_CLAIMS: usize = 64;
-/// So often each is asked: whoever makes up an address has not more sent there than what he sends himself.
+/// So often each is asked, with 43 bytes: two to three times the bytes of the rows by which somebody makes them up.
 const TRIES: u8 = 3;
 
 /// What was told, by whom, and the ping that shall show it.
@@ -74,19 +76,24 @@ impl Swim {
         if self.is_memberlist() {
             return false;
         }
-        let by_itself = origin.sender.id == row.id;
+        // Whoever speaks in another boot was let in there at most, and the join handshake shows the source alone.
+        let shown = origin.tells_of_itself(row) && row.addr == origin.from;
         let Some(slot) = known else {
             // Where boots are counted otherwise than here, the one who tells is known in such a boot.
             let usual = self.sender().boot_epoch.max(origin.sender.boot_epoch);
-            return !by_itself && row.boot.saturating_sub(usual) > FAR_AHEAD;
+            let usual = if origin.slot.is_some() { usual } else { self.sender().boot_epoch };
+            return !shown && row.boot.saturating_sub(usual) > FAR_AHEAD;
         };
+        if slot == ME {
+            return false;
+        }
         let known = self.table.row(slot);
         let newer = row.boot > known.boot();
         let further = row.boot == known.boot() && row.version > known.member.version;
-        let elsewhere = row.addr != known.member.addr() && known.member.is_live();
         let far = newer && row.boot - known.boot() > FAR_AHEAD;
-        // Who tells of its own boot was asked to show where it lives before it was heard.
-        further && elsewhere || !by_itself && (far || newer && elsewhere)
+        let moved = row.addr != known.member.addr();
+        // Within a boot nobody moves. One that is held dead and is back elsewhere may be heard of through others alone.
+        moved && further || !shown && (far || newer && moved && known.member.is_live())
     }
 
     /// Asks the member of whom that was told at the address that was told.

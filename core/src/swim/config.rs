@@ -55,7 +55,7 @@ pub struct Config {
     /// The slowest repetition of an unanswered join.
     pub join_retry_max: Duration,
     /// How often the whole cluster together knocks at members that failed; one node does it every
-    /// n such intervals, or every minute if that is sooner; by chance, and so that at most four minutes lie between two.
+    /// n such intervals, or every half minute if that is sooner, on average, and once a minute at the least.
     pub reconnect_interval: Duration,
     /// How long a member is held out that answers far worse than others do, but no longer than a sixteenth of `tombstone_age`;
     /// twice as long when it happens again soon, up to eight times as long. Zero: nobody is, and such a member may come

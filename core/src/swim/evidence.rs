@@ -231,7 +231,7 @@ impl Swim {
 
     /// The row with numbers that may be believed of one of whom nothing is known in that boot.
     fn as_told<'r>(&self, origin: Origin, mut row: AliveRow<'r>) -> AliveRow<'r> {
-        if origin.sender.id != row.id && !self.is_memberlist() {
+        if !origin.tells_of_itself(row) && !self.is_memberlist() {
             row.incarnation = row.incarnation.min(FIRST_SIGHT);
             row.version = row.version.min(FIRST_SIGHT);
         }
@@ -381,7 +381,7 @@ impl Swim {
         slot: u32,
         told: AliveRow<'r>,
     ) -> AliveRow<'r> {
-        let first_hand = origin.sender.id == told.id || self.is_memberlist();
+        let first_hand = origin.tells_of_itself(told) || self.is_memberlist();
         let window = self.config.retry_min;
         let known = self.table.row_mut(slot);
         let raised_from = known.raised_from(now, window);

@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use super::Swim;
+use super::row_wire::AliveRow;
 use super::wire::{self, Frame};
 use crate::time::Instant;
 use crate::wire::{self as packet, Sender};
@@ -17,6 +18,13 @@ pub(super) struct Origin {
     pub(super) sender: Sender,
     /// The sender's slot, if it is known in this boot.
     pub(super) slot: Option<u32>,
+}
+
+impl Origin {
+    /// Whether a row is what its subject says, in the boot that it is of.
+    pub(super) fn tells_of_itself(&self, row: AliveRow<'_>) -> bool {
+        self.sender == Sender { id: row.id, boot_epoch: row.boot }
+    }
 }
 
 impl Swim {

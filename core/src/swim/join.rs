@@ -158,7 +158,7 @@ impl Swim {
         self.arm_join(now);
     }
 
-    /// The cluster as a whole knocks about once per interval, and each of its nodes once a minute at the least.
+    /// A cluster knocks about once per interval as a whole, or as often as follows from each of its nodes doing so every half minute.
     ///
     /// The wait is drawn evenly from twice its mean, anew each time. Waits of nearly equal length would keep those together who
     /// began together, and that is all of them: nobody would knock for most of the time, and then everybody.
@@ -202,7 +202,7 @@ impl Swim {
         // at another address, is met there and nowhere else.
         let seeds = &self.joiner.seeds;
         let seed = seeds.get(self.rng.below(seeds.len())).copied();
-        // Once per interval of the whole cluster, so looking at all members is cheap enough.
+        // Twice a minute at most where members are many, so looking at all of them is cheap enough.
         let seed = seed.filter(|seed| !self.members().any(|member| member.addr() == *seed));
         match seed {
             Some(seed) if self.table.gone().is_empty() || self.rng.below(2) == 0 => {

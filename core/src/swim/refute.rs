@@ -9,8 +9,7 @@ use crate::id::NodeId;
 use crate::sabotage::sabotaged;
 use crate::time::Instant;
 
-/// So many of those that accuse this node, and of those who told it so, have the answer from itself; the others by gossip. It takes
-/// fewer accusers than that for a verdict.
+/// So many of those that accuse this node, and of those who told it so, have the answer from itself; the others by gossip.
 pub(super) const MOST_ANSWERED: usize = 8;
 
 impl Swim {
@@ -34,7 +33,9 @@ impl Swim {
             self.correct(origin, ME);
             return;
         }
-        let accusers = accusers.filter_map(|id| self.table.slot(id));
+        // Whoever is dead is maybe nobody, at an address that was made up.
+        let live = |slot: &u32| self.table.member(*slot).is_live();
+        let accusers = accusers.filter_map(|id| self.table.slot(id)).filter(live);
         for slot in origin.slot.into_iter().chain(accusers) {
             let answered = &mut self.refute_to;
             if answered.len() < MOST_ANSWERED && slot != ME && !answered.contains(&slot) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::common::addr;
 use crate::common::bare::{
-    BOOT_TOO_OLD, Bare, JOIN, PING, Sent, UPDATES, ack, alive, alive_at, frame, id, introduce_to,
-    left, places,
+    BOOT_TOO_OLD, Bare, JOIN, PING, Sent, UPDATES, ack, alive, alive_at, cookie_in, frame, id,
+    introduce_to, join_with, left, places,
 };
 use brickwork_core::Event;
 use brickwork_core::swim::{Config, State};
@@ -177,6 +177,63 @@ fn who_leaves_asks_nobody() {
     assert_eq!(asked(&bare.sent(), 9).len(), 1);
     bare.swim.leave(bare.now);
     bare.tell(1, &row);
-    assert!(asked(&bare.run(SECOND), 9).is_empty());
-    assert!(places(&bare.sent(), JOIN).is_empty());
+    let sent = bare.run(SECOND);
+    assert!(!sent.is_empty() && asked(&sent, 9).is_empty());
+    assert!(places(&sent, JOIN).is_empty());
+}
+
+/// Goal: nobody speaks for a later boot under the name of an earlier one. Method: rows of later boots, and of another address, by one
+/// who bears the id and the boot that are known.
+#[test]
+fn an_earlier_boot_does_not_tell_of_a_later_one() {
+    for row in [alive(2, u64::MAX - (1 << 32) - 1, 0), alive_at(2, 2, 0, 0, addr(9).port())] {
+        for from in [2, 8] {
+            let mut bare = cluster();
+            bare.tell_as(2, 1, addr(from), &frame(UPDATES, &row));
+            assert_eq!((known(&bare), bare.swim.stats().claims), ((1, 2, State::Alive), 1));
+        }
+    }
+}
+
+/// Goal: the cookie of a join shows where it comes from, and the address in its row is asked if that is another one. Method: one who knows
+/// others joins under a member's name, from one address and with a row of another; then that answers.
+#[test]
+fn a_join_does_not_show_another_address() {
+    for boot in [2, FAR + 2] {
+        let mut bare = cluster();
+        let row = alive_at(2, boot, 0, 0, addr(9).port());
+        bare.sent();
+        bare.tell_as(2, boot, addr(8), &join_with(0, &row, false));
+        let answers = bare.sent();
+        let cookie = answers.iter().find_map(|sent| cookie_in(&sent.bytes)).unwrap();
+        bare.tell_as(2, boot, addr(8), &join_with(cookie, &row, false));
+        assert_eq!((known(&bare), bare.swim.stats().claims), ((1, 2, State::Alive), 1));
+        let seq = asked(&bare.sent(), 9)[0];
+        bare.tell_as(2, boot, addr(8), &ack(seq));
+        assert_eq!(known(&bare), (boot, 9, State::Alive), "it may speak through another address");
+    }
+}
+
+/// Goal: who is held failed is looked for where it lives: within a boot nobody moves; but it may have come back elsewhere. Method: both are told.
+#[test]
+fn one_that_failed_does_not_move_within_its_boot() {
+    let mut bare = cluster();
+    bare.answering.retain(|place| *place != 2);
+    bare.run(30 * SECOND);
+    assert_eq!(known(&bare), (1, 2, State::Dead));
+    bare.tell(1, &frame(UPDATES, &alive_at(2, 1, 0, 8, addr(9).port())));
+    assert_eq!((known(&bare), bare.swim.stats().claims), ((1, 2, State::Dead), 1));
+    bare.tell(1, &frame(UPDATES, &alive_at(2, 2, 0, 0, addr(9).port())));
+    assert_eq!(known(&bare), (2, 9, State::Alive));
+}
+
+/// Goal: a node asks nobody about itself. Method: rows of this node, of another boot and address.
+#[test]
+fn nobody_is_asked_about_this_node() {
+    let mut bare = cluster();
+    for row in [alive(0, FAR + 9, 0), alive_at(0, 1, 0, 5, addr(9).port())] {
+        bare.tell(1, &frame(UPDATES, &row));
+    }
+    assert_eq!(bare.swim.stats().claims, 0);
+    assert_eq!(bare.swim.me().addr(), addr(0));
 }

@@ -451,7 +451,11 @@ fn who_has_members_takes_the_word_of_two() {
         assert_eq!(bare.swim.me().identity().boot_epoch(), 1, "by the word of one");
         let mut bare = Bare::among(Config::lan(), 1..=4);
         bare.tell(1, &[frame(STRANGER, &[]), word.clone()].concat());
+        bare.sent();
         bare.tell(1, &frame(UPDATES, &alive_at(1, 1, 0, 1, port(9))));
+        let asked = bare.next(|sent| sent.to == addr(9) && sent.frame(PING).is_some());
+        bare.tell_as(1, 1, addr(9), &ack(asked.seq(PING)));
+        assert_eq!(bare.swim.member(id(1)).unwrap().addr(), addr(9));
         bare.tell_as(1, 1, addr(9), &[frame(STRANGER, &[]), word.clone()].concat());
         assert!(bare.swim.poll_timeout().is_some(), "by the word of one");
         assert_eq!(bare.swim.me().identity().boot_epoch(), 1, "by the word of one");

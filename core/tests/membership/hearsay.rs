@@ -378,11 +378,13 @@ fn a_suspicion_tells_how_it_began() {
 }
 
 /// Goal: those that accuse a node have its answer from itself, and not only the one who told so. Method: one member tells of three
-/// accusers and of one that nobody knows.
+/// accusers, of one that has left and of one that nobody knows.
 #[test]
 fn all_accusers_are_answered() {
     let mut bare = cluster();
-    bare.tell(6, &frame(UPDATES, &accused(SUSPECT, 0, 0, &[7, 8, 9, 99])));
+    bare.tell(10, &frame(UPDATES, &left(10)));
+    bare.sent();
+    bare.tell(6, &frame(UPDATES, &accused(SUSPECT, 0, 0, &[7, 8, 9, 10, 99])));
     let refutation = alive(0, 1, 1);
     let told = bare.sent().into_iter().filter(|sent| {
         sent.frames(UPDATES).iter().any(|rows| rows.windows(18).any(|row| row == &refutation[..18]))

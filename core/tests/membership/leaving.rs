@@ -142,7 +142,12 @@ fn numbers_near_the_end_of_their_range_are_not_believed() {
         (u64::MAX, u32::MAX, false),
     ] {
         let boot_told = bare.swim.member(id(1)).unwrap().identity().boot_epoch();
-        bare.tell_as(1, boot_told, addr(1), &frame(UPDATES, &alive(1, boot, incarnation)));
+        let row = alive(1, boot, incarnation);
+        if good && boot != boot_told {
+            bare.meet_as(1, &row);
+        } else {
+            bare.tell_as(1, boot_told, addr(1), &frame(UPDATES, &row));
+        }
         refused += u64::from(!good);
         assert_eq!(bare.swim.stats().misaddressed, refused);
         let known = bare.swim.member(id(1)).unwrap();
