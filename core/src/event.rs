@@ -50,7 +50,7 @@ pub enum Event {
         /// Who.
         identity: Arc<Identity>,
     },
-    /// A live member changed its address, zone, name or metadata.
+    /// A live member changed its address, zone, name, weight or metadata.
     Updated {
         /// What it says of itself now.
         identity: Arc<Identity>,

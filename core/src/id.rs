@@ -137,9 +137,9 @@ impl Identity {
         self.with_texts(Self::of_texts(self.name(), zone.as_ref(), self.meta()))
     }
 
-    /// The same identity with another weight: of the keys of a cluster a node owns that part of the sum of all weights. One of
-    /// weight 0 owns none and serves on, which drains it. All nodes have to know the weights: those of a cluster whose nodes are
-    /// all of weight 1 cost nothing to look up by.
+    /// The same identity with another weight, of 0 to 65,535: a node owns `weight` parts of the keys, of as many as all weights of
+    /// its cluster add up to. One of weight 0 owns none and serves on, which drains it. Where all have the same weight it
+    /// costs nothing; else to find an owner takes a logarithm per node ([`hrw::View`](crate::hrw::View)).
     #[must_use]
     pub const fn with_weight(mut self, weight: u16) -> Self {
         self.weight = weight;

@@ -157,7 +157,18 @@ impl Node {
     }
 
     /// Tells the members another weight, and owns as much from now on: see [`Identity::with_weight`]. With weight 0 this node
-    /// is drained: it owns nothing any more, and goes on as a member.
+    /// is drained: it owns nothing any more, and goes on as a member. The others go by the old weight until they hear of it.
+    ///
+    /// ```
+    /// # use brickwork_core::{Config, Event, Identity, Instant, Node};
+    /// # let (now, addr) = (Instant::ZERO, ([127, 0, 0, 1], 7000).into());
+    /// let mut node = Node::new(now, Identity::new("a", addr), Config::lan(), [7; 32])?;
+    /// node.track(now, b"origin-17");
+    /// assert!(node.is_mine(b"origin-17"));
+    /// node.set_weight(now, 0);
+    /// assert_eq!((node.owner(b"origin-17"), node.members().count()), (None, 1));
+    /// # Ok::<(), brickwork_core::ConfigError>(())
+    /// ```
     pub fn set_weight(&mut self, now: Instant, weight: u16) {
         let now = self.clock.pass(now);
         self.swim.set_weight(now, weight);

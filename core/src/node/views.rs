@@ -90,7 +90,7 @@ impl Node {
         &self.swim
     }
 
-    /// The member that owns `key` now: the highest rendezvous score among the live. A suspected
+    /// The member that owns `key` now: the highest rendezvous score among the live, by their weights. A suspected
     /// member stays owner until it is confirmed failed, if [`hrw::Config`] says nothing else; one that leaves owns nothing.
     #[must_use]
     pub fn owner(&self, key: &[u8]) -> Option<NodeId> {

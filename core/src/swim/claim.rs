@@ -1,9 +1,10 @@
 //! What others tell of a member that only the member can show.
 //!
 //! That it lives elsewhere now, or is in a boot far beyond those that are known, is believed of no other; nor of itself that it
-//! moved within a boot, which one could say under its name. It is asked at the address that was told, and what was told counts once it answered from that boot. Whoever makes up an address so moves nobody
-//! there, and whoever makes up a boot at the end of its range keeps nobody from the boots to come. Until the answer nothing is
-//! passed on, so each who hears of it asks for itself.
+//! moved within a boot, which one could say under its name. It is asked at the address that was told, and what was told counts once
+//! it answered from that boot. Whoever makes up an address where nobody answers under the member's name so moves nobody there, nor keeps
+//! it from the boots to come by one at the end of the range; with an address of his own he can do both. Until the answer nothing
+//! is passed on, so each who hears of it asks for itself.
 //!
 //! The old address is not asked: one that answers at the new one in a newer boot is there, whether or not another one
 //! still bears its name. Members on both sides of a split that is over could not agree otherwise, where each side holds a
@@ -80,8 +81,8 @@ impl Swim {
         let shown = origin.tells_of_itself(row) && row.addr == origin.from;
         let Some(slot) = known else {
             // Where boots are counted otherwise than here, the one who tells is known in such a boot.
-            let usual = self.sender().boot_epoch.max(origin.sender.boot_epoch);
-            let usual = if origin.slot.is_some() { usual } else { self.sender().boot_epoch };
+            let teller = origin.slot.map_or(0, |_| origin.sender.boot_epoch);
+            let usual = self.sender().boot_epoch.max(teller);
             return !shown && row.boot.saturating_sub(usual) > FAR_AHEAD;
         };
         if slot == ME {

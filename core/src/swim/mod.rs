@@ -306,7 +306,8 @@ impl Swim {
         Ok(())
     }
 
-    /// Tells the members another weight, see [`Identity::with_weight`].
+    /// Tells the members another weight, see [`Identity::with_weight`]. A lone `Swim` has no keys to own: this is for those that choose
+    /// owners by what members tell.
     pub fn set_weight(&mut self, now: Instant, weight: u16) {
         let identity = Identity::clone(&self.table.me().identity).with_weight(weight);
         self.set_identity(now, identity);
